@@ -1,0 +1,112 @@
+import { DtypeError, expected } from "./errors.js";
+
+/** Element types of tensors. */
+export type DType = "float32" | "float16" | "bfloat16" | "int32" | "int64" | "uint8";
+
+/** What holds a tensor's elements on the host. Every float dtype is held as Float32Array, rounded to the dtype's precision. */
+export type HostArray = Float32Array | Int32Array | BigInt64Array | Uint8Array;
+
+const bytes: Record<DType, number> = { float32: 4, float16: 2, bfloat16: 2, int32: 4, int64: 8, uint8: 1 };
+
+/** Every dtype, in the order they are listed to people. */
+export const dtypes = Object.keys(bytes) as DType[];
+
+/** Bytes of one element as stored in a file or on a device. */
+export function byteSize(dtype: DType): number {
+  return bytes[dtype];
+}
+
+export function isFloat(dtype: DType): boolean {
+  return dtype === "float32" || dtype === "float16" || dtype === "bfloat16";
+}
+
+/** A zero-filled host array for `length` elements, over `buffer` when one is given. */
+export function hostArray(dtype: DType, length: number, buffer?: ArrayBufferLike, byteOffset = 0): HostArray {
+  const over = (buffer ?? new ArrayBuffer(length * hostBytes(dtype))) as ArrayBuffer;
+  switch (dtype) {
+    case "int32":
+      return new Int32Array(over, byteOffset, length);
+    case "int64":
+      return new BigInt64Array(over, byteOffset, length);
+    case "uint8":
+      return new Uint8Array(over, byteOffset, length);
+    default:
+      return new Float32Array(over, byteOffset, length);
+  }
+}
+
+/** Bytes of one element in its host array (floats are always held as float32). */
+export function hostBytes(dtype: DType): number {
+  return isFloat(dtype) ? 4 : bytes[dtype];
+}
+
+/** The dtype a typed array stands for; throws DtypeError for arrays that stand for none. */
+export function dtypeOf(array: ArrayBufferView): DType {
+  if (array instanceof Float32Array || array instanceof Float64Array) return "float32";
+  if (array instanceof Int32Array) return "int32";
+  if (array instanceof BigInt64Array) return "int64";
+  if (array instanceof Uint8Array || array instanceof Uint8ClampedArray) return "uint8";
+  throw new DtypeError(
+    expected(
+      "tensor",
+      "a Float32Array, Float64Array, Int32Array, BigInt64Array, Uint8Array or numbers",
+      array.constructor.name,
+    ),
+  );
+}
+
+/** Throws DtypeError unless `dtype` is one of ours (for values that come from untyped code). */
+export function checkDtype(where: string, dtype: unknown): asserts dtype is DType {
+  if (typeof dtype !== "string" || !(dtype in bytes))
+    throw new DtypeError(expected(where, `a dtype (${dtypes.join(", ")})`, String(dtype)));
+}
+
+const f32 = new Float32Array(1);
+const u32 = new Uint32Array(f32.buffer);
+
+/** The 16 bits of the bfloat16 nearest to `value` (ties to even). */
+export function toBfloat16Bits(value: number): number {
+  f32[0] = value;
+  const bits = u32[0];
+  if ((bits & 0x7fffffff) > 0x7f800000) return (bits >>> 16) | 0x40; // NaN stays NaN
+  return ((bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16) & 0xffff;
+}
+
+export function fromBfloat16Bits(bits: number): number {
+  u32[0] = bits << 16;
+  return f32[0];
+}
+
+/** The 16 bits of the IEEE half nearest to `value` (ties to even; overflow becomes infinity). */
+export function toFloat16Bits(value: number): number {
+  f32[0] = value;
+  const bits = u32[0];
+  const sign = (bits >>> 16) & 0x8000;
+  const magnitude = bits & 0x7fffffff;
+  if (magnitude > 0x7f800000) return sign | 0x7e00;
+  if (magnitude >= 0x477ff000) return sign | 0x7c00;
+  if (magnitude < 0x38800000) {
+    // subnormal half: units of 2^-24; Math.round is not ties-to-even, so round by hand
+    const scaled = Math.abs(f32[0]) * 16777216;
+    const floor = Math.floor(scaled);
+    const rest = scaled - floor;
+    return sign | (floor + (rest > 0.5 || (rest === 0.5 && floor % 2 === 1) ? 1 : 0));
+  }
+  const rebased = magnitude - 0x38000000;
+  return sign | ((rebased + 0xfff + ((rebased >>> 13) & 1)) >>> 13);
+}
+
+export function fromFloat16Bits(bits: number): number {
+  const sign = bits & 0x8000 ? -1 : 1;
+  const exponent = (bits >>> 10) & 0x1f;
+  const fraction = bits & 0x3ff;
+  if (exponent === 0) return sign * fraction * 2 ** -24;
+  if (exponent === 31) return fraction ? Number.NaN : sign * Number.POSITIVE_INFINITY;
+  return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
+}
+
+/** Rounds elements [from, to) of `data` to what `dtype` can hold, in place. float32 and integers are left alone. */
+export function roundTo(dtype: DType, data: HostArray, from = 0, to = data.length): void {
+  if (dtype === "bfloat16") for (let i = from; i < to; i++) data[i] = fromBfloat16Bits(toBfloat16Bits(data[i] as number));
+  if (dtype === "float16") for (let i = from; i < to; i++) data[i] = fromFloat16Bits(toFloat16Bits(data[i] as number));
+}
