@@ -1,0 +1,56 @@
+import type { DType, HostArray } from "../dtype.js";
+import type { Plan } from "../plan/plan.js";
+
+export type DeviceName = "cuda" | "cpu" | "reference";
+
+/** A tensor's contents on a device. Immutable: a run never changes the buffers it reads. */
+export interface DeviceBuffer {
+  readonly executor: Executor;
+  readonly dtype: DType;
+  readonly length: number;
+  /** A copy of the contents on the host. */
+  read(): Promise<HostArray>;
+}
+
+export interface RunRequest {
+  /** One host array for each of `plan.inputs`. */
+  readonly inputs: readonly HostArray[];
+  /** One buffer of this executor for each of `plan.variables`. */
+  readonly variables: readonly DeviceBuffer[];
+  /** Drops the run if it has not started; the promise then rejects with the signal's reason. */
+  readonly signal?: AbortSignal;
+}
+
+export interface RunResult {
+  /** One fresh host array for each of `plan.outputs`; the receiver owns it. */
+  readonly outputs: HostArray[];
+  /** One new buffer for each of `plan.written`. */
+  readonly written: DeviceBuffer[];
+}
+
+/** How long each step of one run took, in milliseconds. */
+export interface StepTime {
+  readonly step: number;
+  readonly milliseconds: number;
+}
+
+/** A plan made ready on a device. Runs are first in, first out; a failed run changes nothing. */
+export interface LoadedPlan {
+  run(request: RunRequest): Promise<RunResult>;
+  /** Frees the plan once the runs under way are done. */
+  dispose(): Promise<void>;
+}
+
+export interface LoadOptions {
+  /** Threads to use; the device's own choice when left out. */
+  readonly threads?: number;
+}
+
+/** One kind of device that runs plans. Nothing here blocks the JavaScript thread. */
+export interface Executor {
+  readonly device: DeviceName;
+  /** Fused ops this executor runs itself; the others are expanded into the ops they stand for before `load`. */
+  readonly fused: ReadonlySet<string>;
+  upload(data: HostArray, dtype: DType): Promise<DeviceBuffer>;
+  load(plan: Plan, constants: readonly HostArray[], options?: LoadOptions): Promise<LoadedPlan>;
+}
