@@ -1,0 +1,277 @@
+import { constants } from "node:buffer";
+import { byteSize, type DType, fromFloat16Bits, type HostArray, toBfloat16Bits, toFloat16Bits } from "../dtype.js";
+import { expected, SeresnetError, WeightsError } from "../errors.js";
+import { type Tensor, tensor } from "../tensor.js";
+import { readRegularFile, reason, writeFileAtomic } from "./files.js";
+import { isObject, parseStrictJson, quoted } from "./json.js";
+
+/** What a safetensors file holds. */
+export interface SafetensorsContent {
+  tensors: Record<string, Tensor>;
+  metadata: Record<string, string>;
+}
+
+/** The format's own limit; a larger header is a damaged or hostile file. */
+const headerLimit = 100_000_000;
+const metadataKey = "__metadata__";
+
+/** Names in the file, in the order in which Python's safetensors sorts tensors when it writes: widest first. */
+const stored: readonly (readonly [name: string, dtype: DType])[] = [
+  ["I64", "int64"],
+  ["F32", "float32"],
+  ["I32", "int32"],
+  ["BF16", "bfloat16"],
+  ["F16", "float16"],
+  ["U8", "uint8"],
+];
+const dtypeByName = new Map(stored);
+const rank = new Map(stored.map(([, dtype], index) => [dtype, index]));
+
+interface Entry {
+  name: string;
+  dtype: DType;
+  shape: number[];
+  begin: number;
+  end: number;
+}
+
+/**
+ * Reads a `.safetensors` file: F32, F16, BF16, I64, I32 and U8 tensors (half precisions arrive as Float32Array).
+ * Throws WeightsError for a missing, damaged or hostile file, saying what and where; nothing is half-loaded.
+ */
+export async function readSafetensors(path: string): Promise<SafetensorsContent> {
+  let bytes: Uint8Array;
+  try {
+    bytes = await readRegularFile(path, constants.MAX_LENGTH);
+  } catch (error) {
+    throw new WeightsError(expected(path, "a safetensors file", reason(error)), { cause: error });
+  }
+  return parseSafetensors(bytes, path);
+}
+
+/** The same for bytes already in memory; `name` stands in messages where the path would. */
+export function parseSafetensors(bytes: Uint8Array, name = "safetensors"): SafetensorsContent {
+  const { header, bodyStart } = parseHeader(bytes, name);
+  const metadata = checkMetadata(header[metadataKey], name);
+  const entries = Object.entries(header)
+    .filter(([key]) => key !== metadataKey)
+    .map(([key, value]) => checkEntry(key, value, name));
+  checkLayout(entries, bytes.length - bodyStart, name);
+  const tensors = entries.map((entry): [string, Tensor] => [entry.name, decode(entry, bytes, bodyStart)]);
+  // fromEntries defines own properties, so a tensor named __proto__ is a tensor and not a prototype
+  return { tensors: Object.fromEntries(tensors), metadata };
+}
+
+function fail(name: string, what: string, got: string, cause?: unknown): never {
+  throw new WeightsError(expected(name, what, got), { cause });
+}
+
+function parseHeader(bytes: Uint8Array, name: string): { header: Record<string, unknown>; bodyStart: number } {
+  if (bytes.length < 8)
+    fail(name, "a safetensors file that starts with 8 bytes of header length", `${bytes.length} bytes in all`);
+  const length = new DataView(bytes.buffer, bytes.byteOffset, 8).getBigUint64(0, true);
+  if (length > headerLimit) fail(name, `a header of at most ${headerLimit} bytes`, `${length}`);
+  const bodyStart = 8 + Number(length);
+  if (bodyStart > bytes.length)
+    fail(name, `a header of ${length} bytes`, `a file that ends ${bytes.length - 8} bytes after the header length`);
+  let text: string;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes.subarray(8, bodyStart));
+  } catch (error) {
+    fail(name, "a header in UTF-8", "bytes that are not", error);
+  }
+  if (!text.startsWith("{")) fail(name, "a header that starts with {", text === "" ? "nothing" : quoted(text[0]));
+  let header: unknown;
+  try {
+    header = parseStrictJson(text);
+  } catch (error) {
+    fail(name, "a header in JSON without repeated keys", oneLine(error), error);
+  }
+  if (!isObject(header)) fail(name, "a header that is a JSON object", quoted(header));
+  return { header, bodyStart };
+}
+
+/** JSON.parse quotes what it could not read, line breaks and all. */
+function oneLine(error: unknown): string {
+  return reason(error).replace(/\s+/g, " ").slice(0, 160);
+}
+
+function checkMetadata(value: unknown, name: string): Record<string, string> {
+  if (value === undefined) return {};
+  if (!isObject(value)) fail(name, `${metadataKey} to be an object of strings`, quoted(value));
+  for (const [key, item] of Object.entries(value))
+    if (typeof item !== "string") fail(name, `${metadataKey} entry ${quoted(key)} to be a string`, quoted(item));
+  return value as Record<string, string>;
+}
+
+function checkEntry(key: string, value: unknown, file: string): Entry {
+  const name = quoted(key);
+  if (!isObject(value)) fail(file, `tensor ${name} to be an object with dtype, shape and data_offsets`, quoted(value));
+  const { dtype: dtypeName, shape, data_offsets: offsets } = value;
+  const dtype = typeof dtypeName === "string" ? dtypeByName.get(dtypeName) : undefined;
+  if (dtype === undefined)
+    fail(file, `tensor ${name} of a dtype we read (${[...dtypeByName.keys()].join(", ")})`, quoted(dtypeName));
+  if (!Array.isArray(shape) || !shape.every(isCount))
+    fail(file, `tensor ${name} to have a shape of whole numbers that are not negative`, quoted(shape));
+  if (shape.includes(0)) fail(file, `tensor ${name} to have at least one element`, `shape ${quoted(shape)}`);
+  if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isCount) || offsets[0] > offsets[1])
+    fail(file, `tensor ${name} to have data_offsets [begin, end]`, quoted(offsets));
+  const [begin, end] = offsets as number[];
+  // a product past 2^53 is inexact but still far from any byte count a file can have
+  const bytes = shape.reduce((product: number, extent: number) => product * extent, byteSize(dtype));
+  if (bytes !== end - begin)
+    fail(file, `tensor ${name} to hold ${bytes} bytes (${dtypeName} ${quoted(shape)})`, `${end - begin} bytes`);
+  return { name: key, dtype, shape, begin, end };
+}
+
+function isCount(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
+}
+
+/** The tensors must cover the body exactly once: no overlap, no hole, nothing past the end, nothing left over. */
+function checkLayout(entries: readonly Entry[], bodyBytes: number, file: string): void {
+  let cursor = 0;
+  let before = "the header";
+  for (const { name, begin, end } of [...entries].sort((a, b) => a.begin - b.begin)) {
+    const at = `tensor ${quoted(name)}`;
+    if (end > bodyBytes) fail(file, `${at} to end within the ${bodyBytes} bytes of data`, `bytes ${begin} to ${end}`);
+    if (begin < cursor) fail(file, `${at} to start after ${before}, at byte ${cursor}`, `an overlap at byte ${begin}`);
+    if (begin > cursor)
+      fail(file, `${at} to start right after ${before}, at byte ${cursor}`, `a hole up to byte ${begin}`);
+    cursor = end;
+    before = at;
+  }
+  if (cursor !== bodyBytes)
+    fail(file, `data that ends with the last tensor, at byte ${cursor}`, `${bodyBytes - cursor} trailing bytes`);
+}
+
+function decode({ name, dtype, shape, begin, end }: Entry, bytes: Uint8Array, bodyStart: number): Tensor {
+  const raw = bytes.subarray(bodyStart + begin, bodyStart + end);
+  try {
+    return tensor(decodeElements(dtype, raw), shape, { dtype });
+  } catch (error) {
+    // tensor() has limits of its own, on the rank for instance
+    if (error instanceof SeresnetError)
+      throw new WeightsError(`tensor ${quoted(name)}: ${error.message}`, { cause: error });
+    throw error;
+  }
+}
+
+function decodeElements(dtype: DType, raw: Uint8Array): HostArray {
+  const width = byteSize(dtype);
+  // typed arrays must start at a multiple of their element; files of other writers need not
+  const { buffer, byteOffset } = raw.byteOffset % width === 0 ? raw : raw.slice();
+  const length = raw.length / width;
+  switch (dtype) {
+    case "float32":
+      return new Float32Array(buffer, byteOffset, length);
+    case "int32":
+      return new Int32Array(buffer, byteOffset, length);
+    case "int64":
+      return new BigInt64Array(buffer, byteOffset, length);
+    case "uint8":
+      return new Uint8Array(buffer, byteOffset, length);
+    default: {
+      const bits = new Uint16Array(buffer, byteOffset, length);
+      return dtype === "float16" ? decodeFloat16(bits) : decodeBfloat16(bits);
+    }
+  }
+}
+
+let halves: Float32Array | undefined;
+
+/** All 65,536 halves are computed once: a table is some ten times faster than arithmetic on each element. */
+function decodeFloat16(bits: Uint16Array): Float32Array {
+  if (halves === undefined) halves = Float32Array.from({ length: 65536 }, (_, half) => fromFloat16Bits(half));
+  const table = halves;
+  const values = new Float32Array(bits.length);
+  for (let i = 0; i < bits.length; i++) values[i] = table[bits[i]];
+  return values;
+}
+
+/** bfloat16 is the upper half of a float32. */
+function decodeBfloat16(bits: Uint16Array): Float32Array {
+  const words = new Uint32Array(bits.length);
+  for (let i = 0; i < bits.length; i++) words[i] = bits[i] << 16;
+  return new Float32Array(words.buffer);
+}
+
+/**
+ * Writes a state dict as one `.safetensors` file, laid out as Python's `safetensors` does and readable by it.
+ * The write is atomic: when it fails, an older file at `path` is untouched. Tensors still pending are computed first.
+ * Throws WeightsError for a name or metadata that the format cannot hold, and when the file cannot be written.
+ */
+export async function saveSafetensors(
+  path: string,
+  stateDict: Record<string, Tensor>,
+  metadata: Record<string, string> = {},
+): Promise<void> {
+  const where = "saveSafetensors";
+  for (const [key, value] of Object.entries(metadata))
+    if (typeof value !== "string" || !isWellFormed(key) || !isWellFormed(value))
+      fail(where, `metadata ${quoted(key)} to be a well-formed string`, quoted(value));
+  const named = Object.entries(stateDict);
+  for (const [name] of named) {
+    if (name === metadataKey) fail(where, `tensor names other than ${metadataKey}`, quoted(name));
+    if (!isWellFormed(name)) fail(where, "tensor names in well-formed Unicode", quoted(name));
+  }
+  // asked for in one tick, so that whatever is pending runs as one plan
+  const arrays = await Promise.all(named.map(([, value]) => value.data()));
+  const items = named.map(([name, value], index) => ({ name, value, data: arrays[index] }));
+  items.sort((a, b) => order(a.value.dtype) - order(b.value.dtype) || compareUtf8(a.name, b.name));
+
+  let offset = 0;
+  const entries = items.map(({ name, value, data }): [string, unknown] => {
+    const begin = offset;
+    offset += data.length * byteSize(value.dtype);
+    return [name, { dtype: stored[order(value.dtype)][0], shape: value.shape, data_offsets: [begin, offset] }];
+  });
+  if (Object.keys(metadata).length > 0) entries.unshift([metadataKey, metadata]);
+  const header = encodeHeader(entries);
+  if (header.length - 8 > headerLimit)
+    fail(where, `a header of at most ${headerLimit} bytes`, `${header.length - 8} (names and metadata together)`);
+  try {
+    await writeFileAtomic(path, chunks(header, items));
+  } catch (error) {
+    fail(where, `to write ${path}`, reason(error), error);
+  }
+}
+
+function* chunks(header: Uint8Array, items: readonly { value: Tensor; data: HostArray }[]): Generator<Uint8Array> {
+  yield header;
+  for (const { value, data } of items) yield encodeElements(value.dtype, data);
+}
+
+/**
+ * The 8 bytes of length and the JSON, padded with spaces so that the data starts at a multiple of 8. The JSON is put
+ * together entry by entry because an object literal would move names that look like numbers to the front.
+ */
+function encodeHeader(entries: readonly [string, unknown][]): Uint8Array {
+  const fields = entries.map(([key, value]) => `${JSON.stringify(key)}:${JSON.stringify(value)}`);
+  const json = Buffer.from(`{${fields.join(",")}}`);
+  const header = Buffer.alloc(8 + Math.ceil(json.length / 8) * 8, " ");
+  header.writeBigUInt64LE(BigInt(header.length - 8));
+  header.set(json, 8);
+  return header;
+}
+
+function encodeElements(dtype: DType, data: HostArray): Uint8Array {
+  if (dtype !== "float16" && dtype !== "bfloat16") return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+  const toBits = dtype === "float16" ? toFloat16Bits : toBfloat16Bits;
+  const bits = new Uint16Array(data.length);
+  for (let i = 0; i < data.length; i++) bits[i] = toBits(data[i] as number);
+  return new Uint8Array(bits.buffer);
+}
+
+function order(dtype: DType): number {
+  return rank.get(dtype) as number;
+}
+
+function compareUtf8(a: string, b: string): number {
+  return Buffer.compare(Buffer.from(a), Buffer.from(b));
+}
+
+/** Whether UTF-8 can hold `text`: a surrogate without its partner would come back as another character. */
+function isWellFormed(text: string): boolean {
+  return Buffer.from(text).toString() === text;
+}
