@@ -1,0 +1,57 @@
+import { sizeOf } from "../../plan/plan.js";
+import { floats, type Kernel } from "./kernel.js";
+
+/** Normalises every channel with given statistics: x [N, C, ...], mean [C], variance [C], gamma [C]?, beta [C]?. */
+export const batchNorm: Kernel = ({ inputs: [x, mean, variance, gamma, beta], outputs: [y], attributes }, share) => {
+  const eps = attributes.eps as number;
+  const channels = x.shape[1];
+  const plane = sizeOf(x.shape.slice(2));
+  const from = floats(x);
+  const out = floats(y);
+  const [first, last] = share(x.shape[0] * channels);
+  for (let index = first; index < last; index++) {
+    const channel = index % channels;
+    const center = floats(mean)[channel];
+    const scale = (gamma ? floats(gamma)[channel] : 1) / Math.sqrt(floats(variance)[channel] + eps);
+    const shift = beta ? floats(beta)[channel] : 0;
+    for (let i = index * plane; i < (index + 1) * plane; i++) out[i] = (from[i] - center) * scale + shift;
+  }
+};
+
+/**
+ * Normalises every channel with its own statistics: x [N, C, ...], gamma [C]?, beta [C]? give y, the batch mean [C] and the
+ * biased batch variance [C]. Two passes, so that the variance of large values near each other is right.
+ */
+export const batchNormTrain: Kernel = (
+  { inputs: [x, gamma, beta], outputs: [y, mean, variance], attributes },
+  share,
+) => {
+  const eps = attributes.eps as number;
+  const [batch, channels] = x.shape;
+  const plane = sizeOf(x.shape.slice(2));
+  const from = floats(x);
+  const out = floats(y);
+  const [first, last] = share(channels);
+  for (let channel = first; channel < last; channel++) {
+    let sum = 0;
+    for (let n = 0; n < batch; n++) {
+      const start = (n * channels + channel) * plane;
+      for (let i = start; i < start + plane; i++) sum += from[i];
+    }
+    const center = sum / (batch * plane);
+    let squares = 0;
+    for (let n = 0; n < batch; n++) {
+      const start = (n * channels + channel) * plane;
+      for (let i = start; i < start + plane; i++) squares += (from[i] - center) ** 2;
+    }
+    const spread = squares / (batch * plane);
+    const scale = (gamma ? floats(gamma)[channel] : 1) / Math.sqrt(spread + eps);
+    const shift = beta ? floats(beta)[channel] : 0;
+    for (let n = 0; n < batch; n++) {
+      const start = (n * channels + channel) * plane;
+      for (let i = start; i < start + plane; i++) out[i] = (from[i] - center) * scale + shift;
+    }
+    floats(mean)[channel] = center;
+    floats(variance)[channel] = spread;
+  }
+};

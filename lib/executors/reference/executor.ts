@@ -1,0 +1,221 @@
+import { availableParallelism } from "node:os";
+import { type DType, dtypeOf, type HostArray, hostArray, hostBytes, isFloat, roundTo } from "../../dtype.js";
+import { ArgumentError, DeviceError, DisposedError, DtypeError, expected, ShapeError } from "../../errors.js";
+import { planMemory } from "../../plan/memory.js";
+import { type Plan, sizeOf } from "../../plan/plan.js";
+import type { DeviceBuffer, Executor, LoadedPlan, LoadOptions, RunRequest, RunResult } from "../executor.js";
+import { kernels } from "./kernels.js";
+import { bindProgram, type Program } from "./messages.js";
+import { Pool } from "./pool.js";
+
+interface Job {
+  readonly plan: ReferencePlan;
+  readonly request: RunRequest;
+  /** Called when the run starts: from then on its signal is not heard. */
+  started(): void;
+  resolve(result: RunResult): void;
+  reject(reason: unknown): void;
+}
+
+/**
+ * Runs plans in TypeScript, on worker threads over shared memory. It accumulates in float64 and is the judge of the other
+ * executors; the number of threads never changes a result.
+ */
+class ReferenceExecutor implements Executor {
+  readonly device = "reference";
+  readonly fused: ReadonlySet<string> = new Set();
+  readonly pool = new Pool();
+  readonly #queue: Job[] = [];
+  #busy = false;
+
+  async upload(data: HostArray, dtype: DType): Promise<DeviceBuffer> {
+    return new ReferenceBuffer(this, dtype, toShared("upload", data, dtype, data.length));
+  }
+
+  /**
+   * Makes a plan ready; the workers get it at its first run.
+   * @throws DeviceError when the plan has an op without a kernel, or its memory cannot be had.
+   */
+  async load(plan: Plan, constants: readonly HostArray[], options: LoadOptions = {}): Promise<LoadedPlan> {
+    const threads = options.threads ?? availableParallelism();
+    if (!Number.isInteger(threads) || threads < 1)
+      throw new ArgumentError(expected("reference", "threads to be a positive integer", String(threads)));
+    const missing = plan.steps.find(({ op }) => !Object.hasOwn(kernels, op));
+    if (missing) throw new DeviceError(expected("reference", "ops it has a kernel for", missing.op));
+    if (constants.length !== plan.constants.length)
+      throw new ArgumentError(expected("reference", `${plan.constants.length} constants`, String(constants.length)));
+    return new ReferencePlan(this, plan, constants, threads);
+  }
+
+  /** Puts a run at the end of the queue. */
+  submit(plan: ReferencePlan, request: RunRequest): Promise<RunResult> {
+    const { signal } = request;
+    return new Promise((resolve, reject) => {
+      if (signal?.aborted) return reject(signal.reason);
+      const drop = () => this.#drop(job, signal?.reason);
+      const started = () => signal?.removeEventListener("abort", drop);
+      const job: Job = { plan, request, started, resolve, reject };
+      signal?.addEventListener("abort", drop, { once: true });
+      this.#queue.push(job);
+      void this.#drain();
+    });
+  }
+
+  #drop(job: Job, reason: unknown): void {
+    const place = this.#queue.indexOf(job);
+    this.#queue.splice(place, 1);
+    job.reject(reason);
+  }
+
+  async #drain(): Promise<void> {
+    if (this.#busy) return;
+    this.#busy = true;
+    for (let job = this.#queue.shift(); job; job = this.#queue.shift()) {
+      job.started();
+      try {
+        job.resolve(await job.plan.execute(job.request));
+      } catch (error) {
+        job.reject(error);
+      }
+    }
+    this.#busy = false;
+  }
+}
+
+class ReferenceBuffer implements DeviceBuffer {
+  readonly length: number;
+
+  constructor(
+    readonly executor: Executor,
+    readonly dtype: DType,
+    /** Over shared memory, and never written again. */
+    readonly data: HostArray,
+  ) {
+    this.length = data.length;
+  }
+
+  async read(): Promise<HostArray> {
+    return this.data.slice();
+  }
+}
+
+let programs = 0;
+
+class ReferencePlan implements LoadedPlan {
+  readonly #executor: ReferenceExecutor;
+  readonly #threads: number;
+  readonly #program: Program;
+  readonly #bound: ReturnType<typeof bindProgram>;
+  #pending = new Set<Promise<unknown>>();
+  #disposed?: Promise<void>;
+
+  constructor(executor: ReferenceExecutor, plan: Plan, constants: readonly HostArray[], threads: number) {
+    this.#executor = executor;
+    this.#threads = threads;
+    const memory = planMemory(plan);
+    this.#program = {
+      id: programs++,
+      plan,
+      memory,
+      arena: allocate(memory.bytes),
+      constants: plan.constants.map((slot, i) => {
+        const { shape, dtype } = plan.slots[slot];
+        return toShared(`constant ${i}`, constants[i], dtype, sizeOf(shape));
+      }),
+    };
+    this.#bound = bindProgram(this.#program);
+  }
+
+  run(request: RunRequest): Promise<RunResult> {
+    if (this.#disposed)
+      return Promise.reject(new DisposedError("reference: expected a loaded plan, got a disposed one"));
+    const run = this.#executor.submit(this, request);
+    const settled: Promise<unknown> = run.catch(() => {}).then(() => this.#pending.delete(settled));
+    this.#pending.add(settled);
+    return run;
+  }
+
+  dispose(): Promise<void> {
+    this.#disposed ??= Promise.all(this.#pending).then(() => this.#executor.pool.unload(this.#program.id));
+    return this.#disposed;
+  }
+
+  /** One run, called when its turn has come. */
+  async execute(request: RunRequest): Promise<RunResult> {
+    const { plan } = this.#program;
+    const { views, bindVariables } = this.#bound;
+    checkCount("inputs", plan.inputs, request.inputs);
+    checkCount("variables", plan.variables, request.variables);
+    const variables = request.variables.map((buffer, i) => {
+      if (!(buffer instanceof ReferenceBuffer && buffer.executor === this.#executor))
+        throw new DeviceError(
+          expected("reference", `variable ${i} to be one of its own buffers`, buffer.executor.device),
+        );
+      const { shape, dtype } = plan.slots[plan.variables[i]];
+      check(`variable ${i}`, buffer.data, dtype, sizeOf(shape));
+      return buffer.data;
+    });
+    for (const [i, slot] of plan.inputs.entries()) {
+      const view = views[slot];
+      check(`input ${i}`, request.inputs[i], view.dtype, view.data.length);
+      copy(request.inputs[i], view.data);
+      roundTo(view.dtype, view.data);
+    }
+    bindVariables(variables);
+    await this.#executor.pool.run(this.#program, variables, this.#threads);
+    return {
+      outputs: plan.outputs.map((slot) => {
+        const { data, dtype } = views[slot];
+        return copy(data, hostArray(dtype, data.length));
+      }),
+      written: plan.written.map((slot) => {
+        const { data, dtype } = views[slot];
+        return new ReferenceBuffer(this.#executor, dtype, toShared("written", data, dtype, data.length));
+      }),
+    };
+  }
+}
+
+/** Memory that all threads see. */
+function allocate(bytes: number): SharedArrayBuffer {
+  try {
+    return new SharedArrayBuffer(bytes);
+  } catch (cause) {
+    throw new DeviceError(`reference: ${bytes} bytes of memory could not be allocated`, { cause });
+  }
+}
+
+/** A copy of `data` in shared memory, rounded to what `dtype` can hold. */
+function toShared(what: string, data: HostArray, dtype: DType, length: number): HostArray {
+  check(what, data, dtype, length);
+  const shared = copy(data, hostArray(dtype, length, allocate(length * hostBytes(dtype))));
+  roundTo(dtype, shared);
+  return shared;
+}
+
+/** Copies between arrays of one kind. */
+function copy(from: HostArray, to: HostArray): HostArray {
+  (to as Float32Array).set(from as Float32Array);
+  return to;
+}
+
+function checkCount(what: string, slots: readonly number[], given: readonly unknown[]): void {
+  if (slots.length !== given.length)
+    throw new ArgumentError(expected("reference", `${slots.length} ${what}`, String(given.length)));
+}
+
+function check(what: string, data: HostArray, dtype: DType, length: number): void {
+  const got = dtypeOf(data);
+  if (got !== (isFloat(dtype) ? "float32" : dtype))
+    throw new DtypeError(expected("reference", `${what} of dtype ${dtype}`, got));
+  if (data.length !== length)
+    throw new ShapeError(expected("reference", `${what} with ${length} elements`, String(data.length)));
+}
+
+let executor: ReferenceExecutor | undefined;
+
+/** The reference executor of this environment (the main thread, or one worker thread); the first call makes it. */
+export function referenceExecutor(): Executor {
+  executor ??= new ReferenceExecutor();
+  return executor;
+}
