@@ -1,25 +1,29 @@
+/** Far deeper than any file of ours; without a limit a few megabytes of brackets exhaust JSON.parse's memory. */
+const deepest = 64;
+
 /**
- * Parses `text` as JSON and also refuses objects that name a key twice, which JSON.parse silently resolves to the last.
- * A key `__proto__` becomes an ordinary own property. Throws SyntaxError, with the key and its position where one repeats.
+ * Parses `text` as JSON and also refuses what JSON.parse lets pass: an object that names a key twice (the last would
+ * silently win) and absurd nesting. A key `__proto__` becomes an ordinary own property. Throws SyntaxError.
  */
 export function parseStrictJson(text: string): unknown {
-  const value: unknown = JSON.parse(text);
-  checkKeys(text);
-  return value;
+  checkNesting(text);
+  return JSON.parse(text);
 }
 
-/** Walks text that JSON.parse accepted: inside an object every string directly after `{` or `,` is a key. */
-function checkKeys(text: string): void {
+/**
+ * Walks the brackets and strings; text that is not JSON passes through or throws, JSON.parse has the last word on it.
+ * Inside an object every string directly after `{` or `,` is a key.
+ */
+function checkNesting(text: string): void {
   const open: (Set<string> | undefined)[] = []; // one entry for each open bracket; undefined for arrays
   let keyNext = false;
   for (let at = 0; at < text.length; at++) {
     switch (text[at]) {
       case "{":
-        open.push(new Set());
-        keyNext = true;
-        break;
       case "[":
-        open.push(undefined);
+        keyNext = text[at] === "{";
+        open.push(keyNext ? new Set() : undefined);
+        if (open.length > deepest) throw new SyntaxError(`nesting deeper than ${deepest} at position ${at}`);
         break;
       case "}":
       case "]":
@@ -31,16 +35,18 @@ function checkKeys(text: string): void {
         break;
       case '"': {
         const start = at++;
-        while (text[at] !== '"') at += text[at] === "\\" ? 2 : 1;
-        if (!keyNext) break;
+        while (at < text.length && text[at] !== '"') at += text[at] === "\\" ? 2 : 1;
+        if (keyNext) addKey(open.at(-1), text.slice(start, at + 1), start);
         keyNext = false;
-        const key = JSON.parse(text.slice(start, at + 1)) as string;
-        const keys = open.at(-1) as Set<string>;
-        if (keys.has(key)) throw new SyntaxError(`duplicate key ${quoted(key)} at position ${start}`);
-        keys.add(key);
       }
     }
   }
+}
+
+function addKey(keys: Set<string> | undefined, literal: string, position: number): void {
+  const key = JSON.parse(literal) as string; // an escape can spell the same key in another way
+  if (keys?.has(key)) throw new SyntaxError(`duplicate key ${quoted(key)} at position ${position}`);
+  keys?.add(key);
 }
 
 /** A JSON object, as opposed to an array, null or a plain value. */
