@@ -44,6 +44,8 @@ export interface LoadedPlan {
 export interface LoadOptions {
   /** Threads to use; the device's own choice when left out. */
   readonly threads?: number;
+  /** Arithmetic for the plan's float32 slots, default float32 (IEEE). What is stored between steps is the executor's business. */
+  readonly compute?: "float32" | "tf32" | "bfloat16" | "float16";
 }
 
 /** One kind of device that runs plans. Nothing here blocks the JavaScript thread. */

@@ -1,0 +1,215 @@
+import { type DeviceChoice, executorFor, type ResolvedDevice, resolveDevice } from "./device.js";
+import type { DType, HostArray } from "./dtype.js";
+import { ArgumentError, DisposedError, DtypeError, expected } from "./errors.js";
+import type { Executor, LoadedPlan } from "./executors/executor.js";
+import { referenceExecutor } from "./executors/reference/executor.js";
+import { read } from "./graph/flush.js";
+import { fold } from "./graph/fold.js";
+import { expand, fuse } from "./graph/fuse.js";
+import { inIsolation } from "./graph/recording.js";
+import { findSetup } from "./graph/setup.js";
+import { constantValue, placeholder, type Value } from "./graph/value.js";
+import type { Variable } from "./graph/variable.js";
+import type { Module } from "./nn/module.js";
+import { checkTensor } from "./ops/record.js";
+import { LeastRecentlyUsed } from "./plan/cache.js";
+import { lower, trace } from "./plan/lower.js";
+import { formatShape, integer } from "./shape.js";
+import { Tensor, tensor } from "./tensor.js";
+
+/** How pixels become a network's input: `(pixel / 255 - mean) / std`, one number per channel. */
+export interface Normalization {
+  readonly mean: readonly number[];
+  readonly std: readonly number[];
+}
+
+const computeTypes = ["float32", "tf32", "bfloat16", "float16"] as const;
+
+export interface CompileOptions {
+  /** Default "auto": the first usable of cuda, cpu, reference. */
+  readonly device?: DeviceChoice;
+  /** Arithmetic of the whole network. Default "float32"; the reference device has no other. */
+  readonly dtype?: (typeof computeTypes)[number];
+  /** Threads on the CPU devices. Default: every core. */
+  readonly threads?: number;
+  /** [N, C, H, W] to get ready for at once; other shapes are planned when they first come. */
+  readonly inputShape?: readonly number[];
+  /** Lets `run` take uint8 images and normalise them inside the plan. */
+  readonly normalize?: Normalization;
+  /** Fold batch norms and fuse chains of ops, default true. Turn off to compare the two. */
+  readonly fuse?: boolean;
+}
+
+export interface RunOptions {
+  /** Drops the run if it has not started. */
+  readonly signal?: AbortSignal;
+}
+
+interface Ready {
+  readonly plan: LoadedPlan;
+  readonly shape: readonly number[];
+  readonly dtype: DType;
+}
+
+/**
+ * Makes a model ready to run: its weights as they are now, eval behaviour, one plan per input shape.
+ *
+ * @throws DeviceError when the device does not work; DtypeError when it cannot compute in `dtype`
+ */
+export async function compile(model: Module, options: CompileOptions = {}): Promise<CompiledModel> {
+  const { dtype = "float32", threads, normalize, inputShape } = options;
+  if (threads !== undefined) integer("compile", "threads", threads, 1);
+  if (normalize) checkNormalization(normalize);
+  const device = resolveDevice(options.device);
+  if (!computeTypes.includes(dtype))
+    throw new DtypeError(expected("compile", `dtype ${computeTypes.join(", ")}`, String(dtype)));
+  const only = device.name === "reference" ? ["float32"] : device.name === "cpu" ? ["float32", "bfloat16"] : undefined;
+  if (only && !only.includes(dtype))
+    throw new DtypeError(expected("compile", `${only.join(" or ")} on the ${device.name} device`, dtype));
+
+  const variables = new Set([...model.parameters(), ...[...model.namedBuffers()].map(([, buffer]) => buffer)]);
+  const frozen = new Map<Variable, Value>();
+  await Promise.all(
+    [...variables].map(async ({ variable, value }) => {
+      frozen.set(variable, constantValue(await read(value), variable.shape, variable.dtype));
+    }),
+  );
+  const compiled = new CompiledModel(model, device, executorFor(device), frozen, options);
+  if (inputShape) await compiled.prepare(inputShape, "float32");
+  return compiled;
+}
+
+/** A model made ready by `compile`. Runs are first in, first out. */
+export class CompiledModel {
+  readonly #model: Module;
+  readonly #executor: Executor;
+  readonly #frozen: ReadonlyMap<Variable, Value>;
+  readonly #options: CompileOptions;
+  /** Folded weights, computed once and shared by the plans of all shapes. */
+  readonly #folded = new Map<string, Promise<HostArray>>();
+  readonly #plans = new LeastRecentlyUsed<Promise<Ready>>(8, (ready) => {
+    ready.then(({ plan }) => plan.dispose()).catch(() => {}); // a plan that failed to load has nothing to free
+  });
+  #disposed = false;
+
+  /** @internal Use `compile`. */
+  constructor(
+    model: Module,
+    /** The device the model runs on, and why it was chosen. */
+    readonly device: ResolvedDevice,
+    executor: Executor,
+    frozen: ReadonlyMap<Variable, Value>,
+    options: CompileOptions,
+  ) {
+    this.#model = model;
+    this.#executor = executor;
+    this.#frozen = frozen;
+    this.#options = options;
+  }
+
+  /**
+   * Runs the model.
+   *
+   * @param x [N, C, H, W], float32, or uint8 where `normalize` was given
+   * @throws ShapeError, DtypeError, DisposedError; the signal's reason when it was aborted in the queue
+   */
+  async run(x: Tensor, { signal }: RunOptions = {}): Promise<Tensor> {
+    checkTensor("run", x);
+    signal?.throwIfAborted();
+    const ready = this.prepare(x.shape, x.dtype);
+    const [{ plan, shape, dtype }, input] = await Promise.all([ready, read(x.value)]);
+    const { outputs } = await plan.run({ inputs: [input], variables: [], signal });
+    return new Tensor(constantValue(outputs[0], shape, dtype));
+  }
+
+  /** Gets ready for inputs of a shape, so that the first run is as fast as the others. */
+  async prepare(shape: readonly number[], dtype: DType = "float32"): Promise<Ready> {
+    if (this.#disposed) throw new DisposedError("run: this compiled model has been disposed");
+    const key = `${dtype} ${shape}`;
+    const known = this.#plans.get(key);
+    if (known) return known;
+    const ready = this.#load(shape, dtype);
+    this.#plans.set(key, ready);
+    ready.catch(() => this.#plans.delete(key));
+    return ready;
+  }
+
+  /** Frees the device's memory once the runs under way are done. Later calls of `run` throw DisposedError. */
+  async dispose(): Promise<void> {
+    this.#disposed = true;
+    this.#plans.clear();
+    this.#folded.clear();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.dispose();
+  }
+
+  async #load(shape: readonly number[], dtype: DType): Promise<Ready> {
+    const input = placeholder(shape, dtype);
+    const output = inIsolation(() => this.#model.forward(this.#pixels(new Tensor(input))), { frozen: this.#frozen });
+    checkTensor("compile", output, "a model whose forward returns one tensor");
+    const [root] =
+      this.#options.fuse === false ? [output.value] : expand(fuse(fold([output.value])), this.#executor.fused);
+    const { constants, computed } = findSetup(root, new Set([input]));
+    await this.#fold(computed);
+    const contents = await Promise.all(constants.map((value) => value.kept ?? this.#folded.get(nameOf(value))));
+    const plan = lower([input, ...constants], (leaf) => (leaf === input ? "inputs" : "constants"), [root], []);
+    const { threads, dtype: compute } = this.#options;
+    const loaded = await this.#executor.load(plan, contents as HostArray[], { threads, compute });
+    return { plan: loaded, shape: root.shape, dtype: root.dtype };
+  }
+
+  /** Computes, on the reference and in one plan, the constants that no earlier shape has computed. */
+  async #fold(computed: readonly Value[]): Promise<void> {
+    const fresh = computed.filter((value) => !this.#folded.has(nameOf(value)));
+    if (fresh.length === 0) return;
+    const run = async () => {
+      const { leaves } = trace(fresh, fresh.map(nameOf));
+      const plan = await referenceExecutor().load(lower(leaves, () => "inputs", fresh, []), []);
+      try {
+        return (await plan.run({ inputs: leaves.map((leaf) => leaf.kept as HostArray), variables: [] })).outputs;
+      } finally {
+        await plan.dispose();
+      }
+    };
+    const results = run();
+    fresh.forEach((value, i) => this.#folded.set(nameOf(value), results.then((outputs) => outputs[i])));
+    await results;
+  }
+
+  /** uint8 pixels become normalised floats inside the plan. */
+  #pixels(x: Tensor): Tensor {
+    if (x.dtype === "float32") return x;
+    const { normalize } = this.#options;
+    if (x.dtype !== "uint8" || !normalize)
+      throw new DtypeError(expected("run", normalize ? "float32 or uint8" : "float32 (or compile with normalize)", x.dtype));
+    const { mean, std } = normalize;
+    if (x.shape[1] !== mean.length)
+      throw new ArgumentError(expected("run", `${mean.length} channels, as in normalize`, formatShape(x.shape)));
+    const channel = (values: readonly number[]) => tensor([...values], [1, values.length, 1, 1]);
+    return x.cast("float32").div(255).sub(channel(mean)).div(channel(std));
+  }
+}
+
+const leafNames = new WeakMap<Value, number>();
+let leafCount = 0;
+
+/** Tells values computed from the same leaves in the same way apart from all others. */
+function nameOf(value: Value): string {
+  if (value.isLeaf) {
+    let name = leafNames.get(value);
+    if (name === undefined) leafNames.set(value, (name = leafCount++));
+    return String(name);
+  }
+  const { op, attributes, inputs } = value.node;
+  return `${op}${JSON.stringify(attributes)}(${inputs.map(nameOf)})${value.shape}.${value.index}`;
+}
+
+function checkNormalization({ mean, std }: Normalization): void {
+  const numbers = Array.isArray(mean) && Array.isArray(std) && [...mean, ...std].every(Number.isFinite);
+  if (!numbers || mean.length === 0 || mean.length !== std.length || std.some((s) => s === 0))
+    throw new ArgumentError(
+      expected("compile", "normalize to hold as many means as non-zero standard deviations", JSON.stringify({ mean, std })),
+    );
+}

@@ -1,0 +1,233 @@
+import { defaultExecutor } from "../device.js";
+import type { HostArray } from "../dtype.js";
+import { DeviceError, type SeresnetError, StaleTensorError } from "../errors.js";
+import type { DeviceBuffer, Executor, LoadedPlan } from "../executors/executor.js";
+import { LeastRecentlyUsed } from "../plan/cache.js";
+import { lower, trace } from "../plan/lower.js";
+import type { Plan } from "../plan/plan.js";
+import { expand, fuse } from "./fuse.js";
+import { takePendingWrites } from "./recording.js";
+import { topological, type Value } from "./value.js";
+import { type Variable, Version } from "./variable.js";
+
+/*
+ * A flush runs every pending write once, plus all values asked for in the same tick, as one plan. It is *submitted*
+ * synchronously (staleness is judged, the plan is found or made, versions advance) and *runs* after the flushes before it.
+ */
+
+interface Request {
+  resolve(data: HostArray): void;
+  reject(error: unknown): void;
+}
+
+let asked = new Map<Value, Request[]>();
+let scheduled = false;
+let queue: Promise<void> = Promise.resolve();
+
+/** Asks for a value: resolves to the caller's own copy once the flush of this tick has run. */
+export function read(value: Value): Promise<HostArray> {
+  if (value.kept) return Promise.resolve(value.kept.slice());
+  return new Promise((resolve, reject) => {
+    const requests = asked.get(value);
+    if (requests) requests.push({ resolve, reject });
+    else asked.set(value, [{ resolve, reject }]);
+    if (scheduled) return;
+    scheduled = true;
+    queueMicrotask(() => {
+      scheduled = false;
+      submit();
+    });
+  });
+}
+
+/** Submits a flush of all pending writes and requests without waiting for it. */
+export function submit(): void {
+  const requests = asked;
+  const writes = takePendingWrites();
+  asked = new Map();
+  const run = prepare(requests, writes);
+  queue = queue.then(run);
+}
+
+/** A plan and, once it was needed, the executor's copy of it. */
+interface Prepared {
+  readonly plan: Plan;
+  loaded?: Promise<LoadedPlan>;
+}
+
+const plans = new LeastRecentlyUsed<Prepared>(32, ({ loaded }) => {
+  loaded?.then((plan) => plan.dispose()).catch(() => {}); // a plan that failed to load has nothing to free
+});
+
+/** The synchronous half of a flush; returns the asynchronous one, which never rejects. */
+function prepare(requests: Map<Value, Request[]>, writes: Map<Variable, Value>): () => Promise<void> {
+  const reject = (value: Value, error: unknown) => {
+    for (const request of requests.get(value) ?? []) request.reject(error);
+    requests.delete(value);
+  };
+  if ([...leavesUnder([...requests.keys(), ...writes.values()])].some(lost)) {
+    for (const value of [...requests.keys()]) {
+      const error = lostUnder(value);
+      if (error) reject(value, error);
+    }
+    for (const [variable, value] of [...writes]) {
+      if (!lostUnder(value)) continue;
+      variable.adopt(variable.version); // computed from what is gone: there is nothing to write
+      writes.delete(variable);
+    }
+  }
+
+  const outputs = [...requests.keys()].filter((value) => !value.isLeaf);
+  const written = [...new Set(writes.values())].filter((value) => !value.isLeaf);
+  let executor: Executor;
+  let work: (() => Promise<Results>) | undefined;
+  try {
+    executor = defaultExecutor();
+    if (outputs.length + written.length > 0) work = planned(executor, outputs, written);
+  } catch (error) {
+    for (const value of [...requests.keys()]) reject(value, error);
+    for (const variable of writes.keys()) variable.adopt(variable.version);
+    return async () => {};
+  }
+
+  for (const value of outputs) value.underWay = true;
+  const versions = new Map<Version, Value>();
+  for (const [variable, value] of writes) {
+    variable.version.state = "replaced";
+    const version = new Version(variable, undefined, variable.version);
+    variable.adopt(version);
+    versions.set(version, value);
+    if (written.includes(value)) value.version ??= version;
+  }
+
+  return async () => {
+    try {
+      const results = await work?.();
+      for (const [version, value] of versions)
+        version.contents = results?.written.get(value) ?? (await contentsOf(value));
+      for (const version of versions.keys()) {
+        if (version.previous) version.previous.contents = undefined;
+        version.previous = undefined;
+      }
+      for (const value of outputs) {
+        value.kept = results?.outputs.get(value);
+        value.underWay = false;
+      }
+    } catch (error) {
+      for (const value of outputs) value.underWay = false;
+      for (const [version, value] of versions) {
+        version.state = "failed";
+        version.error = error;
+        version.variable.revert(version);
+        if (value.version === version) value.version = undefined;
+      }
+      for (const value of [...requests.keys()]) reject(value, error);
+    }
+    for (const [value, waiting] of requests) {
+      try {
+        const data = await hostOf(value);
+        for (const request of waiting) request.resolve(data.slice());
+      } catch (error) {
+        for (const request of waiting) request.reject(error);
+      }
+    }
+  };
+}
+
+interface Results {
+  readonly outputs: Map<Value, HostArray>;
+  readonly written: Map<Value, DeviceBuffer>;
+}
+
+/** Finds or makes the plan for a graph now; the function returned loads and runs it. */
+function planned(executor: Executor, outputs: readonly Value[], written: readonly Value[]): () => Promise<Results> {
+  const roots = [...outputs, ...written];
+  const labels = roots.map((_, i) => (i < outputs.length ? "output" : "write"));
+  const { leaves, key } = trace(roots, labels);
+  const name = `${executor.device} ${key}`;
+  let prepared = plans.get(name);
+  if (!prepared) {
+    const final = expand(fuse(roots), executor.fused);
+    const role = (leaf: Value) => (isVariable(leaf) ? "variables" : "inputs");
+    prepared = { plan: lower(leaves, role, final.slice(0, outputs.length), final.slice(outputs.length)) };
+    plans.set(name, prepared);
+  }
+  const inputs = leaves.filter((leaf) => !isVariable(leaf));
+  const variables = leaves.flatMap((leaf) => (isVariable(leaf) && leaf.version ? [leaf.version] : []));
+  const { plan } = prepared;
+  const load = () => {
+    const entry = plans.get(name) ?? { plan };
+    plans.set(name, entry);
+    entry.loaded ??= executor.load(plan, []);
+    entry.loaded.catch(() => plans.delete(name));
+    return entry.loaded;
+  };
+  return async () => {
+    const loaded = await load();
+    const result = await loaded.run({
+      inputs: await Promise.all(inputs.map(hostOf)),
+      variables: await Promise.all(variables.map((version) => onDevice(version, executor))),
+    });
+    return {
+      outputs: new Map(outputs.map((value, i) => [value, result.outputs[i]])),
+      written: new Map(written.map((value, i) => [value, result.written[i]])),
+    };
+  };
+}
+
+/** Whether a leaf is read from its variable rather than from the host. */
+function isVariable(leaf: Value): boolean {
+  return leaf.version !== undefined && leaf.kept === undefined && !leaf.underWay;
+}
+
+function leavesUnder(roots: readonly Value[]): Set<Value> {
+  const leaves = new Set(roots.filter((root) => root.isLeaf));
+  for (const node of topological(roots, (value) => value.isLeaf))
+    for (const input of node.inputs) if (input.isLeaf) leaves.add(input);
+  return leaves;
+}
+
+/** Why a leaf's contents are gone, or undefined when they are there. */
+function lost(leaf: Value): SeresnetError | undefined {
+  if (!isVariable(leaf) || !leaf.version) return undefined;
+  const { state, variable, error } = leaf.version;
+  if (state === "failed")
+    return new DeviceError(`${variable.name}: the update this value reads failed`, { cause: error });
+  if (state === "current") return undefined;
+  return new StaleTensorError(
+    `this value was recorded before ${variable.name} was overwritten and is gone; ask for it (await data()) before the step or the next flush`,
+  );
+}
+
+function lostUnder(value: Value): SeresnetError | undefined {
+  for (const leaf of leavesUnder([value])) {
+    const error = lost(leaf);
+    if (error) return error;
+  }
+  return undefined;
+}
+
+async function hostOf(value: Value): Promise<HostArray> {
+  if (value.kept) return value.kept;
+  if (value.version) return heldBy(value.version).host();
+  throw new DeviceError("this value was asked for in a flush that failed; ask for it again");
+}
+
+function heldBy(version: Version): Version {
+  if (version.state === "failed")
+    throw new DeviceError(`${version.variable.name}: the update this value reads failed`, { cause: version.error });
+  return version;
+}
+
+async function contentsOf(value: Value): Promise<HostArray | DeviceBuffer> {
+  return value.kept ?? (value.version ? heldBy(value.version).initialised() : hostOf(value));
+}
+
+/** The contents of a version on an executor's device; they move there when they were elsewhere. */
+async function onDevice(version: Version, executor: Executor): Promise<DeviceBuffer> {
+  const contents = heldBy(version).initialised();
+  if ("executor" in contents && contents.executor === executor) return contents;
+  const buffer = await executor.upload(await version.host(), version.variable.dtype);
+  version.contents = buffer;
+  return buffer;
+}

@@ -1,0 +1,51 @@
+import type { Value } from "./value.js";
+import type { Variable } from "./variable.js";
+
+/** Writes recorded and not yet part of a flush: the newest value of each variable. */
+let pending = new Map<Variable, Value>();
+
+interface Isolation {
+  readonly training: boolean;
+  /** What reads of a variable see instead of its current version. */
+  readonly frozen: ReadonlyMap<Variable, Value>;
+}
+
+let isolation: Isolation | undefined;
+
+/** Records a write; false when recording in isolation, where writes are dropped. */
+export function recordWrite(variable: Variable, value: Value): boolean {
+  if (isolation) return false;
+  pending.set(variable, value);
+  return true;
+}
+
+/** Hands over the pending writes and starts a new list. */
+export function takePendingWrites(): Map<Variable, Value> {
+  const taken = pending;
+  pending = new Map();
+  return taken;
+}
+
+/** Runs `record` without writes and with every module in eval (or training) mode: for summary, compile and export. */
+export function inIsolation<T>(
+  record: () => T,
+  { training = false, frozen = new Map() }: Partial<Isolation> = {},
+): T {
+  const outer = isolation;
+  isolation = { training, frozen };
+  try {
+    return record();
+  } finally {
+    isolation = outer;
+  }
+}
+
+/** The mode forced on every module while recording in isolation. */
+export function forcedTraining(): boolean | undefined {
+  return isolation?.training;
+}
+
+/** What a variable reads as while recording in isolation with frozen weights. */
+export function frozenValue(variable: Variable): Value | undefined {
+  return isolation?.frozen.get(variable);
+}

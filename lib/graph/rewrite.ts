@@ -1,0 +1,43 @@
+import { Node, topological, type Value } from "./value.js";
+
+/** What a rule sees of a node: its inputs already rewritten, and how often each is used. */
+export interface Site {
+  readonly node: Node;
+  readonly inputs: readonly Value[];
+  /** How many nodes and roots read a rewritten value. A producer may be merged into its consumer when this is 1. */
+  uses(value: Value): number;
+}
+
+/** Returns the values that replace the node's outputs, or undefined to leave the node as it is. */
+export type Rule = (site: Site) => readonly Value[] | undefined;
+
+/** Rebuilds the graph under `roots` bottom-up through `rule` and returns the new roots. Leaves keep their identity. */
+export function rewrite(roots: readonly Value[], rule: Rule): Value[] {
+  const isLeaf = (value: Value) => value.isLeaf;
+  const order = topological(roots, isLeaf);
+  const before = new Map<Value, number>();
+  const count = (value: Value) => before.set(value, (before.get(value) ?? 0) + 1);
+  for (const node of order) node.inputs.forEach(count);
+  roots.forEach(count);
+
+  const after = new Map<Value, Value>();
+  const uses = new Map<Value, number>();
+  const renew = (value: Value) => after.get(value) ?? value;
+  for (const node of order) {
+    const inputs = node.inputs.map(renew);
+    const site: Site = { node, inputs, uses: (value) => uses.get(value) ?? before.get(value) ?? 0 };
+    const outputs = rule(site) ?? rebuilt(node, inputs).outputs;
+    node.outputs.forEach((old, i) => {
+      after.set(old, outputs[i]);
+      const inherited = outputs[i] === old ? 0 : (uses.get(outputs[i]) ?? 0);
+      uses.set(outputs[i], inherited + (before.get(old) ?? 0));
+    });
+  }
+  return roots.map(renew);
+}
+
+function rebuilt(node: Node, inputs: readonly Value[]): Node {
+  return inputs.every((input, i) => input === node.inputs[i])
+    ? node
+    : new Node(node.op, node.attributes, inputs, node.outputs);
+}

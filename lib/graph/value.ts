@@ -1,0 +1,83 @@
+import type { DType, HostArray } from "../dtype.js";
+import type { Attributes } from "../plan/plan.js";
+import type { Version } from "./variable.js";
+
+/** Shape and dtype of a value before it exists. */
+export interface ValueType {
+  readonly shape: readonly number[];
+  readonly dtype: DType;
+}
+
+/**
+ * One result of one node: an edge of the recorded graph. A value is a *leaf* when its contents are known without
+ * running its node: a host constant or a result kept because it was asked for (`kept`), or a variable's contents (`version`).
+ */
+export class Value implements ValueType {
+  kept?: HostArray;
+  version?: Version;
+  /** Asked for in a flush under way: `kept` will be there before any later flush runs. */
+  underWay = false;
+
+  constructor(
+    readonly node: Node,
+    readonly index: number,
+    readonly shape: readonly number[],
+    readonly dtype: DType,
+  ) {}
+
+  get isLeaf(): boolean {
+    return this.kept !== undefined || this.version !== undefined || this.underWay;
+  }
+}
+
+/** One recorded operation. Immutable. */
+export class Node {
+  readonly outputs: readonly Value[];
+
+  constructor(
+    readonly op: string,
+    readonly attributes: Attributes,
+    readonly inputs: readonly Value[],
+    outputs: readonly ValueType[],
+  ) {
+    this.outputs = outputs.map((type, index) => new Value(this, index, type.shape, type.dtype));
+  }
+}
+
+/** A leaf that holds host data. The array must never change afterwards. */
+export function constantValue(data: HostArray, shape: readonly number[], dtype: DType): Value {
+  const value = new Node("constant", {}, [], [{ shape, dtype }]).outputs[0];
+  value.kept = data;
+  return value;
+}
+
+/** A leaf that stands for data not known yet: the input of a graph recorded in isolation. */
+export function placeholder(shape: readonly number[], dtype: DType): Value {
+  return new Node("placeholder", {}, [], [{ shape, dtype }]).outputs[0];
+}
+
+/** Every node that `roots` need, each after the nodes it reads. Stops at values for which `isLeaf` holds. */
+export function topological(roots: Iterable<Value>, isLeaf: (value: Value) => boolean): Node[] {
+  const order: Node[] = [];
+  const done = new Set<Node>();
+  // an explicit stack: graphs of long training loops are deeper than the call stack
+  const stack: { node: Node; next: number }[] = [];
+  const visit = (value: Value) => {
+    if (isLeaf(value) || done.has(value.node)) return;
+    done.add(value.node);
+    stack.push({ node: value.node, next: 0 });
+  };
+  for (const root of roots) {
+    visit(root);
+    while (stack.length > 0) {
+      const top = stack[stack.length - 1];
+      if (top.next < top.node.inputs.length) {
+        visit(top.node.inputs[top.next++]);
+      } else {
+        order.push(top.node);
+        stack.pop();
+      }
+    }
+  }
+  return order;
+}

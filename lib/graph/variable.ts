@@ -1,0 +1,106 @@
+import { type DType, type HostArray, hostArray } from "../dtype.js";
+import type { DeviceBuffer } from "../executors/executor.js";
+import { sizeOf } from "../plan/plan.js";
+import { frozenValue, recordWrite } from "./recording.js";
+import { Node, type Value } from "./value.js";
+
+/** Where a version's contents are: on the host, on a device, or still to be drawn by an initialiser. */
+export type Contents = HostArray | DeviceBuffer | (() => HostArray);
+
+/** The contents of a variable between two writes. Leaves of the graph point at the version they were recorded with. */
+export class Version {
+  contents: Contents | undefined;
+  /** `replaced` from the moment a flush that overwrites it is submitted. */
+  state: "current" | "replaced" | "failed" = "current";
+  /** Why the flush that should have filled this version failed. */
+  error?: unknown;
+
+  constructor(
+    readonly variable: Variable,
+    contents?: Contents,
+    /** What was current before, until the flush that fills this version has succeeded. */
+    public previous?: Version,
+  ) {
+    this.contents = contents;
+  }
+
+  /** The contents on the host (initialisers run once, here). */
+  async host(): Promise<HostArray> {
+    const contents = this.initialised();
+    return "read" in contents ? contents.read() : contents;
+  }
+
+  /** The contents, after the initialiser has run if there is one. */
+  initialised(): HostArray | DeviceBuffer {
+    if (typeof this.contents === "function") this.contents = this.contents();
+    if (this.contents === undefined) throw new Error(`${this.variable.name}: read before it was written`);
+    return this.contents;
+  }
+}
+
+/** State that outlives a plan: a parameter, a buffer, a gradient or optimiser state. One concept: a name plus a version. */
+export class Variable {
+  /** What a read sees now: the newest recorded write, or the current version. */
+  #value: Value;
+  #version: Version;
+
+  constructor(
+    readonly shape: readonly number[],
+    readonly dtype: DType,
+    contents: Contents,
+    public name = "variable",
+  ) {
+    this.#version = new Version(this, contents);
+    this.#value = leaf(this.#version);
+  }
+
+  /** The value a reader records. */
+  read(): Value {
+    return frozenValue(this) ?? this.#value;
+  }
+
+  get version(): Version {
+    return this.#version;
+  }
+
+  /** Records that the variable holds `value` from here on. */
+  write(value: Value): void {
+    if (recordWrite(this, value)) this.#value = value;
+  }
+
+  /** Overwrites the contents with host data, as a recorded write. */
+  fill(data: (length: number) => HostArray): void {
+    const value = new Node("constant", {}, [], [this]).outputs[0];
+    value.kept = data(sizeOf(this.shape));
+    this.write(value);
+  }
+
+  /** Makes `version` the current one: reads no longer see the graph that computed it. */
+  adopt(version: Version): void {
+    this.#version = version;
+    this.#value = leaf(version);
+  }
+
+  /** After the flush that should have filled `failed` did not: back to the newest version that is whole. */
+  revert(failed: Version): void {
+    if (this.#version !== failed) return; // a later flush overwrote it without reading it
+    let good = failed;
+    while (good.state === "failed" && good.previous) good = good.previous;
+    good.state = "current";
+    this.adopt(good);
+  }
+}
+
+function leaf(version: Version): Value {
+  const value = new Node("variable", {}, [], [version.variable]).outputs[0];
+  value.version = version;
+  return value;
+}
+
+/** Contents that are all `value`. */
+export function filled(dtype: DType, length: number, value: number): HostArray {
+  const data = hostArray(dtype, length);
+  if (data instanceof BigInt64Array) data.fill(BigInt(value));
+  else data.fill(value);
+  return data;
+}

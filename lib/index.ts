@@ -1,0 +1,13 @@
+export { createModel, listModels } from "../models/registry.js";
+export { type CompiledModel, type CompileOptions, compile, type Normalization, type RunOptions } from "./compile.js";
+export { type DeviceChoice, type DeviceInfo, listDevices, type ResolvedDevice, setDefaultDevice } from "./device.js";
+export type { DType, HostArray } from "./dtype.js";
+export * from "./errors.js";
+export type { DeviceName } from "./executors/executor.js";
+export * as functional from "./functional.js";
+export { type PreprocessOptions, loadImage } from "./image/preprocess.js";
+export { saveSafetensors } from "./io/safetensors.js";
+export { loadWeights } from "./io/weights.js";
+export * as nn from "./nn/index.js";
+export { type LayerSummary, type Summary, summary } from "./summary.js";
+export { type NestedNumbers, type Operand, Tensor, type TensorOptions, tensor } from "./tensor.js";

@@ -1,0 +1,43 @@
+import { expected, ShapeError } from "../errors.js";
+import { type ConvAttributes, type ConvOptions, convAttributes, conv2d } from "../ops/conv2d.js";
+import { integer, type Pair, pair } from "../shape.js";
+import type { Tensor } from "../tensor.js";
+import { Module } from "./module.js";
+import { fanInUniform, Parameter } from "./parameter.js";
+import { normal } from "./random.js";
+
+export interface Conv2dOptions extends ConvOptions {
+  /** Height and width of the window. */
+  readonly kernelSize: Pair;
+  /** Add a learned bias, default true. */
+  readonly bias?: boolean;
+}
+
+/**
+ * Two-dimensional convolution: [N, inChannels, H, W] -> [N, outChannels, H', W'].
+ * The weight [outChannels, inChannels / groups, kh, kw] starts Kaiming normal over the fan-out.
+ */
+export class Conv2d extends Module {
+  readonly weight: Parameter;
+  readonly bias?: Parameter;
+  readonly options: ConvAttributes;
+
+  constructor(inChannels: number, outChannels: number, options: Conv2dOptions) {
+    super();
+    const where = "Conv2d";
+    integer(where, "inChannels", inChannels, 1);
+    integer(where, "outChannels", outChannels, 1);
+    const [kh, kw] = pair(where, "kernelSize", options.kernelSize, 1);
+    this.options = convAttributes(where, options);
+    const { groups } = this.options;
+    if (inChannels % groups !== 0 || outChannels % groups !== 0)
+      throw new ShapeError(expected(where, `channels divisible by ${groups} groups`, `${inChannels} and ${outChannels}`));
+    const fanOut = (outChannels / groups) * kh * kw;
+    this.weight = new Parameter([outChannels, inChannels / groups, kh, kw], normal(Math.sqrt(2 / fanOut)));
+    if (options.bias ?? true) this.bias = new Parameter([outChannels], fanInUniform((inChannels / groups) * kh * kw));
+  }
+
+  forward(x: Tensor): Tensor {
+    return conv2d(x, this.weight, this.bias, this.options);
+  }
+}

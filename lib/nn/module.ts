@@ -1,0 +1,131 @@
+import { expected, listed, ShapeError, WeightsError } from "../errors.js";
+import { isFloat } from "../dtype.js";
+import { forcedTraining } from "../graph/recording.js";
+import { cast } from "../ops/unary.js";
+import { formatShape, sameShape } from "../shape.js";
+import type { Tensor } from "../tensor.js";
+import { Tensor as TensorClass } from "../tensor.js";
+import { Buffer, Parameter } from "./parameter.js";
+
+/** What `loadStateDict` left out, which is nothing when it was strict. */
+export interface LoadResult {
+  /** Names the model has and the record lacks. */
+  readonly missingKeys: string[];
+  /** Names the record has and the model lacks. */
+  readonly unexpectedKeys: string[];
+}
+
+/**
+ * A layer or a network. Properties that hold a Parameter, a Buffer or a Module register themselves, in the order they
+ * were assigned, under the property's name.
+ */
+export abstract class Module {
+  #training = true;
+
+  /** Records the computation. */
+  abstract forward(x: Tensor): Tensor;
+
+  /** Whether batch norm uses and tracks the batch's statistics. Set by `train()` and `eval()`, true at first. */
+  get training(): boolean {
+    return forcedTraining() ?? this.#training;
+  }
+
+  /** Training mode, for this module and all below. */
+  train(mode = true): this {
+    for (const [, module] of this.namedModules()) module.#training = mode;
+    return this;
+  }
+
+  /** Eval mode, for this module and all below. */
+  eval(): this {
+    return this.train(false);
+  }
+
+  /** The modules this one holds, in order. */
+  children(): Module[] {
+    return [...this.namedChildren()].map(([, child]) => child);
+  }
+
+  *namedChildren(): Iterable<[string, Module]> {
+    for (const [name, value] of Object.entries(this)) if (value instanceof Module) yield [name, value];
+  }
+
+  /** This module (named "") and all below it. */
+  *namedModules(prefix = ""): Iterable<[string, Module]> {
+    yield [prefix, this];
+    for (const [name, child] of this.namedChildren()) yield* child.namedModules(prefix ? `${prefix}.${name}` : name);
+  }
+
+  /** All trained tensors, each once. */
+  parameters(): Parameter[] {
+    return [...new Set([...this.namedParameters()].map(([, parameter]) => parameter))];
+  }
+
+  namedParameters(): Iterable<[string, Parameter]> {
+    return this.#named((value) => value instanceof Parameter) as Iterable<[string, Parameter]>;
+  }
+
+  namedBuffers(): Iterable<[string, Buffer]> {
+    return this.#named((value) => value instanceof Buffer) as Iterable<[string, Buffer]>;
+  }
+
+  *#named(wanted: (value: unknown) => boolean): Iterable<[string, Parameter | Buffer]> {
+    for (const [path, module] of this.namedModules())
+      for (const [name, value] of Object.entries(module)) if (wanted(value)) yield [path ? `${path}.${name}` : name, value];
+  }
+
+  /** Every parameter and buffer by name, live: reading one later sees later updates. PyTorch's order. */
+  stateDict(): Record<string, Tensor> {
+    return Object.fromEntries(this.#state());
+  }
+
+  *#state(): Iterable<[string, Parameter | Buffer]> {
+    for (const [path, module] of this.namedModules())
+      for (const kind of [Parameter, Buffer])
+        for (const [name, value] of Object.entries(module))
+          if (value instanceof kind) yield [path ? `${path}.${name}` : name, value];
+  }
+
+  /**
+   * Copies a record of tensors into the parameters and buffers; float dtypes are converted. Nothing is written when
+   * anything does not fit.
+   *
+   * @param strict throw when a name is missing or unexpected, default true
+   * @throws WeightsError naming what is missing, unexpected, or of another shape or kind of dtype
+   */
+  loadStateDict(record: Readonly<Record<string, Tensor>>, { strict = true }: { strict?: boolean } = {}): LoadResult {
+    const state = new Map(this.#state());
+    const missingKeys = [...state.keys()].filter((name) => !Object.hasOwn(record, name));
+    const unexpectedKeys = Object.keys(record).filter((name) => !state.has(name));
+    const fitting: [Parameter | Buffer, Tensor][] = [];
+    const mismatched: string[] = [];
+    for (const [name, own] of state) {
+      if (!Object.hasOwn(record, name)) continue;
+      const given = record[name];
+      if (!(given instanceof TensorClass)) mismatched.push(expected(name, "a tensor", typeof given));
+      else if (!sameShape(own.shape, given.shape))
+        mismatched.push(expected(name, formatShape(own.shape), formatShape(given.shape)));
+      else if (isFloat(own.dtype) !== isFloat(given.dtype) || (!isFloat(own.dtype) && own.dtype !== given.dtype))
+        mismatched.push(expected(name, own.dtype, given.dtype));
+      else fitting.push([own, given]);
+    }
+    const faults = [...mismatched];
+    if (strict && missingKeys.length > 0) faults.push(`missing ${listed(missingKeys)}`);
+    if (strict && unexpectedKeys.length > 0) faults.push(`unexpected ${listed(unexpectedKeys)}`);
+    if (faults.length > 0)
+      throw new WeightsError(`loadStateDict: ${listed(faults).replaceAll("loadStateDict: ", "")}`, {
+        missingKeys,
+        unexpectedKeys,
+        mismatched,
+      });
+    // all values are read before any is written, so a record of the model's own tensors may permute them
+    const values = fitting.map(([own, given]) => cast(given, own.dtype).value);
+    fitting.forEach(([own], i) => own.variable.write(values[i]));
+    return { missingKeys, unexpectedKeys };
+  }
+}
+
+/** Throws ShapeError when a module that takes images gets something else. */
+export function checkImages(where: string, x: Tensor): void {
+  if (x.shape.length !== 4) throw new ShapeError(expected(where, "input [N, C, H, W]", formatShape(x.shape)));
+}

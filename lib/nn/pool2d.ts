@@ -1,0 +1,42 @@
+import { ArgumentError, expected } from "../errors.js";
+import { type AvgPoolOptions, avgPool2d, type MaxPoolOptions, maxPool2d } from "../ops/pool2d.js";
+import { mean } from "../ops/reduce.js";
+import type { Pair } from "../shape.js";
+import type { Tensor } from "../tensor.js";
+import { checkImages, Module } from "./module.js";
+
+/** The largest value of each window: [N, C, H, W] -> [N, C, H', W']. */
+export class MaxPool2d extends Module {
+  constructor(readonly options: MaxPoolOptions) {
+    super();
+  }
+
+  forward(x: Tensor): Tensor {
+    return maxPool2d(x, this.options);
+  }
+}
+
+/** The average of each window: [N, C, H, W] -> [N, C, H', W']. */
+export class AvgPool2d extends Module {
+  constructor(readonly options: AvgPoolOptions) {
+    super();
+  }
+
+  forward(x: Tensor): Tensor {
+    return avgPool2d(x, this.options);
+  }
+}
+
+/** Average over the whole image, whatever its size: [N, C, H, W] -> [N, C, 1, 1]. Output size 1 is the only one there is. */
+export class AdaptiveAvgPool2d extends Module {
+  constructor(outputSize: Pair = 1) {
+    super();
+    if (`${outputSize}` !== "1" && `${outputSize}` !== "1,1")
+      throw new ArgumentError(expected("AdaptiveAvgPool2d", "output size 1", String(outputSize)));
+  }
+
+  forward(x: Tensor): Tensor {
+    checkImages("AdaptiveAvgPool2d", x);
+    return mean(x, [2, 3], { keepDims: true });
+  }
+}

@@ -1,0 +1,30 @@
+import { ArgumentError, expected } from "../errors.js";
+import type { Tensor } from "../tensor.js";
+import { Module } from "./module.js";
+
+/**
+ * Modules one after another, named 0, 1, … or, given a record, by its keys.
+ *
+ * @throws ArgumentError for an item that is no module, or a name that Module itself uses
+ */
+export class Sequential extends Module {
+  constructor(...modules: readonly Module[] | readonly [Readonly<Record<string, Module>>]) {
+    super();
+    const [first] = modules;
+    const named = modules.length === 1 && !(first instanceof Module) ? Object.entries(first) : Object.entries(modules);
+    for (const [name, module] of named) {
+      if (!(module instanceof Module)) throw new ArgumentError(expected("Sequential", "modules", `${typeof module} as ${name}`));
+      if (name in this) throw new ArgumentError(expected("Sequential", "names that Module does not use", name));
+      Object.defineProperty(this, name, { value: module, enumerable: true });
+    }
+  }
+
+  forward(x: Tensor): Tensor {
+    return this.children().reduce((y, module) => module.forward(y), x);
+  }
+
+  /** The modules in order. */
+  [Symbol.iterator](): Iterator<Module> {
+    return this.children()[Symbol.iterator]();
+  }
+}

@@ -1,0 +1,75 @@
+import { ArgumentError, expected, ShapeError } from "../errors.js";
+import { sizeOf } from "../plan/plan.js";
+import { formatShape } from "../shape.js";
+import type { Tensor, VariableTensor } from "../tensor.js";
+import { add, mul } from "./binary.js";
+import { checkFloat, checkSameDtype, checkShape, record, recordAll } from "./record.js";
+
+export interface BatchNormOptions {
+  readonly weight?: Tensor;
+  readonly bias?: Tensor;
+  /** Running statistics [C]: normalised with in eval, updated in training. Without them the batch's own are always used. */
+  readonly runningMean?: Tensor;
+  readonly runningVar?: Tensor;
+  /** Normalise with the batch's statistics and track them, default false. */
+  readonly training?: boolean;
+  /** Weight of the new batch in the running statistics, default 0.1. */
+  readonly momentum?: number;
+  /** Added to the variance, default 1e-5. */
+  readonly eps?: number;
+}
+
+/**
+ * Batch normalisation over all dimensions but the second (Ioffe & Szegedy 2015, algorithm 1; PyTorch's conventions):
+ * normalises with the biased variance; in training records
+ * `running = (1 - momentum) * running + momentum * batch` with the unbiased variance.
+ *
+ * @param x [N, C, ...]
+ * @throws ShapeError; in training also when a channel has a single value
+ */
+export function batchNorm(x: Tensor, options: BatchNormOptions = {}): Tensor {
+  const where = "batch_norm";
+  const { weight, bias, runningMean, runningVar, training = false, momentum = 0.1, eps = 1e-5 } = options;
+  checkFloat(where, x);
+  if (x.shape.length < 2) throw new ShapeError(expected(where, "input [N, C, ...]", formatShape(x.shape)));
+  if (!(eps >= 0 && eps < Number.POSITIVE_INFINITY))
+    throw new ArgumentError(expected(where, "eps of at least 0", `${eps}`));
+  if (!(momentum >= 0 && momentum <= 1)) throw new ArgumentError(expected(where, "momentum in [0, 1]", `${momentum}`));
+  const channels = x.shape[1];
+  const affine = weight && bias ? [weight, bias] : [];
+  const running = runningMean && runningVar ? [runningMean, runningVar] : [];
+  for (const vector of [...affine, ...running]) checkChannels(where, x, vector);
+  if (!training && running.length > 0) return recordBatchNorm([x, ...running, ...affine], eps);
+
+  const count = sizeOf(x.shape) / channels;
+  if (count === 1)
+    throw new ShapeError(expected(where, "more than one value per channel in training", formatShape(x.shape)));
+  const statistics = { shape: [channels], dtype: x.dtype };
+  const [y, mean, variance] = recordAll("batch_norm_train", { eps }, [x, ...affine], [x, statistics, statistics]);
+  if (training && runningMean && runningVar) {
+    track(runningMean, mean, momentum);
+    track(runningVar, mul(variance, count / (count - 1)), momentum);
+  }
+  return y;
+}
+
+/** Records batch norm with given statistics. Inputs: x, mean, variance and, where affine, gamma and beta. */
+export function recordBatchNorm(inputs: readonly Tensor[], eps: number): Tensor {
+  checkSameDtype("batch_norm", ...inputs);
+  return record("batch_norm", { eps }, inputs, inputs[0]);
+}
+
+function track(running: Tensor, batch: Tensor, momentum: number): void {
+  if (!("variable" in running))
+    throw new ArgumentError(expected("batch_norm", "running statistics that are buffers", "plain tensors"));
+  const { variable } = running as VariableTensor;
+  variable.write(add(mul(running, 1 - momentum), mul(batch, momentum)).value);
+}
+
+function checkChannels(where: string, x: Tensor, vector: Tensor): void {
+  if (vector.shape[0] !== x.shape[1]) {
+    const pattern = ["N", vector.shape[0], ...x.shape.slice(2).map((_, i) => "HWD"[i] ?? "...")];
+    checkShape(where, "input", x, pattern);
+  }
+  checkShape(where, "weight, bias and statistics", vector, [x.shape[1]]);
+}

@@ -1,0 +1,23 @@
+import { normalizeDims } from "../shape.js";
+import type { Tensor } from "../tensor.js";
+import { checkFloat, checkTensor, record } from "./record.js";
+
+export interface ReduceOptions {
+  /** Keep the reduced dimensions with extent 1, default false. */
+  readonly keepDims?: boolean;
+}
+
+function reduceOp(op: string) {
+  return (x: Tensor, dims?: number | readonly number[], { keepDims = false }: ReduceOptions = {}): Tensor => {
+    if (op === "mean") checkFloat(op, x);
+    else checkTensor(op, x);
+    const over = normalizeDims(op, dims, x.shape.length);
+    const shape = x.shape.flatMap((extent, dim) => (over.includes(dim) ? (keepDims ? [1] : []) : [extent]));
+    return record(op, { dims: over, keepDims }, [x], { shape, dtype: x.dtype });
+  };
+}
+
+/** Sum over `dims` (all when left out; negative ones count from the back). */
+export const sum = reduceOp("sum");
+/** Mean over `dims` (all when left out; negative ones count from the back). Float dtypes only. */
+export const mean = reduceOp("mean");

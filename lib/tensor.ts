@@ -1,0 +1,209 @@
+import { checkDtype, type DType, dtypeOf, type HostArray, hostArray, isFloat, roundTo } from "./dtype.js";
+import { DtypeError, expected, ShapeError } from "./errors.js";
+import { read } from "./graph/flush.js";
+import { constantValue, type Value } from "./graph/value.js";
+import { Variable } from "./graph/variable.js";
+import * as ops from "./ops/index.js";
+import { sizeOf } from "./plan/plan.js";
+import { formatShape } from "./shape.js";
+
+/** Numbers nested to any depth; every level must be as long as its siblings. */
+export type NestedNumbers = readonly (number | NestedNumbers)[];
+
+/** A tensor on the right of an arithmetic method, or a number that is broadcast. */
+export type Operand = Tensor | number;
+
+/**
+ * A lazy, immutable, row-major array. Methods record; nothing is computed until `data()` or `item()` is awaited.
+ * Images are N,C,H,W. Tensors have no device and need no dispose.
+ */
+export class Tensor {
+  readonly shape: readonly number[];
+  readonly dtype: DType;
+  readonly #value: Value | undefined;
+
+  /** @internal Use `tensor()`. */
+  constructor(source: Value | { readonly shape: readonly number[]; readonly dtype: DType }) {
+    this.shape = source.shape;
+    this.dtype = source.dtype;
+    this.#value = "node" in source ? source : undefined;
+  }
+
+  /** @internal The graph value a reader records. Variables override this with their current version. */
+  get value(): Value {
+    return this.#value as Value;
+  }
+
+  /** Computes the tensor and resolves to the caller's own copy: Float32Array for every float dtype, Int32Array, BigInt64Array or Uint8Array. */
+  data(): Promise<HostArray> {
+    return read(this.value);
+  }
+
+  /** The single element of a one-element tensor. Throws ShapeError for more elements. */
+  async item(): Promise<number> {
+    if (sizeOf(this.shape) !== 1) throw new ShapeError(expected("item", "a tensor of one element", formatShape(this.shape)));
+    return Number((await this.data())[0]);
+  }
+
+  /** The same values, cut off from what they were computed from: `backward` stops here. */
+  detach(): Tensor {
+    return ops.detach(this);
+  }
+
+  add(other: Operand): Tensor {
+    return ops.add(this, other);
+  }
+  sub(other: Operand): Tensor {
+    return ops.sub(this, other);
+  }
+  mul(other: Operand): Tensor {
+    return ops.mul(this, other);
+  }
+  div(other: Operand): Tensor {
+    return ops.div(this, other);
+  }
+  relu(): Tensor {
+    return ops.relu(this);
+  }
+  sigmoid(): Tensor {
+    return ops.sigmoid(this);
+  }
+  sqrt(): Tensor {
+    return ops.sqrt(this);
+  }
+  exp(): Tensor {
+    return ops.exp(this);
+  }
+  log(): Tensor {
+    return ops.log(this);
+  }
+  neg(): Tensor {
+    return ops.neg(this);
+  }
+  /** `[..., M, K] x [..., K, N] -> [..., M, N]`. */
+  matmul(other: Tensor): Tensor {
+    return ops.matmul(this, other);
+  }
+  /** Sum over `dims` (all when left out). */
+  sum(dims?: number | readonly number[], options?: ops.ReduceOptions): Tensor {
+    return ops.sum(this, dims, options);
+  }
+  /** Mean over `dims` (all when left out). */
+  mean(dims?: number | readonly number[], options?: ops.ReduceOptions): Tensor {
+    return ops.mean(this, dims, options);
+  }
+  /** The same elements in another shape; one extent may be -1. */
+  reshape(shape: readonly number[]): Tensor {
+    return ops.reshape(this, shape);
+  }
+  /** Dimensions from `startDim` on become one: `[N, C, H, W].flatten(1) -> [N, C*H*W]`. */
+  flatten(startDim = 0): Tensor {
+    return ops.flatten(this, startDim);
+  }
+  softmax(dim: number): Tensor {
+    return ops.softmax(this, dim);
+  }
+  logSoftmax(dim: number): Tensor {
+    return ops.logSoftmax(this, dim);
+  }
+  /** The same values in another dtype. Floats to integers truncate. */
+  cast(dtype: DType): Tensor {
+    return ops.cast(this, dtype);
+  }
+}
+
+/** A tensor whose contents can be overwritten by recorded writes: a parameter, a buffer, an input that wants a gradient. */
+export class VariableTensor extends Tensor {
+  /** @internal */
+  readonly variable: Variable;
+  readonly requiresGrad: boolean;
+
+  constructor(variable: Variable, requiresGrad: boolean) {
+    super(variable);
+    this.variable = variable;
+    this.requiresGrad = requiresGrad;
+  }
+
+  override get value(): Value {
+    return this.variable.read();
+  }
+}
+
+export interface TensorOptions {
+  /** The dtype to hold. Default: float32 for numbers, the array's own for typed arrays. */
+  readonly dtype?: DType;
+  /** Marks a float tensor as a leaf that gets a gradient. Default false. */
+  readonly requiresGrad?: boolean;
+}
+
+/**
+ * A tensor from numbers or a typed array, which is copied.
+ *
+ * @param data numbers (nested too), or a typed array in row-major order.
+ * @param shape extents, all at least 1; taken from the nesting, or one-dimensional, when left out. `[]` is a scalar.
+ * @throws ShapeError when the data does not fill the shape; DtypeError for arrays of no dtype of ours.
+ */
+export function tensor(
+  data: number | NestedNumbers | ArrayBufferView,
+  shape?: readonly number[],
+  { dtype, requiresGrad = false }: TensorOptions = {},
+): Tensor {
+  const flat = flatten(data);
+  const extents = Object.freeze([...(shape ?? flat.shape)]);
+  for (const extent of extents)
+    if (!Number.isSafeInteger(extent) || extent < 1)
+      throw new ShapeError(expected("tensor", "every extent to be an integer of at least 1", formatShape(extents)));
+  const size = sizeOf(extents);
+  if (size !== flat.values.length)
+    throw new ShapeError(
+      expected("tensor", `${size} elements for shape ${formatShape(extents)}`, `${flat.values.length}`),
+    );
+  const type = dtype ?? flat.dtype;
+  checkDtype("tensor", type);
+  if (requiresGrad && !isFloat(type))
+    throw new DtypeError(expected("tensor", "a float dtype where requiresGrad is set", type));
+  const host = toHost(flat.values, type);
+  return requiresGrad
+    ? new VariableTensor(new Variable(extents, type, host, "tensor"), true)
+    : new Tensor(constantValue(host, extents, type));
+}
+
+type Flat = { values: ArrayLike<number | bigint>; shape: readonly number[]; dtype: DType };
+
+function flatten(data: number | NestedNumbers | ArrayBufferView): Flat {
+  if (typeof data === "number") return { values: [data], shape: [], dtype: "float32" };
+  if (ArrayBuffer.isView(data)) {
+    const dtype = dtypeOf(data);
+    const values = data as unknown as ArrayLike<number | bigint>;
+    return { values, shape: [values.length], dtype };
+  }
+  if (!Array.isArray(data)) throw new DtypeError(expected("tensor", "numbers or a typed array", typeof data));
+  const shape: number[] = [];
+  for (let level: number | NestedNumbers = data; Array.isArray(level); level = level[0]) shape.push(level.length);
+  const values: number[] = [];
+  const walk = (level: number | NestedNumbers, depth: number) => {
+    if (!Array.isArray(level)) {
+      if (depth !== shape.length) throw new ShapeError(expected("tensor", "rows of equal depth", "a ragged array"));
+      if (typeof level !== "number") throw new DtypeError(expected("tensor", "numbers", typeof level));
+      values.push(level);
+    } else if (level.length !== shape[depth]) {
+      throw new ShapeError(expected("tensor", `rows of ${shape[depth]} elements`, `a row of ${level.length}`));
+    } else for (const item of level) walk(item, depth + 1);
+  };
+  walk(data, 0);
+  return { values, shape, dtype: "float32" };
+}
+
+function toHost(values: ArrayLike<number | bigint>, dtype: DType): HostArray {
+  const host = hostArray(dtype, values.length);
+  if (host instanceof BigInt64Array)
+    for (let i = 0; i < values.length; i++) {
+      const value = values[i];
+      host[i] = typeof value === "bigint" ? value : BigInt(Math.trunc(value));
+    }
+  else if (values.length > 0 && typeof values[0] === "bigint")
+    for (let i = 0; i < values.length; i++) host[i] = Number(values[i]);
+  else host.set(values as ArrayLike<number>);
+  roundTo(dtype, host);
+  return host;
+}
