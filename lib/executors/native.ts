@@ -1,13 +1,178 @@
+import { existsSync, readdirSync, statSync } from "node:fs";
+import { constants } from "node:os";
+import { join, resolve } from "node:path";
+import bindings from "bindings";
 import type { DeviceName } from "./executor.js";
+
+/** One device of this machine: what it is, whether it works and, if not, why not and what mends it. */
 export interface DeviceInfo {
   readonly name: DeviceName;
+  /** Counts the devices of one name, from 0. */
   readonly index: number;
   readonly usable: boolean;
   readonly description: string;
+  /** Why the device cannot be used: one sentence, the most fundamental cause. Absent when it can. */
   readonly reason?: string;
+  /** The command or the act that mends it. */
   readonly fix?: string;
+  /** Facts by name; `problems` lists every cause when there are several. */
   readonly details: Readonly<Record<string, string | number | boolean | readonly string[]>>;
 }
+
+/** What the addon was built from and which versions it runs on; null for each part the build lacks. */
+export interface NativeVersions {
+  readonly builtBy: "cmake-js" | "node-gyp";
+  /** The Node-API version it needs. */
+  readonly napi: number;
+  readonly onednn: { readonly compiled: string; readonly runtime: string; readonly threading: string } | null;
+  readonly cuda: { readonly archs: readonly string[]; readonly runtime: string } | null;
+  /** Version of cuDNN's headers; the library is looked for at run time (`nativeDevices`). */
+  readonly cudnn: { readonly compiled: string } | null;
+}
+
+/** Whether the addon is loaded in this environment. */
+export interface AddonStatus {
+  readonly loaded: boolean;
+  /** The file that was loaded, or that was found and could not be. */
+  readonly path?: string;
+  readonly reason?: string;
+  readonly fix?: string;
+  /** Every file that was looked for. */
+  readonly tried: readonly string[];
+}
+
+/** The exports of native/addon.cc. */
+interface Addon {
+  listDevices(cudnn: readonly string[]): DeviceInfo[];
+  versions(): NativeVersions;
+}
+
+const packageRoot = bindings.getRoot(__filename);
+const buildCommand = "npm run build:native";
+
+/** Settings of the OpenMP runtime that 5x and 15x hang on: bound threads, and little spinning beside a busy process. */
+const openMp = { OMP_PROC_BIND: "true", GOMP_SPINCOUNT: "2000" } as const;
+
+let found: { addon?: Addon; status: AddonStatus } | undefined;
+
+/** Whether the native addon is loaded here, from where, or why not. Loads it on the first call; never throws. */
+export function addonStatus(): AddonStatus {
+  return load().status;
+}
+
+/**
+ * Every native device, CUDA first, usable or not. Without the addon each is listed as unusable with the reason; never
+ * throws for a part that is missing. Asks the driver each time: some milliseconds, more on the first call.
+ */
 export function nativeDevices(): DeviceInfo[] {
-  return [];
+  const { addon, status } = load();
+  if (addon) return addon.listDevices(cudnnCandidates());
+  const absent = { index: 0, usable: false, reason: status.reason, fix: status.fix, details: { tried: status.tried } };
+  return [
+    { name: "cuda", description: "NVIDIA GPU", ...absent },
+    { name: "cpu", description: "CPU with oneDNN", ...absent },
+  ];
+}
+
+/** Versions of the addon and its libraries, or null when the addon is not loaded. */
+export function nativeVersions(): NativeVersions | null {
+  return load().addon?.versions() ?? null;
+}
+
+function load(): { addon?: Addon; status: AddonStatus } {
+  found ??= open(process.env.SERESNET_ADDON);
+  return found;
+}
+
+/** `override` is a file, "none" for no addon at all, or empty for the one that was built in this package. */
+function open(override: string | undefined): { addon?: Addon; status: AddonStatus } {
+  if (override === "none") {
+    const fix = "unset SERESNET_ADDON";
+    return {
+      status: { loaded: false, reason: "the native addon is switched off: SERESNET_ADDON=none", fix, tried: [] },
+    };
+  }
+  const place = override ? { path: resolve(override), tried: [resolve(override)] } : locate();
+  const { path, tried } = place;
+  const fix = override
+    ? `set SERESNET_ADDON to a built seresnet.node, or unset it and run: ${buildCommand}`
+    : buildCommand;
+  if (path === undefined || !existsSync(path)) {
+    const reason = override ? `the native addon is not at SERESNET_ADDON=${override}` : "the native addon is not built";
+    return { status: { loaded: false, reason, fix, tried } };
+  }
+  try {
+    const addon = withOpenMpSettings(() => loadFile(path));
+    const missing = (["listDevices", "versions"] as const).filter((name) => typeof addon[name] !== "function");
+    if (missing.length === 0) return { addon: addon as Addon, status: { loaded: true, path, tried } };
+    const reason = `the native addon ${path} is not of this version of seresnet: it lacks ${missing.join(", ")}`;
+    return { status: { loaded: false, path, reason, fix, tried } };
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error);
+    const reason = `the native addon ${path} could not be loaded: ${why}`;
+    return { status: { loaded: false, path, reason, fix, tried } };
+  }
+}
+
+function locate(): { path?: string; tried: readonly string[] } {
+  try {
+    const path: string = bindings({ bindings: "seresnet", module_root: packageRoot, path: true } as bindings.Options);
+    return { path, tried: [path] };
+  } catch (error) {
+    return { tried: (error as { tries?: string[] }).tries ?? [] };
+  }
+}
+
+/** Not `require`, which would run a file that is not called *.node as JavaScript. */
+function loadFile(path: string): Partial<Addon> {
+  const holder: { exports: Partial<Addon> } = { exports: {} };
+  process.dlopen(holder, path, constants.dlopen.RTLD_NOW);
+  return holder.exports;
+}
+
+/**
+ * libgomp reads its settings from the process's environment when it is loaded, along with the addon. They are set only
+ * for that moment, so that child processes do not inherit them, and never over the user's own. In a worker thread
+ * `process.env` is a copy that libgomp does not see: a program that uses seresnet in workers only should load it in the
+ * main thread first, or set the two variables itself.
+ */
+function withOpenMpSettings<T>(action: () => T): T {
+  const ours = Object.entries(openMp).filter(([name]) => process.env[name] === undefined);
+  for (const [name, value] of ours) process.env[name] = value;
+  try {
+    return action();
+  } finally {
+    for (const [name] of ours) delete process.env[name];
+  }
+}
+
+/**
+ * The places where cuDNN 9 may be, in order: SERESNET_CUDNN (a file or a folder), the loader's own path, CUDA's folders,
+ * then pip's and conda's `nvidia/cudnn/lib` under .venv, VIRTUAL_ENV and CONDA_PREFIX. They are gathered here because a
+ * worker has its own environment variables, which native code cannot see.
+ */
+export function cudnnCandidates(env: NodeJS.ProcessEnv = process.env): string[] {
+  const library = "libcudnn.so.9";
+  const { SERESNET_CUDNN: own, CUDA_PATH, CUDA_HOME, VIRTUAL_ENV, CONDA_PREFIX } = env;
+  const folders: string[] = [];
+  for (const root of [CUDA_PATH, CUDA_HOME, "/usr/local/cuda"]) {
+    if (root) folders.push(join(root, "lib64"), join(root, "lib"), join(root, "targets", "x86_64-linux", "lib"));
+  }
+  for (const root of [join(packageRoot, ".venv"), resolve(".venv"), VIRTUAL_ENV, CONDA_PREFIX]) {
+    if (!root) continue;
+    if (root === CONDA_PREFIX) folders.push(join(root, "lib"));
+    folders.push(...sitePackages(root).map((site) => join(site, "nvidia", "cudnn", "lib")));
+  }
+  const first = own ? (isFolder(own) ? [join(own, library), join(own, "lib", library)] : [own]) : [];
+  return [...new Set([...first, library, ...folders.map((folder) => join(folder, library))])];
+}
+
+function sitePackages(root: string): string[] {
+  const lib = join(root, "lib");
+  const versions = isFolder(lib) ? readdirSync(lib).filter((name) => name.startsWith("python")) : [];
+  return (versions.length > 0 ? versions.sort() : ["python*"]).map((name) => join(lib, name, "site-packages"));
+}
+
+function isFolder(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
 }

@@ -1,0 +1,71 @@
+// Table of contents of the addon: one line per export. Node makes one Addon for each environment that loads it (the main
+// thread and every worker), so state that belongs to an environment is a member here and nothing is global.
+
+#include <napi.h>
+
+#include "cpu/device.h"
+#include "cpu/onednn.h"
+#include "cuda/cudnn.h"
+#include "cuda/device.h"
+#include "cuda/runtime.h"
+#include "node/convert.h"
+
+namespace seresnet {
+
+class Addon : public Napi::Addon<Addon> {
+ public:
+  Addon(Napi::Env, Napi::Object exports) {
+    DefineAddon(exports, {
+                             InstanceMethod("listDevices", &Addon::listDevices),
+                             InstanceMethod("versions", &Addon::versions),
+                         });
+  }
+
+ private:
+  // listDevices(cudnn?: string[]): every device, CUDA first; `cudnn` lists the places where cuDNN may be.
+  Napi::Value listDevices(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    return node::guarded(env, [&]() -> Napi::Value {
+      std::vector<DeviceInfo> all = cuda::devices(node::toStrings(info[0], "listDevices"));
+      for (const DeviceInfo& device : cpu::devices()) all.push_back(device);
+      Napi::Array list = Napi::Array::New(env, all.size());
+      for (uint32_t i = 0; i < all.size(); ++i) list.Set(i, node::toObject(env, all[i]));
+      return list;
+    });
+  }
+
+  // versions(): what this addon was built from, and which versions it runs on.
+  Napi::Value versions(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    return node::guarded(env, [&]() -> Napi::Value {
+      Napi::Object all = Napi::Object::New(env);
+      all.Set("builtBy", SERESNET_BUILT_BY);
+      all.Set("napi", NAPI_VERSION);
+      for (const char* part : {"onednn", "cuda", "cudnn"}) all.Set(part, env.Null());
+      if (const auto onednn = cpu::onednn()) {
+        Napi::Object part = Napi::Object::New(env);
+        part.Set("compiled", onednn->compiled);
+        part.Set("runtime", onednn->runtime);
+        part.Set("threading", onednn->threading);
+        all.Set("onednn", part);
+      }
+      if (const auto runtime = cuda::runtime()) {
+        Napi::Object part = Napi::Object::New(env);
+        part.Set("archs", node::toArray(env, cuda::archNames(*runtime)));
+        part.Set("runtime", cuda::versionText(runtime->version));
+        all.Set("cuda", part);
+      }
+      if (const auto headers = cuda::cudnnHeaders()) {
+        Napi::Object part = Napi::Object::New(env);
+        part.Set("compiled", *headers);
+        all.Set("cudnn", part);
+      }
+      return all;
+    });
+  }
+};
+
+}  // namespace seresnet
+
+using seresnet::Addon;
+NODE_API_ADDON(Addon)

@@ -1,0 +1,29 @@
+#include "device.h"
+
+#include <thread>
+
+#include "onednn.h"
+
+namespace seresnet::cpu {
+
+std::vector<DeviceInfo> devices() {
+  const unsigned threads = std::thread::hardware_concurrency();  // glibc counts the CPUs this process may run on
+  DeviceInfo cpu;
+  cpu.name = "cpu";
+  cpu.description = "CPU, " + std::to_string(threads) + (threads == 1 ? " thread" : " threads");
+  cpu.details.emplace_back("threads", static_cast<double>(threads));
+
+  if (const auto found = onednn()) {
+    cpu.description += ", oneDNN " + found->runtime + " (" + found->isa + ")";
+    cpu.details.emplace_back("onednn", found->runtime);
+    cpu.details.emplace_back("isa", found->isa);
+    cpu.details.emplace_back("threading", found->threading);
+    cpu.problems.push_back({"this build has no oneDNN executor yet", "use the device \"reference\""});
+  } else {
+    cpu.problems.push_back({"this build has no oneDNN: its headers were not there when it was built",
+                            "install oneDNN and CMake (Debian: apt-get install libdnnl-dev cmake), then: npm run build:native"});
+  }
+  return {cpu};
+}
+
+}  // namespace seresnet::cpu

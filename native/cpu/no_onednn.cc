@@ -1,0 +1,7 @@
+#include "onednn.h"
+
+namespace seresnet::cpu {
+
+std::optional<OnednnInfo> onednn() { return std::nullopt; }
+
+}  // namespace seresnet::cpu

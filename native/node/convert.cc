@@ -1,0 +1,66 @@
+#include "convert.h"
+
+namespace seresnet::node {
+
+namespace {
+
+Napi::Value toValue(Napi::Env env, const Detail& detail) {
+  struct Visitor {
+    Napi::Env env;
+    Napi::Value operator()(const std::string& text) const { return Napi::String::New(env, text); }
+    Napi::Value operator()(double number) const { return Napi::Number::New(env, number); }
+    Napi::Value operator()(bool flag) const { return Napi::Boolean::New(env, flag); }
+    Napi::Value operator()(const std::vector<std::string>& list) const { return toArray(env, list); }
+  };
+  return std::visit(Visitor{env}, detail);
+}
+
+}  // namespace
+
+Napi::Array toArray(Napi::Env env, const std::vector<std::string>& strings) {
+  Napi::Array array = Napi::Array::New(env, strings.size());
+  for (uint32_t i = 0; i < strings.size(); ++i) array.Set(i, Napi::String::New(env, strings[i]));
+  return array;
+}
+
+Napi::Object toObject(Napi::Env env, const DeviceInfo& device) {
+  Napi::Object details = Napi::Object::New(env);
+  for (const auto& [key, value] : device.details) details.Set(key, toValue(env, value));
+
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("name", device.name);
+  object.Set("index", device.index);
+  object.Set("usable", device.problems.empty());
+  object.Set("description", device.description);
+  if (!device.problems.empty()) {
+    object.Set("reason", device.problems.front().reason);
+    object.Set("fix", device.problems.front().fix);
+    std::vector<std::string> problems;
+    for (const Problem& problem : device.problems) problems.push_back(problem.reason + "; fix: " + problem.fix);
+    details.Set("problems", toArray(env, problems));
+  }
+  object.Set("details", details);
+  return object;
+}
+
+std::vector<std::string> toStrings(const Napi::Value& value, const std::string& what) {
+  std::vector<std::string> strings;
+  if (value.IsUndefined()) return strings;
+  const auto refuse = [&] { return Napi::TypeError::New(value.Env(), what + ": expected an array of strings"); };
+  if (!value.IsArray()) throw refuse();
+  const Napi::Array array = value.As<Napi::Array>();
+  for (uint32_t i = 0; i < array.Length(); ++i) {
+    const Napi::Value item = array.Get(i);
+    if (!item.IsString()) throw refuse();
+    strings.push_back(item.As<Napi::String>().Utf8Value());
+  }
+  return strings;
+}
+
+Napi::Error toError(Napi::Env env, const Error& error) {
+  Napi::Error result = Napi::Error::New(env, error.what());
+  result.Set("call", Napi::String::New(env, error.call()));
+  return result;
+}
+
+}  // namespace seresnet::node

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <napi.h>
+
+#include <string>
+#include <vector>
+
+#include "../runtime/device.h"
+#include "../runtime/errors.h"
+
+namespace seresnet::node {
+
+Napi::Object toObject(Napi::Env env, const DeviceInfo& device);
+Napi::Array toArray(Napi::Env env, const std::vector<std::string>& strings);
+
+// An array of strings; nothing at all counts as an empty one. Throws a TypeError that names `what`.
+std::vector<std::string> toStrings(const Napi::Value& value, const std::string& what);
+
+// A JavaScript Error with the failing call in its property `call`.
+Napi::Error toError(Napi::Env env, const Error& error);
+
+// Runs `body`, turning whatever C++ throws into a JavaScript exception.
+template <typename Body>
+Napi::Value guarded(Napi::Env env, Body&& body) {
+  try {
+    return body();
+  } catch (const Napi::Error&) {
+    throw;
+  } catch (const Error& error) {
+    throw toError(env, error);
+  } catch (const std::exception& error) {
+    throw toError(env, Error("native code", error.what()));
+  }
+}
+
+}  // namespace seresnet::node

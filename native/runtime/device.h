@@ -1,0 +1,26 @@
+#pragma once
+
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+namespace seresnet {
+
+// Why a device cannot be used, and the command or the act that mends it.
+struct Problem {
+  std::string reason;
+  std::string fix;
+};
+
+using Detail = std::variant<std::string, double, bool, std::vector<std::string>>;
+
+struct DeviceInfo {
+  std::string name;  // "cpu" or "cuda"
+  int index = 0;
+  std::string description;
+  std::vector<Problem> problems;  // most fundamental first; empty means usable
+  std::vector<std::pair<std::string, Detail>> details;
+};
+
+}  // namespace seresnet
