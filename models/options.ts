@@ -70,15 +70,20 @@ export function shown(value: unknown): string {
   return typeof value === "object" && value !== null ? "an object" : String(value);
 }
 
+/** Throws ArgumentError when options are not an object of names and values. */
+export function checkOptionsObject(where: string, options: unknown): asserts options is object {
+  if (typeof options !== "object" || options === null || Array.isArray(options)) {
+    throw new ArgumentError(expected(where, "options as an object", shown(options)));
+  }
+}
+
 /**
  * `defaults` overridden by what `options` says; undefined means the default. The names in `defaults` are the names allowed.
  *
  * @throws ArgumentError for a name that is not allowed or a value out of its range.
  */
 export function resolveOptions<T extends Partial<ResNetSettings>>(where: string, options: unknown, defaults: T): T {
-  if (typeof options !== "object" || options === null || Array.isArray(options)) {
-    throw new ArgumentError(expected(where, "options as an object", shown(options)));
-  }
+  checkOptionsObject(where, options);
   const given = Object.entries(options).filter(([, value]) => value !== undefined);
   const allowed = Object.keys(defaults);
   const unknown = given.map(([name]) => name).filter((name) => !allowed.includes(name));

@@ -1,6 +1,6 @@
 import { ArgumentError, expected, listed } from "../lib/errors.js";
 import { withSeed } from "../lib/nn/random.js";
-import { type ResNetOptions, shown } from "./options.js";
+import { checkOptionsObject, type ResNetOptions, shown } from "./options.js";
 import { plains } from "./plain.js";
 import { type Network, resnets, type Variant } from "./resnet.js";
 import { seResnets } from "./se_resnet.js";
@@ -57,9 +57,7 @@ export function createModel(name: ModelName | (string & {}), options: ModelOptio
     const hint = typeof name === "string" ? ` (nearest: ${listed(nearest(name))})` : "";
     throw new ArgumentError(expected("createModel", `a name that listModels() gives${hint}`, shown(name)));
   }
-  if (typeof options !== "object" || options === null) {
-    throw new ArgumentError(expected(name, "options as an object", shown(options)));
-  }
+  checkOptionsObject(name, options);
   const { seed = 0, ...rest } = options;
   if (!Number.isSafeInteger(seed)) throw new ArgumentError(expected(name, "seed to be an integer", shown(seed)));
   const build: Variant = variants[name as ModelName];
