@@ -58,7 +58,7 @@ const golden = Buffer.from(
 describe("reading", () => {
   test("Python's file: every dtype, shape and value, whatever the alignment", async () => {
     for (let shift = 0; shift < 8; shift++) {
-      const room = new Uint8Array(golden.length + 8);
+      const room = shift % 2 ? Buffer.alloc(golden.length + 8) : new Uint8Array(golden.length + 8);
       room.set(golden, shift);
       const { tensors, metadata } = parseSafetensors(room.subarray(shift, shift + golden.length), "golden");
       expect(metadata).toEqual({ format: "np" });
@@ -134,7 +134,7 @@ describe("bad files are refused, saying what and where", () => {
         '{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}',
         1,
       ),
-      /duplicate key "a" at position 52/,
+      /duplicate key "a" at position 53/,
     ],
     ["one name spelled twice", file('{"a":1,"\\u0061":1}'), /duplicate key "a"/],
     ["__proto__ twice", file('{"__proto__":1,"__proto__":1}'), /duplicate key "__proto__"/],
@@ -159,7 +159,7 @@ describe("bad files are refused, saying what and where", () => {
     ["a dtype named like a method", file({ a: { ...f32([1], 0, 4), dtype: "constructor" } }, 4), /got "constructor"/],
     ["a negative extent", file({ a: f32([-1], 0, 4) }, 4), /tensor "a" to have a shape .*, got \[-1\]/],
     ["a fractional extent", file({ a: f32([1.5], 0, 6) }, 6), /got \[1.5\]/],
-    ["an extent past 2^53", file({ a: f32([2 ** 60], 0, 4) }, 4), /got \[1152921504606846976\]/],
+    ["an extent past 2^53", file({ a: f32([2 ** 60], 0, 4) }, 4), /from 0 to 2\^53, got \[1152921504606847000\]/],
     ["an extent in a string", file({ a: f32(["1"], 0, 4) }, 4), /got \["1"\]/],
     ["a shape that is no list", file({ a: f32(1, 0, 4) }, 4), /tensor "a" to have a shape .*, got 1/],
     [

@@ -82,10 +82,8 @@ export async function loadIdxDataset(folder: string, split: "train" | "test"): P
   if (split !== "train" && split !== "test")
     throw new ArgumentError(expected("loadIdxDataset", 'split "train" or "test"', JSON.stringify(split) ?? "nothing"));
   const prefix = split === "train" ? "train" : "t10k";
-  const [imagesPath, labelsPath] = await Promise.all([
-    findFile(folder, `${prefix}-images-idx3-ubyte`),
-    findFile(folder, `${prefix}-labels-idx1-ubyte`),
-  ]);
+  const imagesPath = await findFile(folder, `${prefix}-images-idx3-ubyte`);
+  const labelsPath = await findFile(folder, `${prefix}-labels-idx1-ubyte`);
   const [images, labels] = await Promise.all([readIdx(imagesPath), readIdx(labelsPath)]);
   if (images.shape.length !== 3 || images.data.length === 0)
     throw new ArgumentError(expected(imagesPath, "pictures [count, height, width]", `[${images.shape.join(", ")}]`));

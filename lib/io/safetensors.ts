@@ -1,7 +1,8 @@
 import { constants } from "node:buffer";
 import { byteSize, type DType, fromFloat16Bits, type HostArray, toBfloat16Bits, toFloat16Bits } from "../dtype.js";
-import { expected, SeresnetError, WeightsError } from "../errors.js";
-import { type Tensor, tensor } from "../tensor.js";
+import { expected, WeightsError } from "../errors.js";
+import { constantValue } from "../graph/value.js";
+import { Tensor } from "../tensor.js";
 import { readRegularFile, reason, writeFileAtomic } from "./files.js";
 import { isObject, parseStrictJson, quoted } from "./json.js";
 
@@ -112,7 +113,7 @@ function checkEntry(key: string, value: unknown, file: string): Entry {
   if (dtype === undefined)
     fail(file, `tensor ${name} of a dtype we read (${[...dtypeByName.keys()].join(", ")})`, quoted(dtypeName));
   if (!Array.isArray(shape) || !shape.every(isCount))
-    fail(file, `tensor ${name} to have a shape of whole numbers that are not negative`, quoted(shape));
+    fail(file, `tensor ${name} to have a shape of whole numbers from 0 to 2^53`, quoted(shape));
   if (shape.includes(0)) fail(file, `tensor ${name} to have at least one element`, `shape ${quoted(shape)}`);
   if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isCount) || offsets[0] > offsets[1])
     fail(file, `tensor ${name} to have data_offsets [begin, end]`, quoted(offsets));
@@ -145,36 +146,27 @@ function checkLayout(entries: readonly Entry[], bodyBytes: number, file: string)
     fail(file, `data that ends with the last tensor, at byte ${cursor}`, `${bodyBytes - cursor} trailing bytes`);
 }
 
-function decode({ name, dtype, shape, begin, end }: Entry, bytes: Uint8Array, bodyStart: number): Tensor {
-  const raw = bytes.subarray(bodyStart + begin, bodyStart + end);
-  try {
-    return tensor(decodeElements(dtype, raw), shape, { dtype });
-  } catch (error) {
-    // tensor() has limits of its own, on the rank for instance
-    if (error instanceof SeresnetError)
-      throw new WeightsError(`tensor ${quoted(name)}: ${error.message}`, { cause: error });
-    throw error;
-  }
+/** Past `tensor()`, which would copy and round once more what is exact already. */
+function decode({ dtype, shape, begin, end }: Entry, bytes: Uint8Array, bodyStart: number): Tensor {
+  // a copy each, so that every tensor owns its bytes and they are aligned, which in the file they need not be
+  const { buffer } = new Uint8Array(bytes.subarray(bodyStart + begin, bodyStart + end));
+  return new Tensor(constantValue(decodeElements(dtype, buffer), Object.freeze(shape), dtype));
 }
 
-function decodeElements(dtype: DType, raw: Uint8Array): HostArray {
-  const width = byteSize(dtype);
-  // typed arrays must start at a multiple of their element; files of other writers need not
-  const { buffer, byteOffset } = raw.byteOffset % width === 0 ? raw : raw.slice();
-  const length = raw.length / width;
+function decodeElements(dtype: DType, buffer: ArrayBuffer): HostArray {
   switch (dtype) {
     case "float32":
-      return new Float32Array(buffer, byteOffset, length);
+      return new Float32Array(buffer);
     case "int32":
-      return new Int32Array(buffer, byteOffset, length);
+      return new Int32Array(buffer);
     case "int64":
-      return new BigInt64Array(buffer, byteOffset, length);
+      return new BigInt64Array(buffer);
     case "uint8":
-      return new Uint8Array(buffer, byteOffset, length);
-    default: {
-      const bits = new Uint16Array(buffer, byteOffset, length);
-      return dtype === "float16" ? decodeFloat16(bits) : decodeBfloat16(bits);
-    }
+      return new Uint8Array(buffer);
+    case "float16":
+      return decodeFloat16(new Uint16Array(buffer));
+    case "bfloat16":
+      return decodeBfloat16(new Uint16Array(buffer));
   }
 }
 
