@@ -166,7 +166,10 @@ export class CompiledModel {
     if (fresh.length === 0) return;
     const run = async () => {
       const { leaves } = trace(fresh, fresh.map(nameOf));
-      const plan = await referenceExecutor().load(lower(leaves, () => "inputs", fresh, []), []);
+      const plan = await referenceExecutor().load(
+        lower(leaves, () => "inputs", fresh, []),
+        [],
+      );
       try {
         return (await plan.run({ inputs: leaves.map((leaf) => leaf.kept as HostArray), variables: [] })).outputs;
       } finally {
@@ -174,7 +177,11 @@ export class CompiledModel {
       }
     };
     const results = run();
-    fresh.forEach((value, i) => this.#folded.set(nameOf(value), results.then((outputs) => outputs[i])));
+    for (const [i, value] of fresh.entries())
+      this.#folded.set(
+        nameOf(value),
+        results.then((outputs) => outputs[i]),
+      );
     await results;
   }
 
@@ -183,7 +190,9 @@ export class CompiledModel {
     if (x.dtype === "float32") return x;
     const { normalize } = this.#options;
     if (x.dtype !== "uint8" || !normalize)
-      throw new DtypeError(expected("run", normalize ? "float32 or uint8" : "float32 (or compile with normalize)", x.dtype));
+      throw new DtypeError(
+        expected("run", normalize ? "float32 or uint8" : "float32 (or compile with normalize)", x.dtype),
+      );
     const { mean, std } = normalize;
     if (x.shape[1] !== mean.length)
       throw new ArgumentError(expected("run", `${mean.length} channels, as in normalize`, formatShape(x.shape)));
@@ -199,7 +208,10 @@ let leafCount = 0;
 function nameOf(value: Value): string {
   if (value.isLeaf) {
     let name = leafNames.get(value);
-    if (name === undefined) leafNames.set(value, (name = leafCount++));
+    if (name === undefined) {
+      name = leafCount++;
+      leafNames.set(value, name);
+    }
     return String(name);
   }
   const { op, attributes, inputs } = value.node;
@@ -210,6 +222,10 @@ function checkNormalization({ mean, std }: Normalization): void {
   const numbers = Array.isArray(mean) && Array.isArray(std) && [...mean, ...std].every(Number.isFinite);
   if (!numbers || mean.length === 0 || mean.length !== std.length || std.some((s) => s === 0))
     throw new ArgumentError(
-      expected("compile", "normalize to hold as many means as non-zero standard deviations", JSON.stringify({ mean, std })),
+      expected(
+        "compile",
+        "normalize to hold as many means as non-zero standard deviations",
+        JSON.stringify({ mean, std }),
+      ),
     );
 }

@@ -1,8 +1,8 @@
+import { availableParallelism } from "node:os";
 import { DeviceError, expected } from "./errors.js";
 import type { DeviceName, Executor } from "./executors/executor.js";
 import { type DeviceInfo, nativeDevices } from "./executors/native.js";
 import { referenceExecutor } from "./executors/reference/executor.js";
-import { availableParallelism } from "node:os";
 
 export type { DeviceInfo } from "./executors/native.js";
 
@@ -47,7 +47,10 @@ export function resolveDevice(choice: DeviceChoice = "auto"): ResolvedDevice {
   if (name === "auto") {
     const skipped = devices.filter(({ usable }) => !usable).map((device) => `${device.name}: ${device.reason}`);
     const device = devices.find(({ usable }) => usable) as DeviceInfo;
-    return { ...device, why: skipped.length > 0 ? `the first that works (${skipped.join("; ")})` : "the first that works" };
+    return {
+      ...device,
+      why: skipped.length > 0 ? `the first that works (${skipped.join("; ")})` : "the first that works",
+    };
   }
   const source = fromEnvironment ? "SERESNET_DEVICE" : "device";
   if (!names.includes(name as DeviceName))

@@ -107,6 +107,7 @@ export function fromFloat16Bits(bits: number): number {
 
 /** Rounds elements [from, to) of `data` to what `dtype` can hold, in place. float32 and integers are left alone. */
 export function roundTo(dtype: DType, data: HostArray, from = 0, to = data.length): void {
-  if (dtype === "bfloat16") for (let i = from; i < to; i++) data[i] = fromBfloat16Bits(toBfloat16Bits(data[i] as number));
+  if (dtype === "bfloat16")
+    for (let i = from; i < to; i++) data[i] = fromBfloat16Bits(toBfloat16Bits(data[i] as number));
   if (dtype === "float16") for (let i = from; i < to; i++) data[i] = fromFloat16Bits(toFloat16Bits(data[i] as number));
 }

@@ -5,7 +5,7 @@ export type { DType, HostArray } from "./dtype.js";
 export * from "./errors.js";
 export type { DeviceName } from "./executors/executor.js";
 export * as functional from "./functional.js";
-export { type PreprocessOptions, loadImage } from "./image/preprocess.js";
+export { loadImage, type PreprocessOptions } from "./image/preprocess.js";
 export { saveSafetensors } from "./io/safetensors.js";
 export { loadWeights } from "./io/weights.js";
 export * as nn from "./nn/index.js";

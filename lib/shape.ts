@@ -23,7 +23,8 @@ export function broadcastShapes(where: string, a: readonly number[], b: readonly
 
 /** `dims` counted from the front, sorted and free of doubles; negative ones count from the back, undefined means all. */
 export function normalizeDims(where: string, dims: number | readonly number[] | undefined, rank: number): number[] {
-  const list = dims === undefined ? Array.from({ length: rank }, (_, i) => i) : typeof dims === "number" ? [dims] : dims;
+  const list =
+    dims === undefined ? Array.from({ length: rank }, (_, i) => i) : typeof dims === "number" ? [dims] : dims;
   const normal = list.map((dim) => {
     if (!Number.isInteger(dim) || dim < -rank || dim >= rank)
       throw new ShapeError(expected(where, `dimensions from ${-rank} to ${rank - 1}`, String(dim)));

@@ -40,7 +40,10 @@ export class Summary {
     const table = [["layer", "operation", "output", "parameters", "multiply-adds"], ...rows];
     const widths = table[0].map((_, column) => Math.max(...table.map((row) => row[column].length)));
     const line = (row: readonly string[]) =>
-      row.map((cell, i) => (i < 3 ? cell.padEnd(widths[i]) : cell.padStart(widths[i]))).join("  ").trimEnd();
+      row
+        .map((cell, i) => (i < 3 ? cell.padEnd(widths[i]) : cell.padStart(widths[i])))
+        .join("  ")
+        .trimEnd();
     const total = `${(this.parameters / 1e6).toFixed(3)} M parameters, ${(this.macs / 1e9).toFixed(3)} G multiply-adds`;
     return [...table.map(line), total].join("\n");
   }
@@ -61,7 +64,11 @@ export function summary(model: Module, inputShape: readonly number[]): Summary {
   for (const [name, state] of [...model.namedParameters(), ...model.namedBuffers()]) {
     const leaf = placeholder(state.shape, state.dtype);
     frozen.set(state.variable, leaf);
-    owners.set(leaf, { name: name.slice(0, name.lastIndexOf(".")), size: sizeOf(state.shape), trained: trained.has(state) });
+    owners.set(leaf, {
+      name: name.slice(0, name.lastIndexOf(".")),
+      size: sizeOf(state.shape),
+      trained: trained.has(state),
+    });
   }
   const output = inIsolation(() => model.forward(new Tensor(placeholder(inputShape, "float32"))), { frozen });
   checkTensor("summary", output, "a model whose forward returns one tensor");
@@ -74,7 +81,11 @@ export function summary(model: Module, inputShape: readonly number[]): Summary {
       return { name: states[0]?.name ?? "", op, outputShape: outputs[0].shape, parameters, macs: macsOf(node) };
     });
   const parameters = model.parameters().reduce((sum, { shape }) => sum + sizeOf(shape), 0);
-  return new Summary(parameters, layers.reduce((sum, { macs }) => sum + macs, 0), layers);
+  return new Summary(
+    parameters,
+    layers.reduce((sum, { macs }) => sum + macs, 0),
+    layers,
+  );
 }
 
 function macsOf({ op, inputs, outputs }: Node): number {

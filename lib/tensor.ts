@@ -41,7 +41,8 @@ export class Tensor {
 
   /** The single element of a one-element tensor. Throws ShapeError for more elements. */
   async item(): Promise<number> {
-    if (sizeOf(this.shape) !== 1) throw new ShapeError(expected("item", "a tensor of one element", formatShape(this.shape)));
+    if (sizeOf(this.shape) !== 1)
+      throw new ShapeError(expected("item", "a tensor of one element", formatShape(this.shape)));
     return Number((await this.data())[0]);
   }
 

@@ -6,7 +6,7 @@ import { LeastRecentlyUsed } from "../plan/cache.js";
 import { lower, trace } from "../plan/lower.js";
 import type { Plan } from "../plan/plan.js";
 import { expand, fuse } from "./fuse.js";
-import { takePendingWrites } from "./recording.js";
+import { hasPendingWrites, takePendingWrites } from "./recording.js";
 import { topological, type Value } from "./value.js";
 import { type Variable, Version } from "./variable.js";
 
@@ -26,7 +26,7 @@ let queue: Promise<void> = Promise.resolve();
 
 /** Asks for a value: resolves to the caller's own copy once the flush of this tick has run. */
 export function read(value: Value): Promise<HostArray> {
-  if (value.kept) return Promise.resolve(value.kept.slice());
+  if (value.kept && !hasPendingWrites()) return Promise.resolve(value.kept.slice());
   return new Promise((resolve, reject) => {
     const requests = asked.get(value);
     if (requests) requests.push({ resolve, reject });
@@ -55,8 +55,9 @@ interface Prepared {
   loaded?: Promise<LoadedPlan>;
 }
 
-const plans = new LeastRecentlyUsed<Prepared>(32, ({ loaded }) => {
-  loaded?.then((plan) => plan.dispose()).catch(() => {}); // a plan that failed to load has nothing to free
+const plans = new LeastRecentlyUsed<Prepared>(32, (prepared) => {
+  prepared.loaded?.then((plan) => plan.dispose()).catch(() => {}); // a plan that failed to load has nothing to free
+  prepared.loaded = undefined;
 });
 
 /** The synchronous half of a flush; returns the asynchronous one, which never rejects. */
@@ -100,37 +101,40 @@ function prepare(requests: Map<Value, Request[]>, writes: Map<Variable, Value>):
     if (written.includes(value)) value.version ??= version;
   }
 
+  const succeed = (results: Results | undefined) => {
+    for (const version of versions.keys()) {
+      if (version.previous) version.previous.contents = undefined;
+      version.previous = undefined;
+    }
+    for (const value of outputs) value.kept = results?.outputs.get(value);
+  };
+  const fail = (error: unknown) => {
+    for (const [version, value] of versions) {
+      version.state = "failed";
+      version.error = error;
+      version.variable.revert(version);
+      if (value.version === version) value.version = undefined;
+    }
+    for (const value of [...requests.keys()]) reject(value, error);
+  };
   return async () => {
+    const answers = new Map<Value, HostArray>();
     try {
       const results = await work?.();
       for (const [version, value] of versions)
         version.contents = results?.written.get(value) ?? (await contentsOf(value));
-      for (const version of versions.keys()) {
-        if (version.previous) version.previous.contents = undefined;
-        version.previous = undefined;
+      for (const value of [...requests.keys()]) {
+        // before anything is overwritten: a variable's old contents may have been asked for
+        const answer = results?.outputs.get(value) ?? (await hostOf(value).catch((error) => reject(value, error)));
+        if (answer) answers.set(value, answer);
       }
-      for (const value of outputs) {
-        value.kept = results?.outputs.get(value);
-        value.underWay = false;
-      }
+      succeed(results);
     } catch (error) {
-      for (const value of outputs) value.underWay = false;
-      for (const [version, value] of versions) {
-        version.state = "failed";
-        version.error = error;
-        version.variable.revert(version);
-        if (value.version === version) value.version = undefined;
-      }
-      for (const value of [...requests.keys()]) reject(value, error);
+      fail(error);
     }
-    for (const [value, waiting] of requests) {
-      try {
-        const data = await hostOf(value);
-        for (const request of waiting) request.resolve(data.slice());
-      } catch (error) {
-        for (const request of waiting) request.reject(error);
-      }
-    }
+    for (const value of outputs) value.underWay = false;
+    for (const [value, waiting] of requests)
+      for (const request of waiting) request.resolve((answers.get(value) as HostArray).slice());
   };
 }
 
@@ -145,25 +149,15 @@ function planned(executor: Executor, outputs: readonly Value[], written: readonl
   const labels = roots.map((_, i) => (i < outputs.length ? "output" : "write"));
   const { leaves, key } = trace(roots, labels);
   const name = `${executor.device} ${key}`;
-  let prepared = plans.get(name);
-  if (!prepared) {
-    const final = expand(fuse(roots), executor.fused);
-    const role = (leaf: Value) => (isVariable(leaf) ? "variables" : "inputs");
-    prepared = { plan: lower(leaves, role, final.slice(0, outputs.length), final.slice(outputs.length)) };
-    plans.set(name, prepared);
-  }
+  const prepared = plans.get(name) ?? { plan: makePlan(executor, leaves, outputs, written) };
+  plans.set(name, prepared);
   const inputs = leaves.filter((leaf) => !isVariable(leaf));
   const variables = leaves.flatMap((leaf) => (isVariable(leaf) && leaf.version ? [leaf.version] : []));
-  const { plan } = prepared;
-  const load = () => {
-    const entry = plans.get(name) ?? { plan };
-    plans.set(name, entry);
-    entry.loaded ??= executor.load(plan, []);
-    entry.loaded.catch(() => plans.delete(name));
-    return entry.loaded;
-  };
   return async () => {
-    const loaded = await load();
+    plans.set(name, prepared); // it may have been dropped while this flush waited
+    prepared.loaded ??= executor.load(prepared.plan, []);
+    prepared.loaded.catch(() => plans.delete(name));
+    const loaded = await prepared.loaded;
     const result = await loaded.run({
       inputs: await Promise.all(inputs.map(hostOf)),
       variables: await Promise.all(variables.map((version) => onDevice(version, executor))),
@@ -173,6 +167,17 @@ function planned(executor: Executor, outputs: readonly Value[], written: readonl
       written: new Map(written.map((value, i) => [value, result.written[i]])),
     };
   };
+}
+
+function makePlan(
+  executor: Executor,
+  leaves: readonly Value[],
+  outputs: readonly Value[],
+  written: readonly Value[],
+): Plan {
+  const roots = expand(fuse([...outputs, ...written]), executor.fused);
+  const role = (leaf: Value) => (isVariable(leaf) ? "variables" : "inputs");
+  return lower(leaves, role, roots.slice(0, outputs.length), roots.slice(outputs.length));
 }
 
 /** Whether a leaf is read from its variable rather than from the host. */

@@ -19,6 +19,10 @@ export function recordWrite(variable: Variable, value: Value): boolean {
   return true;
 }
 
+export function hasPendingWrites(): boolean {
+  return pending.size > 0;
+}
+
 /** Hands over the pending writes and starts a new list. */
 export function takePendingWrites(): Map<Variable, Value> {
   const taken = pending;
@@ -27,10 +31,7 @@ export function takePendingWrites(): Map<Variable, Value> {
 }
 
 /** Runs `record` without writes and with every module in eval (or training) mode: for summary, compile and export. */
-export function inIsolation<T>(
-  record: () => T,
-  { training = false, frozen = new Map() }: Partial<Isolation> = {},
-): T {
+export function inIsolation<T>(record: () => T, { training = false, frozen = new Map() }: Partial<Isolation> = {}): T {
   const outer = isolation;
   isolation = { training, frozen };
   try {

@@ -1,5 +1,5 @@
 import { expected, ShapeError } from "../errors.js";
-import { type ConvAttributes, type ConvOptions, convAttributes, conv2d } from "../ops/conv2d.js";
+import { type ConvAttributes, type ConvOptions, conv2d, convAttributes } from "../ops/conv2d.js";
 import { integer, type Pair, pair } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { Module } from "./module.js";
@@ -31,7 +31,9 @@ export class Conv2d extends Module {
     this.options = convAttributes(where, options);
     const { groups } = this.options;
     if (inChannels % groups !== 0 || outChannels % groups !== 0)
-      throw new ShapeError(expected(where, `channels divisible by ${groups} groups`, `${inChannels} and ${outChannels}`));
+      throw new ShapeError(
+        expected(where, `channels divisible by ${groups} groups`, `${inChannels} and ${outChannels}`),
+      );
     const fanOut = (outChannels / groups) * kh * kw;
     this.weight = new Parameter([outChannels, inChannels / groups, kh, kw], normal(Math.sqrt(2 / fanOut)));
     if (options.bias ?? true) this.bias = new Parameter([outChannels], fanInUniform((inChannels / groups) * kh * kw));

@@ -1,10 +1,9 @@
-import { expected, listed, ShapeError, WeightsError } from "../errors.js";
 import { isFloat } from "../dtype.js";
+import { expected, listed, ShapeError, WeightsError } from "../errors.js";
 import { forcedTraining } from "../graph/recording.js";
 import { cast } from "../ops/unary.js";
 import { formatShape, sameShape } from "../shape.js";
-import type { Tensor } from "../tensor.js";
-import { Tensor as TensorClass } from "../tensor.js";
+import { Tensor } from "../tensor.js";
 import { Buffer, Parameter } from "./parameter.js";
 
 /** What `loadStateDict` left out, which is nothing when it was strict. */
@@ -71,7 +70,8 @@ export abstract class Module {
 
   *#named(wanted: (value: unknown) => boolean): Iterable<[string, Parameter | Buffer]> {
     for (const [path, module] of this.namedModules())
-      for (const [name, value] of Object.entries(module)) if (wanted(value)) yield [path ? `${path}.${name}` : name, value];
+      for (const [name, value] of Object.entries(module))
+        if (wanted(value)) yield [path ? `${path}.${name}` : name, value];
   }
 
   /** Every parameter and buffer by name, live: reading one later sees later updates. PyTorch's order. */
@@ -102,7 +102,7 @@ export abstract class Module {
     for (const [name, own] of state) {
       if (!Object.hasOwn(record, name)) continue;
       const given = record[name];
-      if (!(given instanceof TensorClass)) mismatched.push(expected(name, "a tensor", typeof given));
+      if (!(given instanceof Tensor)) mismatched.push(expected(name, "a tensor", typeof given));
       else if (!sameShape(own.shape, given.shape))
         mismatched.push(expected(name, formatShape(own.shape), formatShape(given.shape)));
       else if (isFloat(own.dtype) !== isFloat(given.dtype) || (!isFloat(own.dtype) && own.dtype !== given.dtype))
@@ -120,7 +120,7 @@ export abstract class Module {
       });
     // all values are read before any is written, so a record of the model's own tensors may permute them
     const values = fitting.map(([own, given]) => cast(given, own.dtype).value);
-    fitting.forEach(([own], i) => own.variable.write(values[i]));
+    for (const [i, [own]] of fitting.entries()) own.variable.write(values[i]);
     return { missingKeys, unexpectedKeys };
   }
 }

@@ -2,7 +2,7 @@ import type { DType } from "../dtype.js";
 import { filled, Variable } from "../graph/variable.js";
 import { sizeOf } from "../plan/plan.js";
 import { VariableTensor } from "../tensor.js";
-import { uniform, type Initializer } from "./random.js";
+import { type Initializer, uniform } from "./random.js";
 
 /** A trained tensor of a module. Registers under the property that holds it. */
 export class Parameter extends VariableTensor {

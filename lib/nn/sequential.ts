@@ -13,7 +13,8 @@ export class Sequential extends Module {
     const [first] = modules;
     const named = modules.length === 1 && !(first instanceof Module) ? Object.entries(first) : Object.entries(modules);
     for (const [name, module] of named) {
-      if (!(module instanceof Module)) throw new ArgumentError(expected("Sequential", "modules", `${typeof module} as ${name}`));
+      if (!(module instanceof Module))
+        throw new ArgumentError(expected("Sequential", "modules", `${typeof module} as ${name}`));
       if (name in this) throw new ArgumentError(expected("Sequential", "names that Module does not use", name));
       Object.defineProperty(this, name, { value: module, enumerable: true });
     }

@@ -32,7 +32,8 @@ export function matmul(a: Tensor, b: Tensor): Tensor {
   checkFloat(where, a);
   checkFloat(where, b);
   checkSameDtype(where, a, b);
-  const fits = a.shape.length >= 2 && b.shape.length >= 2 && a.shape[a.shape.length - 1] === b.shape[b.shape.length - 2];
+  const fits =
+    a.shape.length >= 2 && b.shape.length >= 2 && a.shape[a.shape.length - 1] === b.shape[b.shape.length - 2];
   if (!fits)
     throw new ShapeError(
       expected(where, "[..., M, K] and [..., K, N]", `${formatShape(a.shape)} and ${formatShape(b.shape)}`),

@@ -1,5 +1,5 @@
-import { DtypeError, expected, ShapeError } from "../errors.js";
 import { isFloat } from "../dtype.js";
+import { DtypeError, expected, ShapeError } from "../errors.js";
 import { constantValue, Node, type ValueType } from "../graph/value.js";
 import { filled } from "../graph/variable.js";
 import type { Attributes } from "../plan/plan.js";
@@ -49,7 +49,6 @@ export function checkFloat(where: string, x: Tensor): void {
 
 /** Throws ShapeError unless `x` fits a pattern such as `["N", 64, "H", "W"]`, in which words fit any extent. */
 export function checkShape(where: string, name: string, x: Tensor, pattern: readonly (number | string)[]): void {
-  const fits =
-    x.shape.length === pattern.length && pattern.every((p, i) => typeof p === "string" || p === x.shape[i]);
+  const fits = x.shape.length === pattern.length && pattern.every((p, i) => typeof p === "string" || p === x.shape[i]);
   if (!fits) throw new ShapeError(expected(where, `${name} ${formatShape(pattern)}`, formatShape(x.shape)));
 }

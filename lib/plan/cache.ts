@@ -22,7 +22,7 @@ export class LeastRecentlyUsed<V> {
   }
 
   set(key: string, value: V): void {
-    this.delete(key);
+    if (this.get(key) !== value) this.delete(key);
     this.#entries.set(key, value);
     for (const [oldest] of this.#entries) {
       if (this.#entries.size <= this.capacity) break;

@@ -2,7 +2,7 @@ import type { Site } from "../../graph/rewrite.js";
 import { Node, type Value } from "../../graph/value.js";
 import { Tensor } from "../../tensor.js";
 import { add } from "../binary.js";
-import { conv2d, type ConvAttributes } from "../conv2d.js";
+import { type ConvAttributes, conv2d } from "../conv2d.js";
 import { relu } from "../unary.js";
 import { type FusedOp, residualOf } from "./fused_op.js";
 

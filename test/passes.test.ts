@@ -1,0 +1,121 @@
+import { createModel, functional, nn, Tensor, tensor } from "seresnet";
+import { ResidualBlock, SEBlock } from "seresnet/models";
+import { beforeAll, describe, expect, it } from "vitest";
+import { fold } from "../dist/lib/graph/fold.js";
+import { expand, fuse } from "../dist/lib/graph/fuse.js";
+import { inIsolation } from "../dist/lib/graph/recording.js";
+import { topological, type Value } from "../dist/lib/graph/value.js";
+import { relativeError } from "./support/compare.js";
+import { fill, image } from "./support/weights.js";
+
+type Pass = (roots: readonly Value[]) => Value[];
+
+const both: Pass = (roots) => fuse(fold(roots));
+
+const opsUnder = (root: Value) =>
+  topological([root], (value) => value.isLeaf)
+    .map(({ op }) => op)
+    .filter((op) => op !== "reshape");
+
+/** The network unfused and after `pass` then expansion, both computed by the default device. */
+async function compare(model: nn.Module, x: Tensor, pass: Pass) {
+  const y = inIsolation(() => model.forward(x));
+  const [passed] = pass([y.value]);
+  const [expanded] = expand([passed], new Set());
+  const [before, after] = await Promise.all([y.data(), new Tensor(expanded).data()]);
+  return { ops: opsUnder(passed), error: relativeError(after, before) };
+}
+
+const models: Record<string, () => nn.Module> = {
+  "seed residual block": () => new ResidualBlock(3, 8, 16),
+  "seed SE block": () => new SEBlock(3, 8, 16, { reduction: 4 }),
+  resnet14_cifar: () => createModel("resnet14_cifar"),
+  seresnet14_cifar: () => createModel("seresnet14_cifar"),
+  "SE before the branch": () => createModel("seresnet14_cifar", { se: "pre" }),
+  "option A": () => createModel("resnet14_cifar", { shortcut: "A" }),
+  legacy_seresnet18: () => createModel("legacy_seresnet18"),
+  plain20_cifar: () => createModel("plain20_cifar"),
+};
+
+describe("passes give the unfused numbers", () => {
+  for (const [name, make] of Object.entries(models)) {
+    it(name, async () => {
+      const model = fill(make(), "passes");
+      const x = image("passes", [2, 3, 32, 32]);
+      for (const pass of [fold, fuse, both]) {
+        const { error } = await compare(model, x, pass);
+        expect(error).toBeLessThan(2e-6);
+      }
+    });
+  }
+});
+
+describe("passes find their patterns", () => {
+  let x: Tensor;
+  beforeAll(() => {
+    x = image("patterns", [2, 8, 10, 10]);
+  });
+  const ops = async (record: (x: Tensor) => Tensor, pass: Pass = both) => {
+    const y = inIsolation(() => record(x));
+    return opsUnder(pass([y.value])[0]);
+  };
+
+  it("one step a convolution in a bottleneck network, one a squeeze-excite", async () => {
+    const model = createModel("seresnet50");
+    const { ops } = await compareOps(model, [1, 3, 64, 64]);
+    expect(ops.filter((op) => op === "fused_conv2d").length + ops.filter((op) => op === "conv2d").length).toBe(53);
+    expect(ops.filter((op) => op === "squeeze_excite").length).toBe(16);
+    for (const gone of ["relu", "add", "mul", "sigmoid", "batch_norm"]) expect(ops).not.toContain(gone);
+  });
+
+  it("the seed's SE block, whose gate is made of Linear layers and which has no ReLU behind it", async () => {
+    const { ops } = await compareOps(new SEBlock(8, 8, 16, { reduction: 4 }), [2, 8, 10, 10]);
+    expect(ops.filter((op) => op === "squeeze_excite")).toHaveLength(1);
+    expect(ops).not.toContain("sigmoid");
+    expect(ops).not.toContain("add");
+  });
+
+  it("batch norm and ReLU where the weights are not constants", async () => {
+    const norm = new nn.BatchNorm2d(8).eval();
+    expect(await ops((t) => norm.forward(t).add(t).relu(), fuse)).toEqual(["batch_norm_act"]);
+  });
+
+  it("leave a convolution alone whose raw output somebody else reads", async () => {
+    const conv = new nn.Conv2d(8, 8, { kernelSize: 1 });
+    const recorded = await ops((t) => {
+      const y = conv.forward(t);
+      return y.relu().add(y.sigmoid());
+    });
+    expect(recorded).toContain("relu");
+    expect(recorded).not.toContain("fused_conv2d");
+  });
+
+  it("do not take a broadcast addition for a residual one", async () => {
+    const conv = new nn.Conv2d(8, 8, { kernelSize: 1 });
+    const recorded = await ops((t) => conv.forward(t).add(tensor(new Float32Array(8), [1, 8, 1, 1])));
+    expect(recorded).toEqual(["conv2d", "add"]);
+  });
+
+  it("do not take a gate over another tensor, or one that is read twice, for squeeze-excite", async () => {
+    const gate = (t: Tensor) => {
+      const w = tensor(new Float32Array(64).fill(0.1), [8, 8]);
+      const b = tensor(new Float32Array(8));
+      const squeezed = functional.mean(t, [2, 3]);
+      const excited = functional.linear(functional.linear(squeezed, w, b).relu(), w, b).sigmoid();
+      return excited.reshape([2, 8, 1, 1]);
+    };
+    expect(await ops((t) => t.mul(gate(t)))).toContain("squeeze_excite");
+    expect(await ops((t) => gate(t).mul(t))).toContain("squeeze_excite");
+    expect(await ops((t) => t.mul(gate(t.relu())))).not.toContain("squeeze_excite");
+    expect(
+      await ops((t) => {
+        const g = gate(t);
+        return t.mul(g).add(g);
+      }),
+    ).not.toContain("squeeze_excite");
+  });
+
+  async function compareOps(model: nn.Module, shape: number[]) {
+    return { ops: opsUnder(both([inIsolation(() => model.forward(image("ops", shape))).value])[0]) };
+  }
+});
