@@ -128,6 +128,7 @@ describe("options", () => {
     expect(hidden("seresnet14_cifar", "layer3.0.se.fc1.weight")).toBe(4);
     expect(hidden("seresnet14_cifar", "layer3.0.se.fc1.weight", { reduction: 4 })).toBe(16);
     expect(hidden("seresnet18", "layer4.0.se.fc1.weight", { reduction: 8 })).toBe(64);
+    expect(hidden("seresnet18", "layer1.0.se.fc1.weight", { reduction: 5 })).toBe(16); // 12.8, to the nearest multiple of 8
   });
 
   test("zeroInitResidual makes every block start as its shortcut", async () => {
@@ -165,7 +166,7 @@ describe("options", () => {
       [1, 1024, 4, 4],
       [1, 2048, 2, 2],
     ]);
-    expect(shapes("legacy_seresnet18", 70)).toEqual([
+    expect(shapes("legacy_seresnet18", 68)).toEqual([
       [1, 64, 17, 17],
       [1, 128, 9, 9],
       [1, 256, 5, 5],

@@ -10,12 +10,14 @@ function fnv1a(text: string): number {
 /** Numbers in [0, 1) that depend on the name and the flat index alone; the rule of test/fixtures/weights.py. */
 export function uniform(name: string, count: number): Float64Array {
   const seed = fnv1a(name);
-  return Float64Array.from({ length: count }, (_, i) => {
+  const numbers = new Float64Array(count);
+  for (let i = 0; i < count; i++) {
     let x = (seed + Math.imul(i, 0x9e3779b9)) >>> 0;
     x = Math.imul(x ^ (x >>> 16), 0x85ebca6b);
     x = Math.imul(x ^ (x >>> 13), 0xc2b2ae35);
-    return ((x ^ (x >>> 16)) >>> 0) / 4294967296;
-  });
+    numbers[i] = ((x ^ (x >>> 16)) >>> 0) / 4294967296;
+  }
+  return numbers;
 }
 
 /** How an entry of the state dict follows from its number in [0, 1), by its name and shape. */
@@ -24,7 +26,8 @@ function rule(name: string, shape: readonly number[]): (u: number) => number {
   if (name.endsWith("running_mean")) return (u) => (u - 0.5) * 0.2;
   if (shape.length >= 2) {
     const fanIn = shape.slice(1).reduce((a, b) => a * b, 1);
-    return (u) => (2 * u - 1) * Math.sqrt(3 / fanIn);
+    const bound = Math.sqrt(3 / fanIn);
+    return (u) => (2 * u - 1) * bound;
   }
   return name.endsWith("weight") ? (u) => 0.5 + u : (u) => (u - 0.5) * 0.1;
 }
@@ -36,7 +39,7 @@ export function fill<M extends nn.Module>(model: M, salt: string): M {
     const count = shape.reduce((a, b) => a * b, 1);
     record[name] =
       dtype === "float32"
-        ? tensor(Float32Array.from(uniform(`${salt}/${name}`, count), rule(name, shape)), shape)
+        ? tensor(new Float32Array(uniform(`${salt}/${name}`, count).map(rule(name, shape))), shape)
         : tensor(new BigInt64Array(count), shape);
   }
   model.loadStateDict(record);
