@@ -105,9 +105,23 @@ export function fromFloat16Bits(bits: number): number {
   return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
 }
 
-/** Rounds elements [from, to) of `data` to what `dtype` can hold, in place. float32 and integers are left alone. */
+/** Rounds elements [from, to) of `data` to what `dtype` can hold, in place, ties to even. float32 and integers are left alone. */
 export function roundTo(dtype: DType, data: HostArray, from = 0, to = data.length): void {
-  if (dtype === "bfloat16")
-    for (let i = from; i < to; i++) data[i] = fromBfloat16Bits(toBfloat16Bits(data[i] as number));
-  if (dtype === "float16") for (let i = from; i < to; i++) data[i] = fromFloat16Bits(toFloat16Bits(data[i] as number));
+  if (!(data instanceof Float32Array) || dtype === "float32") return;
+  const bits = new Uint32Array(data.buffer, data.byteOffset, data.length);
+  if (dtype === "bfloat16") {
+    for (let i = from; i < to; i++) {
+      const b = bits[i];
+      if ((b & 0x7fffffff) <= 0x7f800000) bits[i] = (b + 0x7fff + ((b >>> 16) & 1)) & 0xffff0000;
+    }
+  } else if (dtype === "float16") {
+    for (let i = from; i < to; i++) {
+      const b = bits[i];
+      const magnitude = b & 0x7fffffff;
+      // halves below 2^-14 are multiples of 2^-24; those at or above it keep 10 bits of fraction
+      if (magnitude < 0x38800000) data[i] = fromFloat16Bits(toFloat16Bits(data[i]));
+      else if (magnitude < 0x477ff000) bits[i] = (b + 0xfff + ((b >>> 13) & 1)) & 0xffffe000;
+      else if (magnitude <= 0x7f800000) data[i] = data[i] < 0 ? Number.NEGATIVE_INFINITY : Number.POSITIVE_INFINITY;
+    }
+  }
 }

@@ -61,7 +61,7 @@ describe("first weights", () => {
     return {
       mean,
       std: Math.sqrt(data.reduce((a, b) => a + (b - mean) ** 2, 0) / data.length),
-      max: Math.max(...data.map(Math.abs)),
+      max: data.reduce((a, b) => Math.max(a, Math.abs(b)), 0),
     };
   };
 
