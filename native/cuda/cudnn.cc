@@ -1,5 +1,9 @@
 #include "cudnn.h"
 
+#include <cstdlib>
+#include <filesystem>
+#include <system_error>
+
 #include "../runtime/errors.h"
 #include "../runtime/library.h"
 
@@ -12,8 +16,41 @@ namespace seresnet::cuda {
 namespace {
 
 constexpr std::size_t kMajor = 9;
+constexpr const char* kGraph = "libcudnn_graph.so.9";
 constexpr const char* kFix =
     "install it (npm run setup -- --cuda), or set SERESNET_CUDNN to libcudnn.so.9 or to the folder that holds it";
+
+using GetVersion = std::size_t (*)();
+
+// The loader's messages begin with the file more often than not.
+std::string reason(const std::string& file, const Error& error) {
+  const std::string prefix = file + ": ";
+  return error.why().starts_with(prefix) ? error.why().substr(prefix.size()) : error.why();
+}
+
+// The digits that a library's file name ends in: "9.24.0" of libcudnn.so.9.24.0, "" of libcudnn.so.
+std::string versionInName(const std::filesystem::path& file) {
+  std::error_code ignored;
+  const std::string name = std::filesystem::canonical(file, ignored).filename().string();
+  const auto suffix = name.find(".so.");
+  return suffix == std::string::npos ? "" : name.substr(suffix + 4);
+}
+
+// libcudnn itself only passes calls on to its parts, and aborts the process when it cannot load them (half an
+// installation, no libz). So the part with the graph API is opened first, here, and asked in its stead.
+Library openGraph(const std::filesystem::path& folder) {
+  const std::string beside = (folder / kGraph).string();
+  try {
+    return Library(beside);
+  } catch (const Error& error) {
+    const std::string why = "with " + beside + ": " + reason(beside, error);
+    try {
+      return Library(kGraph);
+    } catch (const Error&) {
+      throw Error("dlopen", why);
+    }
+  }
+}
 
 struct Version {
   std::size_t major, minor, patch;
@@ -23,34 +60,36 @@ struct Version {
   }
 };
 
-// cuDNN counts 1000 * major + 100 * minor + patch up to version 8, and 10000 * major from 9 on.
-Version decode(std::size_t number) {
-  const std::size_t unit = number < 90000 ? 1000 : 10000;
-  return {number / unit, number % unit / 100, number % 100};
-}
-
 }  // namespace
 
 CudnnReport findCudnn(const std::vector<std::string>& candidates) {
   CudnnReport report;
   std::string other;  // the first cuDNN found that has the wrong version
+  const auto refuse = [&](const std::string& candidate, const std::string& version) {
+    report.tried.push_back(candidate + " (cuDNN " + version + ")");
+    if (other.empty()) other = version + " at " + candidate;
+  };
   for (const std::string& candidate : candidates) {
     try {
-      using GetVersion = std::size_t (*)();
-      const auto getVersion = Library(candidate).symbol<GetVersion>("cudnnGetVersion");
-      const Version version = decode(getVersion());
-      const std::string file = fileOf(reinterpret_cast<const void*>(getVersion));
-      if (version.major == kMajor) {
-        report.path = file.empty() ? candidate : file;
-        report.version = version.text();
-        return report;
+      const auto entry = Library(candidate).symbol<void*>("cudnnGetVersion");
+      const std::string file = fileOf(entry);
+      const std::string named = versionInName(file);
+      if (!named.empty() && std::strtoul(named.c_str(), nullptr, 10) != kMajor) {
+        refuse(candidate, named);
+        continue;
       }
-      report.tried.push_back(candidate + " (cuDNN " + version.text() + ")");
-      if (other.empty()) other = version.text() + " at " + candidate;
+      const Library graph = openGraph(std::filesystem::path(file).parent_path());
+      const std::size_t number = graph.symbol<GetVersion>("cudnnGetVersion")();
+      const Version version{number / 10000, number % 10000 / 100, number % 100};
+      if (version.major != kMajor) {
+        refuse(candidate, version.text());
+        continue;
+      }
+      report.path = file;
+      report.version = version.text();
+      return report;
     } catch (const Error& error) {
-      const std::string prefix = candidate + ": ";  // the loader's messages begin with the file more often than not
-      const std::string& why = error.why();
-      report.tried.push_back(candidate + " (" + (why.starts_with(prefix) ? why.substr(prefix.size()) : why) + ")");
+      report.tried.push_back(candidate + " (" + reason(candidate, error) + ")");
     }
   }
   const std::string places = std::to_string(report.tried.size()) + (report.tried.size() == 1 ? " place" : " places");
