@@ -1,5 +1,6 @@
 import { sizeOf } from "../../plan/plan.js";
 import { floats, type Kernel } from "./kernel.js";
+import { addProducts } from "./products.js";
 
 // A tile of patches (tileRows x tileDepth doubles) stays in the second-level cache while every output channel passes over it.
 const tileRows = 64;
@@ -32,6 +33,13 @@ export const conv2d: Kernel = ({ inputs: [x, weight, bias], outputs: [y], attrib
   const rows = batch * plane;
   if (sizeOf(y.shape) === 0) return;
 
+  // Where the elements of a patch lie, from its first one on, when all of it lies inside the image.
+  const offsets = new Int32Array(blockChannels * taps);
+  for (let k = 0; k < offsets.length; k++) {
+    const [channel, i, j] = [Math.floor(k / taps), Math.floor((k % taps) / kernelW), k % kernelW];
+    offsets[k] = channel * height * width + i * dilationH * width + j * dilationW;
+  }
+
   /** Fills `patches` with what rows [from, to) see of `count` input channels starting at `channel`. */
   function packPatches(from: number, to: number, channel: number, count: number): void {
     const depth = count * taps;
@@ -40,18 +48,26 @@ export const conv2d: Kernel = ({ inputs: [x, weight, bias], outputs: [y], attrib
       const position = row % plane;
       const top = Math.floor(position / outW) * strideH - padH;
       const left = (position % outW) * strideW - padW;
-      const iFrom = top < 0 ? Math.ceil(-top / dilationH) : 0;
-      const iTo = Math.min(kernelH, Math.ceil((height - top) / dilationH));
-      const jFrom = left < 0 ? Math.ceil(-left / dilationW) : 0;
-      const jTo = Math.min(kernelW, Math.ceil((width - left) / dilationW));
-      if (iFrom > 0 || jFrom > 0 || iTo < kernelH || jTo < kernelW) patches.fill(0, start, start + depth);
-      let from2d = (((row - position) / plane) * channels + channel) * height * width + top * width + left;
-      for (let tap = start; tap < start + depth; tap += taps, from2d += height * width)
-        for (let i = iFrom; i < iTo; i++)
-          for (let j = jFrom; j < jTo; j++)
-            patches[tap + i * kernelW + j] = image[from2d + i * dilationH * width + j * dilationW];
+      const origin = (((row - position) / plane) * channels + channel) * height * width + top * width + left;
+      const inside =
+        top >= 0 && left >= 0 && top + (kernelH - 1) * dilationH < height && left + (kernelW - 1) * dilationW < width;
+      if (inside) for (let k = 0; k < depth; k++) patches[start + k] = image[origin + offsets[k]];
+      else packBorder(start, depth, origin, top, left);
     }
     if ((to - from) % 2 === 1) patches.fill(0, (to - from) * depth, (to - from + 1) * depth);
+  }
+
+  /** One patch that reaches over the edge of the image, where there are zeros. */
+  function packBorder(start: number, depth: number, origin: number, top: number, left: number): void {
+    const iFrom = Math.max(0, Math.ceil(-top / dilationH));
+    const iTo = Math.min(kernelH, Math.ceil((height - top) / dilationH));
+    const jFrom = Math.max(0, Math.ceil(-left / dilationW));
+    const jTo = Math.min(kernelW, Math.ceil((width - left) / dilationW));
+    patches.fill(0, start, start + depth);
+    for (let first = 0; first < depth; first += taps)
+      for (let i = iFrom; i < iTo; i++)
+        for (let k = first + i * kernelW + jFrom; k < first + i * kernelW + jTo; k++)
+          patches[start + k] = image[origin + offsets[k]];
   }
 
   /** Fills `weights` with the same input channels of four output channels; those past the group's end become zeros. */
@@ -89,60 +105,21 @@ export const conv2d: Kernel = ({ inputs: [x, weight, bias], outputs: [y], attrib
       for (let quad = firstQuad; quad < lastQuad; quad++) {
         packWeights(group, quad * 4, channel, count);
         for (let row = 0; row < to - from; row += 2)
-          addProducts(row, count * taps, quad * 4 * tileStep + row, tileStep);
+          addProducts(sums, quad * 4 * tileStep + row, tileStep, weights, patches, row, count * taps);
       }
     }
 
     for (let o = firstQuad * 4; o < Math.min(groupOut, lastQuad * 4); o++) {
       const outChannel = group * groupOut + o;
       const shift = bias ? floats(bias)[outChannel] : 0;
-      for (let row = from; row < to; row++) {
-        const position = row % plane;
-        out[(((row - position) / plane) * outChannels + outChannel) * plane + position] =
-          sums[o * tileStep + row - from] + shift;
+      for (let row = from; row < to; ) {
+        const n = Math.floor(row / plane);
+        const at = (n * outChannels + outChannel) * plane + row - n * plane;
+        const count = Math.min(to, (n + 1) * plane) - row; // a tile may span images
+        const sum = o * tileStep + row - from;
+        for (let k = 0; k < count; k++) out[at + k] = sums[sum + k] + shift;
+        row += count;
       }
     }
   }
 };
-
-/** Adds the products of four rows of `weights` and two of `patches` to `sums`: eight accumulators fit the registers. */
-function addProducts(row: number, depth: number, at: number, step: number): void {
-  const w = weights;
-  const x = patches;
-  const x0 = row * depth;
-  const x1 = x0 + depth;
-  const [w1, w2, w3] = [depth, 2 * depth, 3 * depth];
-  const [at1, at2, at3] = [at + step, at + 2 * step, at + 3 * step];
-  let s00 = sums[at];
-  let s01 = sums[at + 1];
-  let s10 = sums[at1];
-  let s11 = sums[at1 + 1];
-  let s20 = sums[at2];
-  let s21 = sums[at2 + 1];
-  let s30 = sums[at3];
-  let s31 = sums[at3 + 1];
-  for (let k = 0; k < depth; k++) {
-    const a = x[x0 + k];
-    const b = x[x1 + k];
-    const u0 = w[k];
-    const u1 = w[w1 + k];
-    const u2 = w[w2 + k];
-    const u3 = w[w3 + k];
-    s00 += u0 * a;
-    s01 += u0 * b;
-    s10 += u1 * a;
-    s11 += u1 * b;
-    s20 += u2 * a;
-    s21 += u2 * b;
-    s30 += u3 * a;
-    s31 += u3 * b;
-  }
-  sums[at] = s00;
-  sums[at + 1] = s01;
-  sums[at1] = s10;
-  sums[at1 + 1] = s11;
-  sums[at2] = s20;
-  sums[at2 + 1] = s21;
-  sums[at3] = s30;
-  sums[at3 + 1] = s31;
-}
