@@ -62,7 +62,7 @@ struct Version {
 
 }  // namespace
 
-CudnnReport findCudnn(const std::vector<std::string>& candidates) {
+CudnnReport findCudnn(const std::vector<std::string>& candidates, bool load) {
   CudnnReport report;
   std::string other;  // the first cuDNN found that has the wrong version
   const auto refuse = [&](const std::string& candidate, const std::string& version) {
@@ -77,6 +77,10 @@ CudnnReport findCudnn(const std::vector<std::string>& candidates) {
       if (!named.empty() && std::strtoul(named.c_str(), nullptr, 10) != kMajor) {
         refuse(candidate, named);
         continue;
+      }
+      if (!load) {
+        report.path = file;
+        return report;
       }
       const Library graph = openGraph(std::filesystem::path(file).parent_path());
       const std::size_t number = graph.symbol<GetVersion>("cudnnGetVersion")();

@@ -47,7 +47,7 @@ std::string versionText(int version) {
 std::vector<DeviceInfo> devices(const std::vector<std::string>& candidates) {
   const std::optional<RuntimeInfo> built = runtime();
   const DriverReport driver = probeDriver();
-  const CudnnReport cudnn = findCudnn(candidates);
+  const CudnnReport cudnn = findCudnn(candidates, !driver.gpus.empty());
 
   // What holds for every GPU of the machine.
   DeviceInfo machine;
@@ -69,7 +69,7 @@ std::vector<DeviceInfo> devices(const std::vector<std::string>& candidates) {
   if (cudnn.problem) {
     machine.details.emplace_back("cudnnTried", cudnn.tried);
   } else {
-    machine.details.emplace_back("cudnn", cudnn.version);
+    if (!cudnn.version.empty()) machine.details.emplace_back("cudnn", cudnn.version);
     machine.details.emplace_back("cudnnPath", cudnn.path);
   }
 
