@@ -1,0 +1,160 @@
+import { readdir, readFile, stat } from "node:fs/promises";
+import { dirname, extname, join } from "node:path";
+import { createModel, type ModelOptions, type Network } from "../../models/index.js";
+import { isFloat } from "../dtype.js";
+import { ArgumentError, expected, listed, WeightsError } from "../errors.js";
+import { imagenetMean, imagenetStd, type PreprocessOptions } from "../image/preprocess.js";
+import { type CheckpointInfo, readCheckpoint } from "../io/checkpoint.js";
+import { reason } from "../io/files.js";
+import { loadWeights } from "../io/weights.js";
+import type { Tensor } from "../tensor.js";
+import { defaultWeights } from "./paths.js";
+import { readTimmConfig } from "./timm_config.js";
+
+export interface ClassifierOptions {
+  /** A `.safetensors` file, or a folder with one. Default: the checkpoint that ships with the package. */
+  weights?: string;
+  /** The model's name, for weights that do not say what they are. */
+  model?: string;
+  /** A file with one label a line, in the order of the outputs. */
+  labels?: string;
+  /** Refuse weights with NaN or infinite numbers. */
+  strict?: boolean;
+}
+
+/** A network with its weights, and all it takes to feed it and to read its answer. */
+export interface Classifier {
+  network: Network;
+  info: CheckpointInfo;
+  /** The file the weights came from. */
+  weights: string;
+}
+
+type Weights = Readonly<Record<string, Tensor>>;
+
+/**
+ * Loads a network with its preprocessing and labels: from the checkpoint's own metadata, else from timm's config.json
+ * beside it, else from `model` and the shapes of the weights.
+ * Throws WeightsError, or ArgumentError for an unknown model and labels that do not fit.
+ */
+export async function loadClassifier(options: ClassifierOptions = {}): Promise<Classifier> {
+  const { model, labels, strict = false } = options;
+  const file = await findWeights(options.weights ?? defaultWeights);
+  const checkpoint =
+    extname(file).toLowerCase() === ".safetensors"
+      ? await readCheckpoint(file)
+      : { info: undefined, weights: await loadWeights(file) };
+  if (strict) await refuseNonFinite(checkpoint.weights, file);
+  const info = checkpoint.info ?? (await describeForeign(checkpoint.weights, file, model));
+  if (model !== undefined && model !== info.model) {
+    createModel(model); // an unknown name is the clearer complaint
+    const hint = options.weights === undefined ? " (--weights names other weights)" : "";
+    throw new WeightsError(expected(file, `weights of ${model}`, `weights of ${info.model}${hint}`));
+  }
+  const network = createModel(info.model, info.options as ModelOptions);
+  loadInto(network, checkpoint.weights, file);
+  const classes = labels === undefined ? info.classes : await readLabels(labels, info.classes.length);
+  return { network: network.eval(), info: { ...info, classes }, weights: file };
+}
+
+/** How pictures become this network's input. Throws WeightsError for an input that pictures cannot become. */
+export function preprocessingOf({ info, weights }: Classifier): PreprocessOptions {
+  const [channels, height, width] = info.inputSize;
+  if ((channels !== 1 && channels !== 3) || height !== width)
+    throw new WeightsError(
+      expected(weights, "an inputSize of 1 or 3 channels and equal sides", `[${info.inputSize.join(", ")}]`),
+    );
+  const { mean, std, interpolation, cropPct } = info;
+  return { size: height, channels, mean, std, interpolation, cropPct };
+}
+
+async function findWeights(path: string): Promise<string> {
+  const info = await stat(path).catch((error: unknown) => {
+    throw new WeightsError(expected(path, "a weights file or a folder with one", reason(error)), { cause: error });
+  });
+  if (!info.isDirectory()) return path;
+  const files = (await readdir(path)).filter((name) => name.endsWith(".safetensors")).sort();
+  if (files.includes("model.safetensors")) return join(path, "model.safetensors");
+  if (files.length === 1) return join(path, files[0]);
+  const got = files.length === 0 ? "a folder without" : `a folder with ${listed(files)}`;
+  throw new WeightsError(expected(path, "model.safetensors, or one .safetensors file alone", got));
+}
+
+async function refuseNonFinite(weights: Weights, file: string): Promise<void> {
+  for (const [name, weight] of Object.entries(weights)) {
+    if (!isFloat(weight.dtype)) continue;
+    const values = (await weight.data()) as Float32Array;
+    const at = values.findIndex((value) => !Number.isFinite(value));
+    if (at >= 0)
+      throw new WeightsError(
+        expected(file, `finite numbers in tensor ${JSON.stringify(name)}`, `${values[at]} at element ${at}`),
+      );
+  }
+}
+
+/** What weights are that carry no metadata of ours. */
+async function describeForeign(weights: Weights, file: string, named: string | undefined): Promise<CheckpointInfo> {
+  const config = await readTimmConfig(join(dirname(file), "config.json"));
+  const model = named ?? config?.model;
+  if (model === undefined)
+    throw new WeightsError(expected(file, "--model NAME or timm's config.json to say what the weights are", "neither"));
+  const classifier = weights["fc.weight"] ?? weights["last_linear.weight"];
+  const stem = weights["conv1.weight"] ?? weights["layer0.conv1.weight"];
+  const defaults = createModel(model).options;
+  const numClasses = config?.numClasses ?? classifier?.shape[0] ?? defaults.numClasses ?? 1000;
+  const inChannels = config?.inputSize?.[0] ?? stem?.shape[1] ?? 3;
+  const isSmall = model.endsWith("_cifar");
+  const size = isSmall ? 32 : 224;
+  const classes = config?.classes ?? Array.from({ length: numClasses }, (_, index) => `class ${index}`);
+  const inputSize = config?.inputSize ?? [inChannels, size, size];
+  const { mean = forChannels(imagenetMean, inChannels), std = forChannels(imagenetStd, inChannels) } = config ?? {};
+  const facts: readonly [name: string, list: readonly unknown[], length: number][] = [
+    ["label_names", classes, numClasses],
+    ["mean", mean, inChannels],
+    ["std", std, inChannels],
+  ];
+  for (const [name, list, length] of facts)
+    if (list.length !== length)
+      throw new WeightsError(expected(file, `${length} values of ${name} in its config.json`, `${list.length}`));
+  const { interpolation = "bilinear", cropPct = isSmall ? 1 : 0.875 } = config ?? {};
+  return { model, options: { numClasses, inChannels }, classes, inputSize, mean, std, interpolation, cropPct };
+}
+
+/** ImageNet's statistics; a net of other than three channels gets their mean for each. */
+function forChannels(statistic: readonly number[], channels: number): number[] {
+  if (channels === statistic.length) return [...statistic];
+  return new Array<number>(channels).fill(statistic.reduce((sum, value) => sum + value, 0) / statistic.length);
+}
+
+function loadInto(network: Network, weights: Weights, file: string): void {
+  // old checkpoints lack batch norm's counters, which inference never reads
+  const counters = Object.entries(network.stateDict()).filter(([name]) => name.endsWith("num_batches_tracked"));
+  try {
+    network.loadStateDict({ ...Object.fromEntries(counters), ...weights });
+  } catch (error) {
+    if (!(error instanceof WeightsError)) throw error;
+    const { missingKeys, unexpectedKeys, mismatched } = error;
+    const faults = error.message.replace(/^loadStateDict: /, "");
+    throw new WeightsError(`${file}: the weights are not those of ${network.modelName}: ${faults}`, {
+      cause: error,
+      missingKeys,
+      unexpectedKeys,
+      mismatched,
+    });
+  }
+}
+
+async function readLabels(path: string, count: number): Promise<string[]> {
+  let text: string;
+  try {
+    text = await readFile(path, "utf8");
+  } catch (error) {
+    throw new ArgumentError(expected(path, "a file of labels", reason(error)), { cause: error });
+  }
+  const labels = text.trimEnd().split(/\r?\n/);
+  if (labels.length !== count)
+    throw new ArgumentError(
+      expected(path, `${count} labels, one a line, as the model has outputs`, `${labels.length}`),
+    );
+  return labels;
+}

@@ -1,0 +1,105 @@
+import { resolve } from "node:path";
+import Table from "cli-table3";
+import type { Command } from "commander";
+import pc from "picocolors";
+import { compile } from "../compile.js";
+import { type IdxDataset, loadIdxDataset } from "../data/idx.js";
+import { ArgumentError, expected } from "../errors.js";
+import { reason, writeFileAtomic } from "../io/files.js";
+import { loadClassifier } from "./classifier.js";
+import { drawContactSheet, hasFonts } from "./contact_sheet.js";
+import { type Device, deviceOption, jsonOption, parseCount } from "./options.js";
+import { percent, print, printJson, warn, withProgress } from "./output.js";
+import { openPictures } from "./pictures.js";
+import { predictAll } from "./predict.js";
+
+interface Options {
+  data: string;
+  out: string;
+  count: number;
+  limit: number;
+  device: Device;
+  json?: boolean;
+}
+
+const batchSize = 100;
+
+export function addDemo(program: Command): void {
+  program
+    .command("demo")
+    .description("Classify real test pictures of Fashion-MNIST and draw what came out.")
+    .option("--data <folder>", "the dataset", "/usr/share/datasets/fashion-mnist")
+    .option("--out <file>", "the picture to write", "demo.png")
+    .option("--count <count>", "how many pictures to show", parseCount, 48)
+    .option("--limit <count>", "how many pictures to measure the accuracy on", parseCount, 1000)
+    .addOption(deviceOption())
+    .addOption(jsonOption())
+    .addHelpText("after", "\nExample:\n  seresnet demo --out sheet.png --count 24")
+    .action(demo);
+}
+
+async function demo({ data, out, count, limit, device, json }: Options): Promise<void> {
+  const dataset = await openDataset(data);
+  const classifier = await loadClassifier();
+  const { classes, mean, std } = classifier.info;
+  const pictures = await openPictures(data, classifier, Math.max(count, limit));
+  await using compiled = await compile(classifier.network, { device, normalize: { mean, std } });
+  const images = pictures.labels.length;
+  const { predictions, seconds } = await withProgress("demo", images, (advance) =>
+    predictAll(compiled, pictures, classes, batchSize, advance),
+  );
+  const judged = predictions.map(({ label, probability, index }, i) => ({
+    index: i,
+    prediction: label,
+    confidence: probability,
+    truth: classes[pictures.labels[i]],
+    correct: index === pictures.labels[i],
+  }));
+  const rightOf = (some: readonly { correct: boolean }[]) => some.filter(({ correct }) => correct).length;
+  const accuracy = rightOf(judged) / images;
+  const shown = judged.slice(0, count);
+  const millisecondsPerImage = (seconds / images) * 1000;
+
+  const { height, width } = dataset;
+  if (!(await hasFonts())) warn("no fonts found, so the picture has no text; try: apt-get install fonts-dejavu-core");
+  const png = await drawContactSheet({
+    tiles: shown.map((item) => ({
+      ...item,
+      pixels: dataset.images.subarray(item.index * height * width, (item.index + 1) * height * width),
+    })),
+    height,
+    width,
+    title: "SE-ResNet-14 on Fashion-MNIST",
+    subtitle: `${rightOf(shown)} of the ${shown.length} test pictures shown are right; ${percent(accuracy)} of the first ${images.toLocaleString("en")}`,
+  });
+  await writeFileAtomic(out, [png]).catch((error: unknown) => {
+    throw new ArgumentError(expected(out, "a file that can be written", reason(error)), { cause: error });
+  });
+
+  const name = compiled.device.name;
+  if (json)
+    return printJson({ images, accuracy, millisecondsPerImage, device: name, out: resolve(out), pictures: shown });
+  const table = new Table({
+    head: ["#", "prediction", "confidence", "truth"],
+    colAligns: ["right", "left", "right", "left"],
+    style: { head: [], border: [], compact: true },
+  });
+  for (const { index, prediction, confidence, truth, correct } of shown) {
+    const row = [String(index), prediction, percent(confidence), truth];
+    table.push(correct ? row : row.map((cell) => pc.red(cell)));
+  }
+  print(table.toString());
+  print(`accuracy ${percent(accuracy)} on the first ${images} test pictures`);
+  print(`${millisecondsPerImage.toFixed(2)} ms a picture on ${name}, ${batchSize} at once`);
+  print(`picture  ${resolve(out)}`);
+}
+
+async function openDataset(folder: string): Promise<IdxDataset> {
+  return loadIdxDataset(folder, "test").catch((error: unknown) => {
+    if (!(error instanceof ArgumentError)) throw error;
+    const fix = "npm run setup (or apt-get install dataset-fashion-mnist) installs it";
+    throw new ArgumentError(`demo: the Fashion-MNIST test pictures cannot be used: ${error.message}; ${fix}`, {
+      cause: error,
+    });
+  });
+}

@@ -1,0 +1,107 @@
+import Table from "cli-table3";
+import type { Command } from "commander";
+import { compile } from "../compile.js";
+import { type ClassifierOptions, loadClassifier } from "./classifier.js";
+import {
+  type ComputeType,
+  type Device,
+  deviceOption,
+  dtypeOption,
+  jsonOption,
+  modelOption,
+  parseCount,
+  weightsOption,
+} from "./options.js";
+import { percent, print, printJson, withProgress } from "./output.js";
+import { openPictures } from "./pictures.js";
+import { type Prediction, predictAll } from "./predict.js";
+
+interface Options extends ClassifierOptions {
+  device: Device;
+  dtype: ComputeType;
+  batch: number;
+  limit?: number;
+  json?: boolean;
+}
+
+export function addEvaluate(program: Command): void {
+  program
+    .command("evaluate")
+    .description("Measure accuracy on labelled pictures.")
+    .argument("<data>", "a folder with IDX test files (MNIST's layout), or one of class folders")
+    .addOption(weightsOption())
+    .addOption(modelOption())
+    .option("--labels <file>", "labels, one a line, in place of the model's own")
+    .addOption(deviceOption())
+    .addOption(dtypeOption())
+    .option("--batch <count>", "pictures computed at once", parseCount, 128)
+    .option("--limit <count>", "stop after this many pictures (class folders: spread over all classes)", parseCount)
+    .option("--strict", "refuse weights that hold NaN or infinite numbers")
+    .addOption(jsonOption())
+    .addHelpText(
+      "after",
+      `
+Examples:
+  seresnet evaluate /usr/share/datasets/fashion-mnist --limit 1000
+  seresnet evaluate flowers/val --weights flowers.safetensors --json`,
+    )
+    .action(evaluate);
+}
+
+async function evaluate(data: string, options: Options): Promise<void> {
+  const { device, dtype, batch, limit = Number.POSITIVE_INFINITY, json } = options;
+  const classifier = await loadClassifier(options);
+  const pictures = await openPictures(data, classifier, limit);
+  const { classes, mean, std, model } = classifier.info;
+  await using compiled = await compile(classifier.network, { device, dtype, normalize: { mean, std } });
+  const images = pictures.labels.length;
+  const { predictions, seconds } = await withProgress("evaluate", images, (advance) =>
+    predictAll(compiled, pictures, classes, batch, advance),
+  );
+  const perClass = countByClass(predictions, pictures.labels, classes);
+  const correct = perClass.reduce((sum, { correct }) => sum + correct, 0);
+  const result = {
+    images,
+    correct,
+    accuracy: correct / images,
+    model,
+    weights: classifier.weights,
+    device: compiled.device.name,
+    dtype,
+    seconds,
+    imagesPerSecond: images / seconds,
+    perClass,
+  };
+  if (json) return printJson(result);
+  const table = new Table({
+    head: ["class", "pictures", "right", "accuracy"],
+    colAligns: ["left", "right", "right", "right"],
+    style: { head: [], border: [], compact: true },
+  });
+  for (const { label, images, correct, accuracy } of perClass)
+    table.push([label, images, correct, accuracy === null ? "" : percent(accuracy)]);
+  print(table.toString());
+  print(`accuracy ${percent(result.accuracy, 2)}: ${correct} of ${images} pictures`);
+  print(`${seconds.toFixed(1)} s on ${result.device}, ${result.imagesPerSecond.toFixed(1)} pictures a second`);
+}
+
+interface ClassCount {
+  label: string;
+  images: number;
+  correct: number;
+  /** null for a class that no picture is of. */
+  accuracy: number | null;
+}
+
+function countByClass(
+  predictions: readonly Prediction[],
+  labels: readonly number[],
+  classes: readonly string[],
+): ClassCount[] {
+  const counts = classes.map((label) => ({ label, images: 0, correct: 0 }));
+  for (const [i, truth] of labels.entries()) {
+    counts[truth].images++;
+    if (predictions[i].index === truth) counts[truth].correct++;
+  }
+  return counts.map((count) => ({ ...count, accuracy: count.images > 0 ? count.correct / count.images : null }));
+}

@@ -1,0 +1,51 @@
+import { InvalidArgumentError, Option } from "commander";
+
+const mostInputElements = 2 ** 31;
+
+/** The value of an option that counts something. */
+export function parseCount(text: string): number {
+  const count = Number(text);
+  if (!/^\d+$/.test(text) || !Number.isSafeInteger(count) || count < 1)
+    throw new InvalidArgumentError("Expected a whole number of at least 1.");
+  return count;
+}
+
+/** `N,C,H,W`. */
+export function parseInputShape(text: string): number[] {
+  const shape = text.split(",").map((extent) => (/^\s*\d+\s*$/.test(extent) ? Number(extent) : 0));
+  const size = shape.reduce((product, extent) => product * extent, 1);
+  if (shape.length !== 4 || size < 1 || size > mostInputElements)
+    throw new InvalidArgumentError("Expected four whole numbers N,C,H,W, such as 1,3,224,224.");
+  return shape;
+}
+
+export type Device = "auto" | "cuda" | "cpu" | "reference";
+export type ComputeType = "float32" | "tf32" | "bfloat16" | "float16";
+
+const devices: readonly Device[] = ["auto", "cuda", "cpu", "reference"];
+const computeTypes: readonly ComputeType[] = ["float32", "tf32", "bfloat16", "float16"];
+
+export function deviceOption(): Option {
+  return new Option("--device <name>", "where to compute; auto takes the first that works")
+    .choices(devices)
+    .default("auto");
+}
+
+export function dtypeOption(): Option {
+  return new Option("--dtype <name>", "arithmetic of the network").choices(computeTypes).default("float32");
+}
+
+export function jsonOption(): Option {
+  return new Option("--json", "print data alone, as JSON");
+}
+
+export function weightsOption(): Option {
+  return new Option(
+    "--weights <file|folder>",
+    "a .safetensors file, or a folder with one and timm's config.json (default: the Fashion-MNIST network that ships with seresnet)",
+  );
+}
+
+export function modelOption(): Option {
+  return new Option("--model <name>", "the model, for weights that do not say what they are");
+}

@@ -1,0 +1,60 @@
+import { SingleBar } from "cli-progress";
+import { SeresnetError } from "../errors.js";
+
+/** Writes a part of the answer: stdout carries nothing else. */
+export function print(text: string): void {
+  process.stdout.write(`${text}\n`);
+}
+
+/** Writes the whole answer of a `--json` run. */
+export function printJson(value: unknown): void {
+  print(JSON.stringify(value, null, 2));
+}
+
+/** One line on stderr, whatever line breaks the message has. */
+export function warn(message: string): void {
+  process.stderr.write(`seresnet: ${message.replace(/\s*\n\s*/g, " ")}\n`);
+}
+
+/** Tells of a failure in one line, with the stack when SERESNET_DEBUG=1 asks for it or the error is not one of ours. */
+export function reportError(error: unknown): void {
+  const { message, stack } = error instanceof Error ? error : new Error(String(error));
+  const isOurs = error instanceof SeresnetError;
+  warn(isOurs ? message : `unexpected error: ${message} (SERESNET_DEBUG=1 shows where)`);
+  if (process.env.SERESNET_DEBUG === "1") process.stderr.write(`${stack}\n`);
+}
+
+/** A reader that left, such as `| head`, is no error: the program ends quietly. */
+export function endQuietlyWithoutReader(): void {
+  for (const stream of [process.stdout, process.stderr])
+    stream.on("error", (error: NodeJS.ErrnoException) => {
+      if (error.code === "EPIPE") process.exit();
+      throw error;
+    });
+}
+
+/** Runs `work` with a progress bar on stderr where a person watches it. `work` calls `advance` with the total done so far. */
+export async function withProgress<T>(
+  label: string,
+  total: number,
+  work: (advance: (done: number) => void) => Promise<T>,
+): Promise<T> {
+  if (!process.stderr.isTTY) return work(() => {});
+  const bar = new SingleBar({
+    format: `${label} {bar} {value}/{total} | {eta_formatted} left`,
+    stream: process.stderr,
+    clearOnComplete: true,
+    hideCursor: true,
+  });
+  bar.start(total, 0);
+  try {
+    return await work((done) => bar.update(done));
+  } finally {
+    bar.stop();
+  }
+}
+
+/** A share as people read it: `93.2 %`. */
+export function percent(share: number, digits = 1): string {
+  return `${(share * 100).toFixed(digits)} %`;
+}

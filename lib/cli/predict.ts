@@ -1,0 +1,63 @@
+import type { CompiledModel } from "../compile.js";
+import { expected, WeightsError } from "../errors.js";
+import { type Tensor, tensor } from "../tensor.js";
+import type { Pictures } from "./pictures.js";
+
+export interface Prediction {
+  index: number;
+  label: string;
+  probability: number;
+}
+
+/** The `top` likeliest classes, likeliest first. Throws WeightsError when the logits are not numbers. */
+export function rank(logits: ArrayLike<number>, classes: readonly string[], top: number): Prediction[] {
+  const values = Array.from(logits);
+  const wrong = values.find((logit) => !Number.isFinite(logit));
+  if (wrong !== undefined)
+    throw new WeightsError(
+      expected("classify", "finite logits", `${wrong}: the weights overflow or hold NaN (--strict names the tensor)`),
+    );
+  const largest = Math.max(...values);
+  const weights = values.map((logit) => Math.exp(logit - largest));
+  const sum = weights.reduce((total, weight) => total + weight, 0);
+  return weights
+    .map((weight, index) => ({ index, label: classes[index], probability: weight / sum }))
+    .sort((a, b) => b.probability - a.probability)
+    .slice(0, top);
+}
+
+/** Runs a batch [N, C, H, W] and resolves to the logits, row by row. */
+export async function runBatch(compiled: CompiledModel, batch: Tensor): Promise<ArrayLike<number>[]> {
+  const output = await compiled.run(batch);
+  const [count, classes] = output.shape;
+  const logits = (await output.data()) as Float32Array;
+  return Array.from({ length: count }, (_, i) => logits.subarray(i * classes, (i + 1) * classes));
+}
+
+/** Float32 tensors [1, …] of one shape as one [N, …]. */
+export async function stack(tensors: readonly Tensor[]): Promise<Tensor> {
+  const [, ...shape] = tensors[0].shape;
+  const size = shape.reduce((product, extent) => product * extent, 1);
+  const values = new Float32Array(tensors.length * size);
+  for (const [i, item] of tensors.entries()) values.set((await item.data()) as Float32Array, i * size);
+  return tensor(values, [tensors.length, ...shape]);
+}
+
+/** The likeliest class of every picture, and how long it all took. */
+export async function predictAll(
+  compiled: CompiledModel,
+  pictures: Pictures,
+  classes: readonly string[],
+  batch: number,
+  advance: (done: number) => void = () => {},
+): Promise<{ predictions: Prediction[]; seconds: number }> {
+  const predictions: Prediction[] = [];
+  const start = performance.now();
+  const count = pictures.labels.length;
+  for (let at = 0; at < count; at += batch) {
+    const logits = await runBatch(compiled, await pictures.batch(at, Math.min(at + batch, count)));
+    for (const row of logits) predictions.push(rank(row, classes, 1)[0]);
+    advance(predictions.length);
+  }
+  return { predictions, seconds: (performance.now() - start) / 1000 };
+}

@@ -1,0 +1,36 @@
+import type { Command } from "commander";
+import { createModel } from "../../models/index.js";
+import { summary } from "../summary.js";
+import { usualInput } from "./models.js";
+import { jsonOption, parseCount, parseInputShape } from "./options.js";
+import { print, printJson } from "./output.js";
+
+interface Options {
+  input?: number[];
+  classes?: number;
+  json?: boolean;
+}
+
+export function addSummary(program: Command): void {
+  program
+    .command("summary")
+    .description("Show a model's layers, parameters and multiply-adds.")
+    .argument("<model>", "a name that `seresnet models` lists")
+    .option("--input <shape>", "N,C,H,W (default: one picture of the model's usual size)", parseInputShape)
+    .option("--classes <count>", "outputs of the classifier (default: the model's own)", parseCount)
+    .addOption(jsonOption())
+    .addHelpText(
+      "after",
+      `
+Examples:
+  seresnet summary seresnet50
+  seresnet summary seresnet20_cifar --input 1,1,28,28 --classes 10 --json`,
+    )
+    .action((name: string, { input = [1, ...usualInput(name)], classes, json }: Options) => {
+      const model = createModel(name, { inChannels: input[1], numClasses: classes });
+      const result = summary(model, input);
+      if (!json) return print(result.toString());
+      const { parameters, macs, layers } = result;
+      printJson({ model: name, input, parameters, macs, layers });
+    });
+}
