@@ -109,6 +109,15 @@ describe("passes find their patterns", () => {
     expect(await ops((t) => t.mul(gate(t.relu())))).not.toContain("squeeze_excite");
     expect(
       await ops((t) => {
+        // a gate over the whole batch at once
+        const w = tensor(new Float32Array(256), [16, 16]);
+        const b = tensor(new Float32Array(16));
+        const flat = functional.linear(functional.linear(t.mean([2, 3]).reshape([1, 16]), w, b).relu(), w, b);
+        return t.mul(flat.sigmoid().reshape([2, 8, 1, 1]));
+      }),
+    ).not.toContain("squeeze_excite");
+    expect(
+      await ops((t) => {
         const g = gate(t);
         return t.mul(g).add(g);
       }),

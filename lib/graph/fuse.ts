@@ -1,4 +1,4 @@
-import { fusedOps } from "../ops/fused/index.js";
+import { fusedOps } from "./fused/index.js";
 import { rewrite } from "./rewrite.js";
 import type { Value } from "./value.js";
 
@@ -17,6 +17,6 @@ export function fuse(roots: readonly Value[]): Value[] {
 export function expand(roots: readonly Value[], supported: ReadonlySet<string>): Value[] {
   return rewrite(roots, ({ node, inputs }) => {
     const op = supported.has(node.op) ? undefined : fusedOps.find(({ name }) => name === node.op);
-    return op && [op.expand(inputs, node.attributes)];
+    return op && [op.expand(node, inputs)];
   });
 }

@@ -1,12 +1,6 @@
-import type { Site } from "../../graph/rewrite.js";
-import { Node, type Value } from "../../graph/value.js";
-import { Tensor } from "../../tensor.js";
-import { add, mul } from "../binary.js";
-import { linear } from "../linear.js";
-import { mean } from "../reduce.js";
-import { reshape } from "../reshape.js";
-import { relu, sigmoid } from "../unary.js";
-import { type FusedOp, residualOf } from "./fused_op.js";
+import type { Site } from "../rewrite.js";
+import type { Node, Value } from "../value.js";
+import { expandTail, type FusedOp, matchTail, op } from "./fused_op.js";
 
 /**
  * Squeeze-and-excitation (Hu et al. 2018, equations 2 to 4): `x * sigmoid(W2 relu(W1 mean(x) + b1) + b2)`
@@ -15,28 +9,23 @@ import { type FusedOp, residualOf } from "./fused_op.js";
 export const squeezeExcite: FusedOp = {
   name: "squeeze_excite",
 
-  match(site: Site) {
+  match(site) {
     const { node, inputs, uses } = site;
-    if (node.op === "mul") {
-      const [a, b] = inputs;
-      return matchGate(a, b, uses) ?? matchGate(b, a, uses);
-    }
-    for (const y of inputs) {
-      const { op, attributes, inputs: terms } = y.node;
-      if (op !== this.name || y.isLeaf || uses(y) !== 1 || attributes.relu) continue;
-      if (node.op === "relu") return new Node(op, { ...attributes, relu: true }, terms, [y]).outputs[0];
-      const residual = attributes.residual ? undefined : residualOf(site, y);
-      if (residual) return new Node(op, { ...attributes, residual: true }, [...terms, residual], [y]).outputs[0];
-    }
-    return undefined;
+    if (node.op !== "mul") return matchTail(site, this.name, [this.name], () => ({}));
+    const [a, b] = inputs;
+    return matchGate(a, b, uses) ?? matchGate(b, a, uses);
   },
 
-  expand(inputs, attributes) {
-    const [x, w1, b1, w2, b2, residual] = inputs.map((value) => new Tensor(value));
-    const gate = sigmoid(linear(relu(linear(mean(x, [2, 3]), w1, b1)), w2, b2));
-    let y = mul(x, reshape(gate, [x.shape[0], x.shape[1], 1, 1]));
-    if (attributes.residual) y = add(y, residual);
-    return (attributes.relu ? relu(y) : y).value;
+  expand({ attributes }, inputs) {
+    const [x, w1, b1, w2, b2] = inputs;
+    const { dtype } = x;
+    const [n, c] = x.shape;
+    const hidden = { shape: [n, w1.shape[0]], dtype };
+    const squeezed = op("mean", { dims: [2, 3], keepDims: false }, [x], { shape: [n, c], dtype });
+    const reduced = op("relu", {}, [op("linear", {}, [squeezed, w1, b1], hidden)], hidden);
+    const gate = op("sigmoid", {}, [op("linear", {}, [reduced, w2, b2], squeezed)], squeezed);
+    const y = op("mul", {}, [x, op("reshape", {}, [gate], { shape: [n, c, 1, 1], dtype })], x);
+    return expandTail(y, attributes, inputs[inputs.length - 1]);
   },
 };
 
@@ -50,13 +39,16 @@ function matchGate(x: Value, gate: Value, uses: Uses): Value | undefined {
   if (excited?.op !== "sigmoid") return undefined;
   const second = fullyConnected(excited.inputs[0], uses);
   if (!second || second.relu) return undefined;
-  const activated = second.relu ? undefined : producer(second.input, uses);
+  const activated = producer(second.input, uses);
   const first = fullyConnected(activated?.op === "relu" ? activated.inputs[0] : second.input, uses);
   if (!first || first.relu === (activated?.op === "relu")) return undefined;
   const pooled = producer(first.input, uses);
   if (pooled?.op !== "mean" || pooled.inputs[0] !== x || `${pooled.attributes.dims}` !== "2,3") return undefined;
+  // with these, the reshapes in between can only have added or dropped extents of 1
+  const [r] = first.weight.shape;
+  if (`${first.weight.shape}` !== `${r},${c}` || `${second.weight.shape}` !== `${c},${r}`) return undefined;
   const inputs = [x, first.weight, first.bias, second.weight, second.bias];
-  return new Node(squeezeExcite.name, { residual: false, relu: false }, inputs, [x]).outputs[0];
+  return op(squeezeExcite.name, { residual: false, relu: false }, inputs, x);
 }
 
 /** The node behind a value and its reshapes, if nobody else reads any of them. */
@@ -69,12 +61,12 @@ function producer(value: Value, uses: Uses): Node | undefined {
 function fullyConnected(value: Value, uses: Uses) {
   const node = producer(value, uses);
   if (!node) return undefined;
-  const { op, attributes } = node;
+  const { attributes } = node;
   const [input, weight, bias] = node.inputs;
-  if (op === "linear" && bias) return { input, weight, bias, relu: false };
-  const isConv = (op === "conv2d" || op === "fused_conv2d") && input.shape[2] === 1 && input.shape[3] === 1;
+  if (node.op === "linear" && bias) return { input, weight, bias, relu: false };
+  const isConv = (node.op === "conv2d" || node.op === "fused_conv2d") && input.shape[2] === 1 && input.shape[3] === 1;
   const plain = isConv && attributes.groups === 1 && !attributes.residual && attributes.bias !== false && bias;
   if (!plain || weight.shape[2] !== 1 || weight.shape[3] !== 1 || `${attributes.padding}` !== "0,0") return undefined;
-  const matrix = new Node("reshape", {}, [weight], [{ shape: weight.shape.slice(0, 2), dtype: weight.dtype }]);
-  return { input, weight: matrix.outputs[0], bias, relu: attributes.relu === true };
+  const matrix = op("reshape", {}, [weight], { shape: weight.shape.slice(0, 2), dtype: weight.dtype });
+  return { input, weight: matrix, bias, relu: attributes.relu === true };
 }
