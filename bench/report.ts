@@ -1,0 +1,59 @@
+import { execFileSync } from "node:child_process";
+import { mkdirSync, writeFileSync } from "node:fs";
+import { availableParallelism, cpus } from "node:os";
+import { join, relative } from "node:path";
+
+/** One benchmark: what it measures, in one line, and how. */
+export interface Bench {
+  readonly title: string;
+  run(): Promise<Report>;
+}
+
+export interface Report {
+  /** For people. */
+  readonly table: string;
+  /** For programs: what goes into the results file. */
+  readonly figures: Readonly<Record<string, unknown>>;
+}
+
+/** The checkout, seen from the compiled file. */
+export const root = join(__dirname, "../..");
+
+/** Writes bench/results/NAME.json: the figures, and where, when and of what they were taken. Returns its path in the checkout. */
+export function save(name: string, figures: Report["figures"]): string {
+  const folder = join(root, "bench/results");
+  mkdirSync(folder, { recursive: true });
+  const file = join(folder, `${name}.json`);
+  const machine = { cpu: cpus()[0]?.model.trim() ?? "unknown", cores: availableParallelism(), node: process.version };
+  const result = { bench: name, date: new Date().toISOString(), commit: commit(), machine, ...figures };
+  writeFileSync(file, `${JSON.stringify(result, undefined, 2)}\n`);
+  return relative(root, file);
+}
+
+function commit(): string {
+  const git = (...args: string[]) => execFileSync("git", args, { cwd: root, encoding: "utf8", stdio: "pipe" }).trim();
+  try {
+    const changed = git("status", "--porcelain", "--untracked-files=no", "--", "lib", "models", "native", "bench/*.ts");
+    return git("rev-parse", "--short", "HEAD") + (changed ? " with changes" : "");
+  } catch {
+    return "unknown";
+  }
+}
+
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+}
+
+/** Milliseconds until `work` is done. */
+export async function milliseconds(work: () => Promise<unknown>): Promise<number> {
+  const start = performance.now();
+  await work();
+  return performance.now() - start;
+}
+
+/** To so many significant digits, as a number: results files are read by people too. */
+export function digits(value: number, count = 4): number {
+  return Number(value.toPrecision(count));
+}
