@@ -2,7 +2,17 @@ export { createModel, listModels } from "../models/registry.js";
 export { type CompiledModel, type CompileOptions, compile, type Normalization, type RunOptions } from "./compile.js";
 export { type DeviceChoice, type DeviceInfo, listDevices, type ResolvedDevice, setDefaultDevice } from "./device.js";
 export type { DType, HostArray } from "./dtype.js";
-export * from "./errors.js";
+export {
+  ArgumentError,
+  DeviceError,
+  DisposedError,
+  DtypeError,
+  ImageError,
+  SeresnetError,
+  ShapeError,
+  StaleTensorError,
+  WeightsError,
+} from "./errors.js";
 export type { DeviceName } from "./executors/executor.js";
 export * as functional from "./functional.js";
 export { loadImage, type PreprocessOptions } from "./image/preprocess.js";
