@@ -7,7 +7,7 @@ import {
   nn,
   ShapeError,
   summary,
-  Tensor,
+  type Tensor,
   tensor,
   WeightsError,
 } from "seresnet";

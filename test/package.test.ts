@@ -1,23 +1,21 @@
 import { execFile } from "node:child_process";
-import { createRequire } from "node:module";
+import { join } from "node:path";
 import { promisify } from "node:util";
 import * as esm from "seresnet";
 import * as esmModels from "seresnet/models";
 import { describe, expect, it } from "vitest";
 
 const run = promisify(execFile);
-const root = new URL("..", import.meta.url);
+const root = join(__dirname, "..");
 const script = (flags: string[], code: string) => run(process.execPath, [...flags, "-e", code], { cwd: root });
 
 describe("one implementation behind import and require", () => {
-  const require = createRequire(import.meta.url);
-
   it("exports the same names and the same classes", () => {
-    const cjs = require("seresnet");
+    const cjs = require("../dist/lib/index.js");
     const names = (module: object) => Object.keys(module).filter((name) => name !== "__esModule");
     expect(names(esm).sort()).toEqual(names(cjs).sort());
     expect(esm.Tensor).toBe(cjs.Tensor);
-    expect(esmModels.SEBlock).toBe(require("seresnet/models").SEBlock);
+    expect(esmModels.SEBlock).toBe(require("../dist/models/index.js").SEBlock);
     expect(new esmModels.ResidualBlock(1, 1, 1)).toBeInstanceOf(esm.nn.Module);
   });
 
