@@ -66,6 +66,7 @@ function buildWithCMake() {
 
 function buildWithGyp() {
   checkCompiler();
+  if (!runs("python3") && !runs("python")) throw new BuildError("node-gyp needs Python 3; run: npm run setup");
   // One tool at a time: make must not take CMake's addon for its own, nor CMake's next run this one.
   rmSync(cmakeFolder, { recursive: true, force: true });
   rmSync(addon, { force: true });
