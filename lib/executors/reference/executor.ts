@@ -19,7 +19,8 @@ interface Job {
 
 /**
  * Runs plans in TypeScript, on worker threads over shared memory. It accumulates in float64 and is the judge of the other
- * executors; the number of threads never changes a result.
+ * executors; the number of threads never changes a result. Runs go first in, first out, over all plans. When a worker
+ * thread is lost the run under way is rejected, and those behind it go on with new threads.
  */
 class ReferenceExecutor implements Executor {
   readonly device = "reference";
@@ -37,7 +38,7 @@ class ReferenceExecutor implements Executor {
    * @throws DeviceError when the plan has an op without a kernel, or its memory cannot be had.
    */
   async load(plan: Plan, constants: readonly HostArray[], options: LoadOptions = {}): Promise<LoadedPlan> {
-    const threads = options.threads ?? availableParallelism();
+    const threads = options.threads ?? (isSmall(plan) ? 1 : availableParallelism());
     if (!Number.isInteger(threads) || threads < 1)
       throw new ArgumentError(expected("reference", "threads to be a positive integer", String(threads)));
     const missing = plan.steps.find(({ op }) => !Object.hasOwn(kernels, op));
@@ -80,6 +81,17 @@ class ReferenceExecutor implements Executor {
     }
     this.#busy = false;
   }
+}
+
+/** Meeting after a step takes threads some 30 microseconds, about as long as one needs for this many elements. */
+const worthSharing = 4096;
+
+/** Whether a plan's steps are so small, on average, that one thread is done sooner than several. */
+function isSmall({ slots, steps }: Plan): boolean {
+  let elements = 0;
+  for (const { inputs, outputs } of steps)
+    for (const slot of [...inputs, ...outputs]) elements += sizeOf(slots[slot].shape);
+  return elements < worthSharing * steps.length;
 }
 
 class ReferenceBuffer implements DeviceBuffer {
