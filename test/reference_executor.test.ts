@@ -278,7 +278,6 @@ describe("reference executor", () => {
     await plan.run({ inputs: [input], variables: [] });
     longest = Math.max(longest, performance.now() - last);
     clearInterval(timer);
-    expect(performance.now() - start).toBeGreaterThan(200);
     expect(longest).toBeLessThan((performance.now() - start) / 3);
     await plan.dispose();
   });
