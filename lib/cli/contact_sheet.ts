@@ -25,7 +25,7 @@ const gap = 14;
 const header = 92;
 const side = 128;
 const padding = 12;
-const card = { width: side + 2 * padding, height: side + 2 * padding + 66 };
+const card = { width: side + 2 * padding, height: side + 2 * padding + 70 };
 const right = { text: "#1a7f4b", bar: "#34a56f", fill: "#ffffff", edge: "#dcdfe4", edgeWidth: 1 };
 const wrong = { text: "#c22b2b", bar: "#e05252", fill: "#fdeeee", edge: "#d63b3b", edgeWidth: 3 };
 

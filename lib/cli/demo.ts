@@ -1,3 +1,4 @@
+import { readdir } from "node:fs/promises";
 import { resolve } from "node:path";
 import Table from "cli-table3";
 import type { Command } from "commander";
@@ -95,11 +96,10 @@ async function demo({ data, out, count, limit, device, json }: Options): Promise
 }
 
 async function openDataset(folder: string): Promise<IdxDataset> {
-  return loadIdxDataset(folder, "test").catch((error: unknown) => {
-    if (!(error instanceof ArgumentError)) throw error;
-    const fix = "npm run setup (or apt-get install dataset-fashion-mnist) installs it";
-    throw new ArgumentError(`demo: the Fashion-MNIST test pictures cannot be used: ${error.message}; ${fix}`, {
-      cause: error,
-    });
-  });
+  const files = await readdir(folder).catch(() => []);
+  if (!files.some((name) => name.startsWith("t10k-images")))
+    throw new ArgumentError(
+      `demo: no Fashion-MNIST test pictures in ${folder}; npm run setup (or apt-get install dataset-fashion-mnist) brings them`,
+    );
+  return loadIdxDataset(folder, "test");
 }
