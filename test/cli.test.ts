@@ -202,6 +202,21 @@ describe("evaluate", () => {
     expect(await answer<Evaluated>(["evaluate", target])).toMatchObject({ images: 2, correct: 1, accuracy: 0.5 });
   });
 
+  test("class folders of unknown names are taken in alphabetical order, and that is said", async () => {
+    const target = at("numbered");
+    const { results } = await answer<Classified>(["classify", chelsea, "--top", "1"]);
+    for (let i = 0; i < 10; i++) await mkdir(join(target, `k${i}`), { recursive: true });
+    await copyFile(chelsea, join(target, `k${results[0].predictions[0].index}`, "a.png"));
+    const { code, stdout, stderr } = await seresnet(["evaluate", target, "--json"]);
+    expect(code).toBe(0);
+    expect(stderr).toMatch(/sorted folders are taken for classes/);
+    expect(JSON.parse(stdout)).toMatchObject({ images: 1, correct: 1 });
+    await rm(join(target, "k9"), { recursive: true });
+    expect(await complaint(["evaluate", target], 1)).toMatch(
+      /folders named after .*10 classes.*, got k0, k1, k2, k3, k4 and 4 more/,
+    );
+  });
+
   test("people get a table and the accuracy", async () => {
     const { code, stdout, stderr } = await seresnet(["evaluate", at("idx")]);
     expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
@@ -327,6 +342,11 @@ describe("failures: exit 1, one line", () => {
     ["missing labels", () => ["classify", chelsea, "--labels", at("none.txt")], /none\.txt.*no such file/],
     ["a dtype the device lacks", () => ["classify", chelsea, "--dtype", "float16"], /float32 on the reference device/],
     ["unknown model", () => ["summary", "seresnet51"], /nearest: seresnet5/],
+    [
+      "pictures of another size than the network's",
+      () => ["evaluate", at("idx"), "--weights", at("foreign.safetensors"), "--model", "seresnet14_cifar"],
+      /input \[1, 32, 32\], got \[1, 28, 28\]/,
+    ],
     ["missing data", () => ["evaluate", at("missing")], /missing: .*got no such file/],
     [
       "data that is neither IDX nor class folders",
@@ -363,6 +383,7 @@ describe("wrong usage: exit 2, one line", () => {
     [["classify", "a.png", "--weights"], /argument missing/],
     [["evaluate", "a", "b"], /too many arguments/],
     [["evaluate", "a", "--limit", "-1"], /'-1' is invalid/],
+    [["demo", "--count", "401"], /at most 400/],
     [["summary", "resnet18", "--input", "1,3,224"], /Expected four whole numbers/],
     [["summary", "resnet18", "--input", "1,3,0,224"], /Expected four whole numbers/],
   ];

@@ -53,6 +53,9 @@ export async function loadClassifier(options: ClassifierOptions = {}): Promise<C
   }
   const network = createModel(info.model, info.options as ModelOptions);
   loadInto(network, checkpoint.weights, file);
+  const outputs = network.options.numClasses;
+  if (outputs !== info.classes.length)
+    throw new WeightsError(expected(file, `a label for each of ${outputs} outputs`, `${info.classes.length}`));
   const classes = labels === undefined ? info.classes : await readLabels(labels, info.classes.length);
   return { network: network.eval(), info: { ...info, classes }, weights: file };
 }

@@ -9,7 +9,7 @@ import { ArgumentError, expected } from "../errors.js";
 import { reason, writeFileAtomic } from "../io/files.js";
 import { loadClassifier } from "./classifier.js";
 import { drawContactSheet, hasFonts } from "./contact_sheet.js";
-import { type Device, deviceOption, jsonOption, parseCount } from "./options.js";
+import { type Device, deviceOption, jsonOption, parseCount, parseCountUpTo } from "./options.js";
 import { percent, print, printJson, warn, withProgress } from "./output.js";
 import { openPictures } from "./pictures.js";
 import { predictAll } from "./predict.js";
@@ -24,6 +24,8 @@ interface Options {
 }
 
 const batchSize = 100;
+/** Beyond this the sheet is too tall to look at, and in the end to draw. */
+const mostShown = 400;
 
 export function addDemo(program: Command): void {
   program
@@ -31,7 +33,7 @@ export function addDemo(program: Command): void {
     .description("Classify real test pictures of Fashion-MNIST and draw what came out.")
     .option("--data <folder>", "the dataset", "/usr/share/datasets/fashion-mnist")
     .option("--out <file>", "the picture to write", "demo.png")
-    .option("--count <count>", "how many pictures to show", parseCount, 48)
+    .option("--count <count>", "how many pictures to show, at most 400", parseCountUpTo(mostShown), 48)
     .option("--limit <count>", "how many pictures to measure the accuracy on", parseCount, 1000)
     .addOption(deviceOption())
     .addOption(jsonOption())

@@ -10,6 +10,15 @@ export function parseCount(text: string): number {
   return count;
 }
 
+/** A count that is at most `most`. */
+export function parseCountUpTo(most: number): (text: string) => number {
+  return (text) => {
+    const count = parseCount(text);
+    if (count > most) throw new InvalidArgumentError(`Expected at most ${most}.`);
+    return count;
+  };
+}
+
 /** `N,C,H,W`. */
 export function parseInputShape(text: string): number[] {
   const shape = text.split(",").map((extent) => (/^\s*\d+\s*$/.test(extent) ? Number(extent) : 0));
