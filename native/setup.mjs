@@ -45,7 +45,7 @@ const needs = [
     without: "the device cpu is left out",
   },
   {
-    name: "dataset-fashion-mnist",
+    name: "dataset-fashion-mnist", "fonts-dejavu-core",
     present: () => existsSync("/usr/share/datasets/fashion-mnist"),
     without: "the demo has no pictures",
   },
