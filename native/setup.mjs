@@ -45,9 +45,14 @@ const needs = [
     without: "the device cpu is left out",
   },
   {
-    name: "dataset-fashion-mnist", "fonts-dejavu-core",
+    name: "dataset-fashion-mnist",
     present: () => existsSync("/usr/share/datasets/fashion-mnist"),
     without: "the demo has no pictures",
+  },
+  {
+    name: "fonts-dejavu-core",
+    present: () => existsSync("/usr/share/fonts") && readdirSync("/usr/share/fonts").length > 0,
+    without: "the demo's picture has no text",
   },
 ];
 if (wantsCudnn) {
