@@ -1,5 +1,6 @@
 import { availableParallelism } from "node:os";
 import { DeviceError, expected } from "./errors.js";
+import { cpuExecutor } from "./executors/cpu.js";
 import type { DeviceName, Executor } from "./executors/executor.js";
 import { type DeviceInfo, nativeDevices } from "./executors/native.js";
 import { referenceExecutor } from "./executors/reference/executor.js";
@@ -65,6 +66,7 @@ export function resolveDevice(choice: DeviceChoice = "auto"): ResolvedDevice {
 /** The executor for a device that `resolveDevice` returned. */
 export function executorFor({ name }: DeviceInfo): Executor {
   if (name === "reference") return referenceExecutor();
+  if (name === "cpu") return cpuExecutor();
   throw new DeviceError(`no usable ${name} device: this build has no executor for it`);
 }
 

@@ -3,12 +3,15 @@
 
 #include <napi.h>
 
+#include "cpu/backend.h"
 #include "cpu/device.h"
 #include "cpu/onednn.h"
 #include "cuda/cudnn.h"
 #include "cuda/device.h"
 #include "cuda/runtime.h"
 #include "node/convert.h"
+#include "node/runtime.h"
+#include "runtime/errors.h"
 
 namespace seresnet {
 
@@ -18,6 +21,14 @@ class Addon : public Napi::Addon<Addon> {
     DefineAddon(exports, {
                              InstanceMethod("listDevices", &Addon::listDevices),
                              InstanceMethod("versions", &Addon::versions),
+                             InstanceMethod("open", &Addon::open),
+                             InstanceMethod("upload", &Addon::call<node::upload>),
+                             InstanceMethod("read", &Addon::call<node::read>),
+                             InstanceMethod("load", &Addon::call<node::load>),
+                             InstanceMethod("run", &Addon::call<node::run>),
+                             InstanceMethod("drop", &Addon::call<node::drop>),
+                             InstanceMethod("dispose", &Addon::call<node::dispose>),
+                             InstanceMethod("kernels", &Addon::call<node::kernels>),
                          });
   }
 
@@ -31,6 +42,21 @@ class Addon : public Napi::Addon<Addon> {
       Napi::Array list = Napi::Array::New(env, all.size());
       for (uint32_t i = 0; i < all.size(); ++i) list.Set(i, node::toObject(env, all[i]));
       return list;
+    });
+  }
+
+  template <Napi::Value (*function)(const Napi::CallbackInfo&)>
+  Napi::Value call(const Napi::CallbackInfo& info) {
+    return node::guarded(info.Env(), [&] { return function(info); });
+  }
+
+  // open(device: "cpu"): the handle of a device of its own, with its thread.
+  Napi::Value open(const Napi::CallbackInfo& info) {
+    return node::guarded(info.Env(), [&]() -> Napi::Value {
+      std::unique_ptr<Backend> backend;
+      if (info[0].IsString() && info[0].As<Napi::String>().Utf8Value() == "cpu") backend = cpu::makeBackend();
+      if (!backend) throw Error("open", "this build has no executor for that device");
+      return node::open(info.Env(), std::move(backend));
     });
   }
 

@@ -2,7 +2,9 @@ import { existsSync, readdirSync, statSync } from "node:fs";
 import { constants } from "node:os";
 import { join, resolve } from "node:path";
 import bindings from "bindings";
-import type { DeviceName } from "./executor.js";
+import type { DType, HostArray } from "../dtype.js";
+import type { Plan } from "../plan/plan.js";
+import type { DeviceName, LoadOptions } from "./executor.js";
 
 /** One device of this machine: what it is, whether it works and, if not, why not and what mends it. */
 export interface DeviceInfo {
@@ -41,8 +43,30 @@ export interface AddonStatus {
   readonly tried: readonly string[];
 }
 
+declare const handle: unique symbol;
+/** The runtime's objects, opaque to JavaScript and checked by the addon. */
+export type DeviceHandle = { readonly [handle]: "device" };
+export type BufferHandle = { readonly [handle]: "buffer" };
+export type PlanHandle = { readonly [handle]: "plan" };
+
+/** The part of the addon that computes: native/node/runtime.h. Its errors carry `code` and `call`. */
+export interface NativeRuntime {
+  open(device: DeviceName): DeviceHandle;
+  upload(device: DeviceHandle, data: HostArray, dtype: DType): Promise<BufferHandle>;
+  read(buffer: BufferHandle): Promise<HostArray>;
+  load(device: DeviceHandle, plan: Plan, constants: readonly HostArray[], options?: LoadOptions): Promise<PlanHandle>;
+  run(
+    plan: PlanHandle,
+    inputs: readonly HostArray[],
+    variables: readonly BufferHandle[],
+  ): { id: number; result: Promise<{ outputs: HostArray[]; written: BufferHandle[] }> };
+  drop(device: DeviceHandle, id: number, reason: unknown): boolean;
+  dispose(plan: PlanHandle): Promise<void>;
+  kernels(plan: PlanHandle): string[];
+}
+
 /** The exports of native/addon.cc. */
-interface Addon {
+interface Addon extends NativeRuntime {
   listDevices(cudnn: readonly string[]): DeviceInfo[];
   versions(): NativeVersions;
 }
@@ -79,6 +103,12 @@ export function nativeVersions(): NativeVersions | null {
   return load().addon?.versions() ?? null;
 }
 
+/** The addon's runtime, or why it is not there. */
+export function nativeRuntime(): { addon?: NativeRuntime; reason?: string } {
+  const { addon, status } = load();
+  return addon ? { addon } : { reason: status.reason };
+}
+
 function load(): { addon?: Addon; status: AddonStatus } {
   found ??= open(process.env.SERESNET_ADDON);
   return found;
@@ -103,7 +133,7 @@ function open(override: string | undefined): { addon?: Addon; status: AddonStatu
   }
   try {
     const addon = withOpenMpSettings(() => loadFile(path));
-    const missing = (["listDevices", "versions"] as const).filter((name) => typeof addon[name] !== "function");
+    const missing = (["listDevices", "versions", "run"] as const).filter((name) => typeof addon[name] !== "function");
     if (missing.length === 0) return { addon: addon as Addon, status: { loaded: true, path, tried } };
     const reason = `the native addon ${path} is not of this version of seresnet: it lacks ${missing.join(", ")}`;
     return { status: { loaded: false, path, reason, fix, tried } };

@@ -1,7 +1,10 @@
+#include "backend.h"
 #include "onednn.h"
 
 namespace seresnet::cpu {
 
 std::optional<OnednnInfo> onednn() { return std::nullopt; }
+
+std::unique_ptr<Backend> makeBackend() { return nullptr; }
 
 }  // namespace seresnet::cpu

@@ -60,6 +60,8 @@ std::vector<std::string> toStrings(const Napi::Value& value, const std::string& 
 Napi::Error toError(Napi::Env env, const Error& error) {
   Napi::Error result = Napi::Error::New(env, error.what());
   result.Set("call", Napi::String::New(env, error.call()));
+  const char* codes[] = {"ERR_DEVICE", "ERR_ARGUMENT", "ERR_DTYPE"};
+  result.Set("code", Napi::String::New(env, codes[error.kind()]));
   return result;
 }
 

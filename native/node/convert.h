@@ -16,7 +16,7 @@ Napi::Array toArray(Napi::Env env, const std::vector<std::string>& strings);
 // An array of strings; nothing at all counts as an empty one. Throws a TypeError that names `what`.
 std::vector<std::string> toStrings(const Napi::Value& value, const std::string& what);
 
-// A JavaScript Error with the failing call in its property `call`.
+// A JavaScript Error with the failing call in its property `call` and our error code in `code`.
 Napi::Error toError(Napi::Env env, const Error& error);
 
 // Runs `body`, turning whatever C++ throws into a JavaScript exception.

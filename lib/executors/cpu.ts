@@ -1,0 +1,191 @@
+import { type DType, dtypeOf, type HostArray, isFloat } from "../dtype.js";
+import {
+  ArgumentError,
+  DeviceError,
+  DisposedError,
+  DtypeError,
+  expected,
+  type SeresnetError,
+  ShapeError,
+} from "../errors.js";
+import { type Plan, sizeOf } from "../plan/plan.js";
+import type { DeviceBuffer, DeviceName, Executor, LoadedPlan, LoadOptions, RunRequest, RunResult } from "./executor.js";
+import { type BufferHandle, type DeviceHandle, type NativeRuntime, nativeRuntime, type PlanHandle } from "./native.js";
+
+/** Runs plans on an executor thread of the addon. What is checked here is checked again there, for memory safety. */
+class NativeExecutor implements Executor {
+  constructor(
+    readonly device: DeviceName,
+    readonly fused: ReadonlySet<string>,
+    readonly addon: NativeRuntime,
+    readonly handle: DeviceHandle,
+  ) {}
+
+  async upload(data: HostArray, dtype: DType): Promise<DeviceBuffer> {
+    check(this.device, "upload", data, dtype, data.length);
+    const handle = await attempt(() => this.addon.upload(this.handle, data, dtype));
+    return new NativeBuffer(this, dtype, data.length, handle);
+  }
+
+  /**
+   * Makes a plan ready.
+   * @throws DeviceError when the plan has an op without a kernel, or its memory cannot be had
+   */
+  async load(plan: Plan, constants: readonly HostArray[], options: LoadOptions = {}): Promise<LoadedPlan> {
+    const { threads } = options;
+    if (threads !== undefined && (!Number.isInteger(threads) || threads < 1 || threads > 1024))
+      throw new ArgumentError(expected(this.device, "threads to be an integer from 1 to 1024", String(threads)));
+    if (constants.length !== plan.constants.length)
+      throw new ArgumentError(expected(this.device, `${plan.constants.length} constants`, String(constants.length)));
+    checkAll(this.device, "constant", plan, plan.constants, constants);
+    const handle = await attempt(() => this.addon.load(this.handle, plan, constants, options));
+    return new NativePlan(this, plan, handle);
+  }
+}
+
+class NativeBuffer implements DeviceBuffer {
+  constructor(
+    readonly executor: NativeExecutor,
+    readonly dtype: DType,
+    readonly length: number,
+    readonly handle: BufferHandle,
+  ) {}
+
+  read(): Promise<HostArray> {
+    return attempt(() => this.executor.addon.read(this.handle));
+  }
+}
+
+class NativePlan implements LoadedPlan {
+  readonly #executor: NativeExecutor;
+  readonly #plan: Plan;
+  readonly #handle: PlanHandle;
+  #disposed?: Promise<void>;
+
+  constructor(executor: NativeExecutor, plan: Plan, handle: PlanHandle) {
+    this.#executor = executor;
+    this.#plan = plan;
+    this.#handle = handle;
+  }
+
+  async run({ inputs, variables, signal }: RunRequest): Promise<RunResult> {
+    const plan = this.#plan;
+    const { device, addon, handle } = this.#executor;
+    if (this.#disposed) throw new DisposedError(`${device}: expected a loaded plan, got a disposed one`);
+    signal?.throwIfAborted();
+    checkCount(device, "inputs", plan.inputs, inputs);
+    checkCount(device, "variables", plan.variables, variables);
+    checkAll(device, "input", plan, plan.inputs, inputs);
+    const buffers = variables.map((buffer, i) => this.#checkVariable(buffer, i));
+    const { id, result } = await attempt(async () => {
+      const run = addon.run(this.#handle, inputs, buffers);
+      run.result.catch(() => {}); // it is waited for below
+      return run;
+    });
+    const drop = () => addon.drop(handle, id, signal?.reason);
+    signal?.addEventListener("abort", drop, { once: true });
+    if (signal?.aborted) drop();
+    try {
+      const { outputs, written } = await result;
+      return {
+        outputs,
+        written: written.map((buffer, i) => {
+          const { shape, dtype } = plan.slots[plan.written[i]];
+          return new NativeBuffer(this.#executor, dtype, sizeOf(shape), buffer);
+        }),
+      };
+    } catch (error) {
+      throw signal?.aborted && error === signal.reason ? error : typed(error);
+    } finally {
+      signal?.removeEventListener("abort", drop);
+    }
+  }
+
+  dispose(): Promise<void> {
+    this.#disposed ??= attempt(() => this.#executor.addon.dispose(this.#handle));
+    return this.#disposed;
+  }
+
+  /** What runs each kernel of the plan, in order: the op and its implementation. */
+  kernels(): string[] {
+    if (this.#disposed) throw new DisposedError("kernels: expected a loaded plan, got a disposed one");
+    return this.#executor.addon.kernels(this.#handle);
+  }
+
+  #checkVariable(buffer: DeviceBuffer, i: number): BufferHandle {
+    const { device } = this.#executor;
+    if (!(buffer instanceof NativeBuffer && buffer.executor === this.#executor))
+      throw new DeviceError(expected(device, `variable ${i} to be one of its own buffers`, buffer.executor.device));
+    const { shape, dtype } = this.#plan.slots[this.#plan.variables[i]];
+    if (buffer.dtype !== dtype) throw new DtypeError(expected(device, `variable ${i} of dtype ${dtype}`, buffer.dtype));
+    if (buffer.length !== sizeOf(shape))
+      throw new ShapeError(expected(device, `variable ${i} with ${sizeOf(shape)} elements`, String(buffer.length)));
+    return buffer.handle;
+  }
+}
+
+/** Calls the addon; what it throws becomes one of our errors, with the native one as its cause. */
+async function attempt<T>(call: () => Promise<T>): Promise<T> {
+  try {
+    return await call();
+  } catch (error) {
+    throw typed(error);
+  }
+}
+
+const errors: Record<string, new (message: string, options: ErrorOptions) => SeresnetError> = {
+  ERR_ARGUMENT: ArgumentError,
+  ERR_DEVICE: DeviceError,
+  ERR_DTYPE: DtypeError,
+};
+
+function typed(cause: unknown): unknown {
+  if (!(cause instanceof Error)) return cause;
+  const { code = "ERR_DEVICE" } = cause as { code?: string };
+  return new (errors[code] ?? DeviceError)(cause.message, { cause });
+}
+
+function checkCount(device: string, what: string, slots: readonly number[], given: readonly unknown[]): void {
+  if (slots.length !== given.length)
+    throw new ArgumentError(expected(device, `${slots.length} ${what}`, String(given.length)));
+}
+
+function checkAll(
+  device: string,
+  what: string,
+  plan: Plan,
+  slots: readonly number[],
+  arrays: readonly HostArray[],
+): void {
+  for (const [i, slot] of slots.entries()) {
+    const { shape, dtype } = plan.slots[slot];
+    check(device, `${what} ${i}`, arrays[i], dtype, sizeOf(shape));
+  }
+}
+
+function check(device: string, what: string, data: HostArray, dtype: DType, length: number): void {
+  const got = dtypeOf(data);
+  if (got !== (isFloat(dtype) ? "float32" : dtype))
+    throw new DtypeError(expected(device, `${what} of dtype ${dtype}`, got));
+  if (data.length !== length)
+    throw new ShapeError(expected(device, `${what} with ${length} elements`, String(data.length)));
+}
+
+let executor: Executor | undefined;
+
+/**
+ * The oneDNN executor of this environment (the main thread, or one worker thread); the first call makes it.
+ * @throws DeviceError when the addon is not loaded or was built without oneDNN
+ */
+export function cpuExecutor(): Executor {
+  if (executor) return executor;
+  const { addon, reason } = nativeRuntime();
+  if (!addon) throw new DeviceError(`no usable cpu device: ${reason}`);
+  try {
+    const fused = new Set(["fused_conv2d", "batch_norm_act", "squeeze_excite"]);
+    executor = new NativeExecutor("cpu", fused, addon, addon.open("cpu"));
+    return executor;
+  } catch (cause) {
+    throw new DeviceError(`no usable cpu device: ${(cause as Error).message}`, { cause });
+  }
+}

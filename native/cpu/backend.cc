@@ -1,0 +1,159 @@
+#include "backend.h"
+
+#include <cstring>
+#include <thread>
+
+#include "builder.h"
+#include "dnnl_adapter.h"
+#include "parallel.h"
+
+namespace seresnet::cpu {
+
+namespace {
+
+class CpuProgram final : public Program {
+ public:
+  CpuProgram(const Plan& plan, const std::vector<std::shared_ptr<HostMemory>>& constants, int threads,
+             std::shared_ptr<Onednn> onednn)
+      : onednn_(std::move(onednn)), threads_(threads), split_(plan.outputs.size()) {
+    omp_set_num_threads(threads_);  // oneDNN shares work out when a primitive is made
+    Builder builder(plan, constants, *onednn_);
+    builder.build();
+    buffers_ = std::move(builder.buffers);
+    kernels_ = std::move(builder.kernels);
+    outputs_ = std::move(builder.outputs);
+    results_ = builder.results;
+    for (const auto* slots : {&plan.outputs, &plan.written})
+      for (const uint32_t slot : *slots) outputBytes_.push_back(plan.slots[slot].bytes());
+    placeInArena();
+  }
+
+  void run(Run& run) override {
+    omp_set_num_threads(threads_);
+    std::vector<std::shared_ptr<HostMemory>> results(results_);
+    std::vector<char*> addresses = addresses_;
+    for (size_t id = 0; id < buffers_.size(); ++id) {
+      const Buffer& buffer = buffers_[id];
+      if (buffer.kind == Buffer::Kind::input) addresses[id] = run.inputs[buffer.index]->data();
+      if (buffer.kind == Buffer::Kind::variable) addresses[id] = host(run.variables[buffer.index]).data();
+    }
+    for (size_t i = 0; i < outputs_.size(); ++i) {
+      const Buffer& buffer = buffers_[static_cast<size_t>(outputs_[i])];
+      if (buffer.kind != Buffer::Kind::result || results[buffer.index]) continue;
+      results[buffer.index] = std::make_shared<HostMemory>(outputBytes_[i]);
+      addresses[static_cast<size_t>(outputs_[i])] = results[buffer.index]->data();
+    }
+    const Pointers pointers(addresses);
+    for (const NamedKernel& kernel : kernels_) {
+      if (*run.stopping) throw Error("run", "the environment is closing");
+      call(kernel, pointers);
+    }
+    for (size_t i = 0; i < outputs_.size(); ++i) {
+      std::shared_ptr<HostMemory> memory = leave(outputs_[i], outputBytes_[i], results, addresses);
+      if (i < split_) run.outputs.push_back(std::move(memory));
+      else run.written.push_back(std::move(memory));
+    }
+  }
+
+  size_t bytes() const override {
+    size_t total = arena_->bytes();
+    for (const Buffer& buffer : buffers_)
+      if (buffer.contents) total += buffer.contents->bytes();
+    return total;
+  }
+
+  std::vector<std::string> kernels() const override {
+    std::vector<std::string> names;
+    for (const NamedKernel& kernel : kernels_) names.push_back(kernel.name);
+    return names;
+  }
+
+ private:
+  static HostMemory& host(const std::shared_ptr<Memory>& memory) { return static_cast<HostMemory&>(*memory); }
+
+  static void call(const NamedKernel& kernel, const Pointers& pointers) {
+    try {
+      kernel.kernel(pointers);
+    } catch (const dnnl::error& error) {
+      throw Error(kernel.name, std::string("oneDNN: ") + error.what());
+    }
+  }
+
+  // A result as it is; what somebody else owns as a copy.
+  std::shared_ptr<HostMemory> leave(BufferId id, size_t bytes, const std::vector<std::shared_ptr<HostMemory>>& results,
+                                    const std::vector<char*>& addresses) const {
+    const Buffer& buffer = buffers_[static_cast<size_t>(id)];
+    if (buffer.kind == Buffer::Kind::result) return results[buffer.index];
+    auto copy = std::make_shared<HostMemory>(bytes);
+    std::memcpy(copy->data(), addresses[static_cast<size_t>(id)], bytes);
+    return copy;
+  }
+
+  void placeInArena() {
+    std::vector<Block> blocks;
+    std::vector<size_t> owners;
+    for (size_t id = 0; id < buffers_.size(); ++id) {
+      Buffer& buffer = buffers_[id];
+      if (buffer.kind != Buffer::Kind::arena || buffer.block.first < 0) continue;
+      blocks.push_back(buffer.block);
+      owners.push_back(id);
+    }
+    arena_ = std::make_unique<HostMemory>(placeBlocks(blocks));
+    arena_->prefault();
+    addresses_.assign(buffers_.size(), nullptr);
+    for (size_t i = 0; i < blocks.size(); ++i) addresses_[owners[i]] = arena_->data() + blocks[i].offset;
+    for (size_t id = 0; id < buffers_.size(); ++id) {
+      Buffer& buffer = buffers_[id];
+      const bool read = buffer.block.first >= 0 ||
+                        std::find(outputs_.begin(), outputs_.end(), static_cast<BufferId>(id)) != outputs_.end();
+      if (!read) buffer.contents.reset();  // weights that live on in another order
+      if (buffer.contents) addresses_[id] = buffer.contents->data();
+    }
+  }
+
+  std::shared_ptr<Onednn> onednn_;  // before the kernels that use it
+  int threads_;
+  size_t split_;  // where the written slots start in outputs_
+  std::vector<Buffer> buffers_;
+  std::vector<NamedKernel> kernels_;
+  std::vector<BufferId> outputs_;
+  std::vector<size_t> outputBytes_;
+  size_t results_ = 0;
+  std::unique_ptr<HostMemory> arena_;
+  std::vector<char*> addresses_;
+};
+
+class CpuBackend final : public Backend {
+ public:
+  std::shared_ptr<Memory> upload(std::shared_ptr<HostMemory> contents) override { return contents; }
+
+  std::shared_ptr<HostMemory> download(std::shared_ptr<Memory> contents) override {
+    return std::static_pointer_cast<HostMemory>(contents);
+  }
+
+  std::unique_ptr<Program> load(Plan plan, std::vector<std::shared_ptr<HostMemory>> constants,
+                                const LoadOptions& options) override {
+    if (options.compute != "float32")
+      throw Error("cpu", "expected compute float32, got " + options.compute, Error::dtype);
+    const int available = static_cast<int>(std::thread::hardware_concurrency());
+    const int threads = options.threads > 0 ? options.threads : std::max(available, 1);
+    if (threads > std::max(4 * available, 64))
+      throw Error("cpu", "expected at most " + std::to_string(std::max(4 * available, 64)) + " threads, got " +
+                             std::to_string(threads), Error::argument);
+    try {
+      if (!onednn_) onednn_ = std::make_shared<Onednn>();
+      return std::make_unique<CpuProgram>(plan, constants, threads, onednn_);
+    } catch (const dnnl::error& error) {
+      throw Error("cpu", std::string("oneDNN: ") + error.what());
+    }
+  }
+
+ private:
+  std::shared_ptr<Onednn> onednn_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> makeBackend() { return std::make_unique<CpuBackend>(); }
+
+}  // namespace seresnet::cpu

@@ -1,0 +1,196 @@
+#include <cmath>
+#include <vector>
+
+#include "ops.h"
+#include "parallel.h"
+#include "vector.h"
+
+namespace seresnet::cpu {
+
+namespace {
+
+// A tensor [N, C, ...] seen as [outer, C, inner]; channels-last images have inner 1.
+struct View {
+  int64_t outer, channels, inner;
+};
+
+View viewOf(const Shape& shape, Layout layout) {
+  const int64_t plane = sizeOf(shape) / std::max<int64_t>(shape[0] * shape[1], 1);
+  if (layout == Layout::channelsLast) return {shape[0] * plane, shape[1], 1};
+  return {shape[0], shape[1], plane};
+}
+
+SERESNET_CLONES void applyRow(const float* x, const float* mean, const float* scale, const float* shift,
+                              const float* residual, bool relu, float* y, int64_t channels) {
+  for (int64_t c = 0; c < channels; ++c) {
+    float value = (x[c] - mean[c]) * scale[c] + shift[c];
+    if (residual != nullptr) value += residual[c];
+    y[c] = relu && value < 0 ? 0 : value;
+  }
+}
+
+SERESNET_CLONES void applyPlane(const float* x, float mean, float scale, float shift, const float* residual, bool relu,
+                                float* y, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    float value = (x[i] - mean) * scale + shift;
+    if (residual != nullptr) value += residual[i];
+    y[i] = relu && value < 0 ? 0 : value;
+  }
+}
+
+// y = (x - mean) * scale + shift (+ residual) (+ ReLU)
+void apply(const View& v, const float* x, const float* mean, const float* scale, const float* shift,
+           const float* residual, bool relu, float* y) {
+  const auto at = [&](int64_t i) { return residual == nullptr ? nullptr : residual + i; };
+  if (v.inner == 1) {
+    parallel(v.outer, std::max<int64_t>(1, 4096 / v.channels), [&](int64_t first, int64_t last) {
+      for (int64_t row = first; row < last; ++row) {
+        const int64_t i = row * v.channels;
+        applyRow(x + i, mean, scale, shift, at(i), relu, y + i, v.channels);
+      }
+    });
+    return;
+  }
+  parallel(v.outer * v.channels, std::max<int64_t>(1, 4096 / v.inner), [&](int64_t first, int64_t last) {
+    for (int64_t row = first; row < last; ++row) {
+      const int64_t c = row % v.channels;
+      const int64_t i = row * v.inner;
+      applyPlane(x + i, mean[c], scale[c], shift[c], at(i), relu, y + i, v.inner);
+    }
+  });
+}
+
+SERESNET_CLONES void addRow(const float* x, double* sums, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) sums[i] += x[i];
+}
+
+SERESNET_CLONES void addSquares(const float* x, const double* mean, double* sums, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    const double difference = x[i] - mean[i];
+    sums[i] += difference * difference;
+  }
+}
+
+SERESNET_CLONES double squaresOf(const float* x, double mean, int64_t count) {
+  double sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < count; ++i) sum += (x[i] - mean) * (x[i] - mean);
+  return sum;
+}
+
+// Mean and biased variance of each channel, in two passes and in float64, so that the variance of large values near each
+// other is right. A channel is summed by one thread in one order: the number of threads changes nothing.
+void statistics(const View& v, const float* x, double* mean, double* variance) {
+  const double count = static_cast<double>(v.outer * v.inner);
+  constexpr int64_t strip = 32;  // channels that one thread sums at a time where they lie side by side
+  const int64_t strips = (v.channels + strip - 1) / strip;
+  parallel(strips, 1, [&](int64_t first, int64_t last) {
+    for (int64_t from = first * strip; from < std::min(last * strip, v.channels); from += strip) {
+      const int64_t width = std::min(strip, v.channels - from);
+      double sums[strip] = {};
+      double squares[strip] = {};
+      for (int64_t row = 0; row < v.outer; ++row) {
+        const float* start = x + (row * v.channels + from) * v.inner;
+        if (v.inner == 1) addRow(start, sums, width);
+        else for (int64_t c = 0; c < width; ++c) sums[c] += sumOf(start + c * v.inner, v.inner);
+      }
+      for (int64_t c = 0; c < width; ++c) sums[c] /= count;
+      for (int64_t row = 0; row < v.outer; ++row) {
+        const float* start = x + (row * v.channels + from) * v.inner;
+        if (v.inner == 1) addSquares(start, sums, squares, width);
+        else for (int64_t c = 0; c < width; ++c) squares[c] += squaresOf(start + c * v.inner, sums[c], v.inner);
+      }
+      for (int64_t c = 0; c < width; ++c) {
+        mean[from + c] = sums[c];
+        variance[from + c] = squares[c] / count;
+      }
+    }
+  });
+}
+
+Layout layoutOf(const Builder& b, size_t input) {
+  return b.has(input, Layout::channelsLast) ? Layout::channelsLast : Layout::plain;
+}
+
+void expectImages(Builder& b) {
+  b.expectFloats();
+  b.expect(b.input(0).shape.size() >= 2 && b.output().shape == b.input(0).shape, "x [N, C, ...] and y of its shape");
+}
+
+}  // namespace
+
+// batch_norm: x, mean [C], variance [C], gamma [C]?, beta [C]?; batch_norm_act: the same, a residual?, then ReLU?.
+void batchNorm(Builder& b) {
+  const bool act = b.step().op == "batch_norm_act";
+  b.expectArity(3, act ? 6 : 5);
+  expectImages(b);
+  const bool hasResidual = act && b.step().flag("residual");
+  const bool affine = act ? b.step().flag("affine") : b.inputs() > 3;
+  const bool relu = act && b.step().flag("relu");
+  b.expect(b.inputs() == size_t{3} + 2 * affine + hasResidual, "as many inputs as its attributes say");
+  const Shape perChannel{b.input(0).shape[1]};
+  for (size_t i = 1; i < size_t{3} + 2 * affine; ++i) b.expect(b.input(i).shape == perChannel, "vectors [C]");
+  const size_t last = b.inputs() - 1;
+  if (hasResidual) b.expect(b.input(last).shape == b.output().shape, "a residual of the output's shape");
+
+  const Layout layout = layoutOf(b, 0);
+  const View v = viewOf(b.input(0).shape, layout);
+  const BufferId x = b.read(0, layout);
+  const BufferId mean = b.read(1);
+  const BufferId variance = b.read(2);
+  const BufferId gamma = affine ? b.read(3) : -1;
+  const BufferId beta = affine ? b.read(4) : -1;
+  const BufferId residual = hasResidual ? b.read(last, layout) : -1;
+  const BufferId work = b.scratch(static_cast<size_t>(v.channels) * 2 * sizeof(float));
+  const BufferId y = b.write(0, layout);
+  const double eps = b.step().number("eps");
+  b.emit("", [=](const Pointers& p) {
+    float* scale = p.at(work);
+    float* shift = scale + v.channels;
+    for (int64_t c = 0; c < v.channels; ++c) {
+      scale[c] = static_cast<float>((gamma < 0 ? 1.0 : p.at(gamma)[c]) / std::sqrt(p.at(variance)[c] + eps));
+      shift[c] = beta < 0 ? 0 : p.at(beta)[c];
+    }
+    apply(v, p.at(x), p.at(mean), scale, shift, p.maybe(residual), relu, p.at(y));
+  });
+}
+
+// x, gamma [C]?, beta [C]? -> y, the batch's mean [C] and biased variance [C]
+void batchNormTrain(Builder& b) {
+  b.expectArity(1, 3, 3);
+  expectImages(b);
+  const Shape perChannel{b.input(0).shape[1]};
+  b.expect(b.inputs() != 2, "gamma and beta, or neither");
+  for (size_t i = 1; i < b.inputs(); ++i) b.expect(b.input(i).shape == perChannel, "vectors [C]");
+  b.expect(b.output(1).shape == perChannel && b.output(2).shape == perChannel, "statistics [C]");
+
+  const bool affine = b.inputs() == 3;
+  const Layout layout = layoutOf(b, 0);
+  const View v = viewOf(b.input(0).shape, layout);
+  const BufferId x = b.read(0, layout);
+  const BufferId gamma = affine ? b.read(1) : -1;
+  const BufferId beta = affine ? b.read(2) : -1;
+  const BufferId work = b.scratch(static_cast<size_t>(v.channels) * 2 * (sizeof(double) + sizeof(float)));
+  const BufferId y = b.write(0, layout);
+  const BufferId mean = b.write(1);
+  const BufferId variance = b.write(2);
+  const double eps = b.step().number("eps");
+  b.emit("", [=](const Pointers& p) {
+    auto* center = p.at<double>(work);
+    double* spread = center + v.channels;
+    auto* scale = reinterpret_cast<float*>(spread + v.channels);
+    float* shift = scale + v.channels;
+    statistics(v, p.at(x), center, spread);
+    for (int64_t c = 0; c < v.channels; ++c) {
+      p.at(mean)[c] = static_cast<float>(center[c]);
+      p.at(variance)[c] = static_cast<float>(spread[c]);
+      const double slope = (gamma < 0 ? 1.0 : p.at(gamma)[c]) / std::sqrt(spread[c] + eps);
+      scale[c] = static_cast<float>(slope);
+      // what rounding the mean lost goes into the shift
+      shift[c] = static_cast<float>((beta < 0 ? 0.0 : p.at(beta)[c]) + (p.at(mean)[c] - center[c]) * slope);
+    }
+    apply(v, p.at(x), p.at(mean), scale, shift, nullptr, false, p.at(y));
+  });
+}
+
+}  // namespace seresnet::cpu

@@ -1,0 +1,108 @@
+#include "layout.h"
+#include "ops.h"
+#include "parallel.h"
+
+namespace seresnet::cpu {
+
+namespace {
+
+enum class Operation { add, sub, mul, div };
+
+// One row: y[k] = a[k * stepA] (op) b[k * stepB]. Integers wrap around.
+template <typename T, typename Apply>
+inline __attribute__((always_inline)) void row(T* y, const T* a, int64_t stepA, const T* b, int64_t stepB, int64_t count,
+                                               Apply apply) {
+  if (stepA == 1 && stepB == 1)
+    for (int64_t k = 0; k < count; ++k) y[k] = apply(a[k], b[k]);
+  else if (stepA == 1 && stepB == 0)
+    for (int64_t k = 0; k < count; ++k) y[k] = apply(a[k], *b);
+  else
+    for (int64_t k = 0; k < count; ++k) y[k] = apply(a[k * stepA], b[k * stepB]);
+}
+
+SERESNET_CLONES void floatRow(Operation op, float* y, const float* a, int64_t stepA, const float* b, int64_t stepB,
+                              int64_t count) {
+  switch (op) {
+    case Operation::add:
+      return row(y, a, stepA, b, stepB, count, [](float p, float q) { return p + q; });
+    case Operation::sub:
+      return row(y, a, stepA, b, stepB, count, [](float p, float q) { return p - q; });
+    case Operation::mul:
+      return row(y, a, stepA, b, stepB, count, [](float p, float q) { return p * q; });
+    case Operation::div:
+      return row(y, a, stepA, b, stepB, count, [](float p, float q) { return p / q; });
+  }
+}
+
+// uint64 arithmetic is that of every integer dtype once the result is cut to its width.
+template <typename T>
+void integerRow(Operation op, T* y, const T* a, int64_t stepA, const T* b, int64_t stepB, int64_t count) {
+  const auto wide = [](T value) { return static_cast<uint64_t>(value); };
+  row(y, a, stepA, b, stepB, count, [&](T p, T q) {
+    if (op == Operation::add) return static_cast<T>(wide(p) + wide(q));
+    return static_cast<T>(op == Operation::sub ? wide(p) - wide(q) : wide(p) * wide(q));
+  });
+}
+
+void anyRow(Operation op, float* y, const float* a, int64_t stepA, const float* b, int64_t stepB, int64_t count) {
+  floatRow(op, y, a, stepA, b, stepB, count);
+}
+
+template <typename T>
+void anyRow(Operation op, T* y, const T* a, int64_t stepA, const T* b, int64_t stepB, int64_t count) {
+  integerRow(op, y, a, stepA, b, stepB, count);
+}
+
+template <typename T>
+Kernel kernel(Operation op, const Walk& walk, int64_t size, BufferId a, BufferId b, BufferId y) {
+  return [=](const Pointers& p) {
+    const int64_t inner = walk.inner();
+    parallel(size, 8192, [&](int64_t first, int64_t last) {
+      for (int64_t at = first; at < last;) {
+        const int64_t count = std::min(last - at, inner - at % inner);
+        anyRow(op, p.at<T>(y) + at, p.at<T>(a) + walk.offset(0, at), walk.step(0), p.at<T>(b) + walk.offset(1, at),
+               walk.step(1), count);
+        at += count;
+      }
+    });
+  };
+}
+
+Operation operationOf(const std::string& op) {
+  if (op == "add") return Operation::add;
+  if (op == "sub") return Operation::sub;
+  return op == "mul" ? Operation::mul : Operation::div;
+}
+
+}  // namespace
+
+// add, sub, mul, div: a, b -> y, with numpy's broadcasting, in whatever layout a whole image has.
+void binary(Builder& b) {
+  b.expectArity(2, 2);
+  const DType dtype = b.output().dtype;
+  b.expect(b.input(0).dtype == dtype && b.input(1).dtype == dtype, "tensors of one dtype");
+  const Shape& shape = b.output().shape;
+  Layout layout = Layout::plain;
+  for (size_t i = 0; i < 2; ++i)
+    if (shape.size() == 4 && b.input(i).shape == shape && b.has(i, Layout::channelsLast) && !b.has(i, Layout::plain))
+      layout = Layout::channelsLast;
+  const auto layoutOf = [&](size_t i) {
+    const bool image = b.input(i).shape.size() == 4 && (b.input(i).shape == shape || !b.has(i, Layout::plain));
+    return image ? layout : Layout::plain;
+  };
+  const Walk steps = walk(shape, layout,
+                          {broadcastStrides(b, b.input(0).shape, layoutOf(0), shape),
+                           broadcastStrides(b, b.input(1).shape, layoutOf(1), shape)});
+  const BufferId left = b.read(0, layoutOf(0));
+  const BufferId right = b.read(1, layoutOf(1));
+  const BufferId y = b.write(0, layout);
+  const Operation op = operationOf(b.step().op);
+  const int64_t size = b.output().size();
+  b.expect(op != Operation::div || isFloat(dtype), "tensors of a float dtype");
+  if (dtype == DType::int64) b.emit("", kernel<int64_t>(op, steps, size, left, right, y));
+  else if (dtype == DType::int32) b.emit("", kernel<int32_t>(op, steps, size, left, right, y));
+  else if (dtype == DType::uint8) b.emit("", kernel<uint8_t>(op, steps, size, left, right, y));
+  else b.emit("", kernel<float>(op, steps, size, left, right, y));
+}
+
+}  // namespace seresnet::cpu

@@ -1,0 +1,204 @@
+#include "builder.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "layout.h"
+#include "ops.h"
+
+namespace seresnet::cpu {
+
+Builder::Builder(const Plan& plan, const std::vector<std::shared_ptr<HostMemory>>& constants, Onednn& onednn)
+    : plan_(plan), onednn_(onednn), values_(plan.slots.size()) {
+  for (size_t slot = 0; slot < values_.size(); ++slot) values_[slot].root = static_cast<uint32_t>(slot);
+  const auto bring = [&](const std::vector<uint32_t>& slots, Buffer::Kind kind) {
+    for (size_t i = 0; i < slots.size(); ++i) {
+      Buffer buffer;
+      buffer.kind = kind;
+      buffer.index = i;
+      if (kind == Buffer::Kind::constant) buffer.contents = constants[i];
+      set(slots[i], Layout::plain, add(std::move(buffer)));
+    }
+  };
+  bring(plan.inputs, Buffer::Kind::input);
+  bring(plan.constants, Buffer::Kind::constant);
+  bring(plan.variables, Buffer::Kind::variable);
+  findLastReaders();
+}
+
+void Builder::findLastReaders() {
+  std::vector<uint32_t> roots(plan_.slots.size());
+  for (size_t slot = 0; slot < roots.size(); ++slot) roots[slot] = static_cast<uint32_t>(slot);
+  for (const Step& step : plan_.steps)
+    if (step.op == "reshape" && !step.inputs.empty() && !step.outputs.empty())
+      roots[step.outputs[0]] = roots[step.inputs[0]];
+  lastRead_.assign(roots.size(), -1);
+  for (size_t time = 0; time < plan_.steps.size(); ++time)
+    for (const uint32_t slot : plan_.steps[time].inputs) lastRead_[roots[slot]] = static_cast<int>(time);
+  for (const auto* slots : {&plan_.outputs, &plan_.written})
+    for (const uint32_t slot : *slots) lastRead_[roots[slot]] = std::numeric_limits<int>::max();
+  for (size_t slot = 0; slot < roots.size(); ++slot) values_[slot].root = roots[slot];
+}
+
+void Builder::build() {
+  for (const Step& step : plan_.steps) {
+    step_ = &step;
+    const auto found = ops().find(step.op);
+    if (found == ops().end()) throw Error("cpu", "expected ops it has a kernel for, got " + step.op);
+    found->second(*this);
+    for (size_t i = 0; i < step.outputs.size(); ++i) {
+      const Value& value = values_[step.outputs[i]];
+      const DType dtype = output(i).dtype;
+      const BufferId id = value.channelsLast >= 0 ? value.channelsLast : value.plain;
+      if (id < 0) throw Error(step.op, "left its output " + std::to_string(i) + " empty");
+      if (step.op == "reshape" || (dtype != DType::float16 && dtype != DType::bfloat16)) continue;
+      touch(id);
+      emit("rounded", [id, dtype, count = output(i).size()](const Pointers& p) { roundTo(dtype, p.at(id), count); });
+    }
+    ++time_;
+  }
+  std::vector<BufferId> leaving;
+  for (const auto* slots : {&plan_.outputs, &plan_.written})
+    for (const uint32_t slot : *slots) {
+      const BufferId id = readSlot(slot, Layout::plain);
+      outputs.push_back(id);
+      Buffer& buffer = buffers[static_cast<size_t>(id)];
+      if (buffer.kind != Buffer::Kind::arena) continue;
+      buffer.kind = Buffer::Kind::result;
+      buffer.index = results++;
+    }
+  for (Buffer& buffer : buffers)
+    if (buffer.kind != Buffer::Kind::arena) buffer.block.last = -1;
+}
+
+void Builder::expect(bool fits, const std::string& what) const {
+  if (fits) return;
+  std::string got;
+  for (const uint32_t slot : step_->inputs) got += (got.empty() ? "" : ", ") + format(plan_.slots[slot].shape);
+  std::string made;
+  for (const uint32_t slot : step_->outputs) made += (made.empty() ? "" : ", ") + format(plan_.slots[slot].shape);
+  throw Error(step_->op, "expected " + what + ", got " + got + " -> " + made);
+}
+
+void Builder::expectArity(size_t leastInputs, size_t mostInputs, size_t outputs) const {
+  expect(inputs() >= leastInputs && inputs() <= mostInputs,
+         std::to_string(leastInputs) + " to " + std::to_string(mostInputs) + " inputs");
+  expect(step_->outputs.size() == outputs, std::to_string(outputs) + " outputs");
+}
+
+void Builder::expectFloats() const {
+  for (const auto* slots : {&step_->inputs, &step_->outputs})
+    for (const uint32_t slot : *slots) expect(isFloat(plan_.slots[slot].dtype), "tensors of a float dtype");
+}
+
+bool Builder::has(size_t input, Layout layout) const {
+  const Value& value = values_[step_->inputs[input]];
+  return (layout == Layout::plain ? value.plain : value.channelsLast) >= 0;
+}
+
+BufferId Builder::read(size_t input, Layout layout) { return readSlot(step_->inputs[input], layout); }
+
+BufferId Builder::readSlot(uint32_t slot, Layout layout) {
+  const Value& value = values_[slot];
+  const BufferId there = layout == Layout::plain ? value.plain : value.channelsLast;
+  if (there >= 0) return touch(there);
+  const BufferId from = layout == Layout::plain ? value.channelsLast : value.plain;
+  const Slot& tensor = plan_.slots[slot];
+  if (from < 0 || tensor.shape.size() != 4) throw Error(step_ ? step_->op : "plan", "no such layout");
+  const std::vector<BufferId> waiting = std::move(touched_);  // they belong to the kernel that is being built
+  touched_.clear();
+  Buffer buffer;
+  buffer.block.bytes = tensor.bytes();
+  const BufferId to = add(std::move(buffer));
+  set(slot, layout, to);
+  touch(from);
+  touch(to);
+  const Step* current = step_;
+  const Step reorder{layout == Layout::plain ? "to nchw" : "to nhwc", {}, {}, {}};
+  step_ = &reorder;
+  emit("", transposeImages(tensor.shape, layout, from, to));
+  step_ = current;
+  touched_ = waiting;
+  return touch(to);
+}
+
+BufferId Builder::write(size_t output, Layout layout) {
+  const uint32_t slot = step_->outputs[output];
+  Buffer buffer;
+  buffer.block.bytes = plan_.slots[slot].bytes();
+  const BufferId id = add(std::move(buffer));
+  set(slot, layout, id);
+  return touch(id);
+}
+
+BufferId Builder::overwrite(size_t input, Layout layout, size_t output) {
+  const uint32_t slot = step_->inputs[input];
+  const Value& value = values_[slot];
+  if (!has(input, layout) || lastRead_[value.root] != time_) return -1;
+  if (std::count(step_->inputs.begin(), step_->inputs.end(), slot) != 1) return -1;
+  const BufferId id = layout == Layout::plain ? value.plain : value.channelsLast;
+  if (buffers[static_cast<size_t>(id)].kind != Buffer::Kind::arena) return -1;
+  for (const uint32_t other : step_->inputs)
+    if (other != slot && values_[other].root == value.root) return -1;
+  if (plan_.slots[slot].bytes() != this->output(output).bytes()) return -1;
+  set(step_->outputs[output], layout, id);
+  return touch(id);
+}
+
+void Builder::alias(size_t input, size_t output) { set(step_->outputs[output], Layout::plain, read(input)); }
+
+BufferId Builder::scratch(size_t bytes) {
+  Buffer buffer;
+  buffer.block.bytes = std::max<size_t>(bytes, 1);
+  return touch(add(std::move(buffer)));
+}
+
+const HostMemory* Builder::constant(size_t input) const {
+  const BufferId id = values_[step_->inputs[input]].plain;
+  return id < 0 ? nullptr : buffers[static_cast<size_t>(id)].contents.get();
+}
+
+BufferId Builder::keep(std::shared_ptr<HostMemory> contents) {
+  Buffer buffer;
+  buffer.kind = Buffer::Kind::constant;
+  buffer.contents = std::move(contents);
+  return touch(add(std::move(buffer)));
+}
+
+void Builder::emit(std::string implementation, Kernel kernel) {
+  const int time = static_cast<int>(kernels.size());
+  for (const BufferId id : touched_) {
+    Block& block = buffers[static_cast<size_t>(id)].block;
+    if (block.first < 0) block.first = time;
+    block.last = time;
+  }
+  touched_.clear();
+  kernels.push_back({implementation.empty() ? step_->op : step_->op + " " + implementation, std::move(kernel)});
+}
+
+BufferId Builder::add(Buffer buffer) {
+  buffer.block.first = -1;
+  buffer.block.last = -1;
+  buffers.push_back(std::move(buffer));
+  return static_cast<BufferId>(buffers.size() - 1);
+}
+
+BufferId Builder::touch(BufferId id) {
+  touched_.push_back(id);
+  return id;
+}
+
+// One channel, or one pixel: both layouts are one.
+bool Builder::sameOrder(uint32_t slot) const {
+  const Shape& shape = plan_.slots[slot].shape;
+  return shape.size() == 4 && isFloat(plan_.slots[slot].dtype) && (shape[1] == 1 || shape[2] * shape[3] == 1);
+}
+
+void Builder::set(uint32_t slot, Layout layout, BufferId id) {
+  Value& value = values_[slot];
+  const bool both = sameOrder(slot);
+  if (layout == Layout::plain || both) value.plain = id;
+  if (layout == Layout::channelsLast || both) value.channelsLast = id;
+}
+
+}  // namespace seresnet::cpu

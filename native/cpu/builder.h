@@ -1,0 +1,126 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "../runtime/backend.h"
+#include "../runtime/errors.h"
+
+namespace seresnet::cpu {
+
+// How the elements of a tensor [N, C, H, W] lie in memory. Every other tensor is plain.
+enum class Layout { plain, channelsLast };
+
+// A place in memory while a program runs; kernels are built before its address is known.
+using BufferId = int;
+
+struct Buffer {
+  enum class Kind { arena, constant, input, variable, result };
+
+  Kind kind = Kind::arena;
+  Block block;                           // arena
+  size_t index = 0;                      // input, variable, result
+  std::shared_ptr<HostMemory> contents;  // constant
+};
+
+// Addresses of all buffers in one run.
+class Pointers {
+ public:
+  explicit Pointers(const std::vector<char*>& all) : all_(all) {}
+
+  template <typename T = float>
+  T* at(BufferId id) const {
+    return reinterpret_cast<T*>(all_[static_cast<size_t>(id)]);
+  }
+
+  // Null for the buffer -1, which stands for an operand that is not there.
+  template <typename T = float>
+  T* maybe(BufferId id) const {
+    return id < 0 ? nullptr : at<T>(id);
+  }
+
+ private:
+  const std::vector<char*>& all_;
+};
+
+using Kernel = std::function<void(const Pointers&)>;
+
+struct NamedKernel {
+  std::string name;  // the op and what runs it
+  Kernel kernel;
+};
+
+// oneDNN's engine and stream, known to few.
+struct Onednn;
+
+// Turns a plan's steps into kernels, one op at a time. The functions in ops.h get it with one step current.
+class Builder {
+ public:
+  Builder(const Plan& plan, const std::vector<std::shared_ptr<HostMemory>>& constants, Onednn& onednn);
+
+  // Makes the kernels of all steps; throws Error when an op has none.
+  void build();
+
+  // ---- the current step, for the functions of ops.h
+  const Step& step() const { return *step_; }
+  size_t inputs() const { return step_->inputs.size(); }
+  const Slot& input(size_t i) const { return plan_.slots[step_->inputs[i]]; }
+  const Slot& output(size_t i = 0) const { return plan_.slots[step_->outputs[i]]; }
+
+  // Throws an Error about the current op unless `fits`.
+  void expect(bool fits, const std::string& what) const;
+  // Expects this many inputs and outputs, the float ones first.
+  void expectArity(size_t leastInputs, size_t mostInputs, size_t outputs = 1) const;
+  void expectFloats() const;
+
+  // Whether an input is there in a layout already.
+  bool has(size_t input, Layout layout) const;
+  // The buffer of an input in a layout; brings it there by a kernel of its own where it is not.
+  BufferId read(size_t input, Layout layout = Layout::plain);
+  // A new buffer for an output.
+  BufferId write(size_t output, Layout layout = Layout::plain);
+  // The buffer of an input that nobody reads after this step, now that of the output; -1 where it is still needed.
+  BufferId overwrite(size_t input, Layout layout, size_t output = 0);
+  // The output is the input's memory under another shape.
+  void alias(size_t input, size_t output = 0);
+  BufferId scratch(size_t bytes);
+  // The contents of an input that is the same in all runs, or null.
+  const HostMemory* constant(size_t input) const;
+  // Memory that lives as long as the program.
+  BufferId keep(std::shared_ptr<HostMemory> contents);
+  void emit(std::string implementation, Kernel kernel);
+  Onednn& onednn() { return onednn_; }
+
+  // ---- the result
+  std::vector<Buffer> buffers;
+  std::vector<NamedKernel> kernels;
+  std::vector<BufferId> outputs;  // for each output, then each written slot of the plan
+  size_t results = 0;             // buffers that leave the program and get their own memory in each run
+
+ private:
+  // Where a slot's contents are, in each layout; -1 where they are not.
+  struct Value {
+    BufferId plain = -1;
+    BufferId channelsLast = -1;
+    uint32_t root = 0;  // the slot whose memory it shares
+  };
+
+  BufferId add(Buffer buffer);
+  BufferId touch(BufferId id);
+  BufferId readSlot(uint32_t slot, Layout layout);
+  bool sameOrder(uint32_t slot) const;
+  void set(uint32_t slot, Layout layout, BufferId id);
+  void findLastReaders();
+
+  const Plan& plan_;
+  Onednn& onednn_;
+  const Step* step_ = nullptr;
+  int time_ = 0;  // index of the current step
+  std::vector<Value> values_;
+  std::vector<int> lastRead_;  // for each root, the last step that reads its memory
+  std::vector<BufferId> touched_;
+};
+
+}  // namespace seresnet::cpu

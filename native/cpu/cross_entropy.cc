@@ -1,0 +1,54 @@
+#include <cmath>
+#include <limits>
+
+#include "ops.h"
+
+namespace seresnet::cpu {
+
+// Cross-entropy of logits [N, C] and class indices [N], as the reference computes it; too little work for threads.
+void crossEntropy(Builder& b) {
+  b.expectArity(2, 2);
+  const Shape& shape = b.input(0).shape;
+  const DType indices = b.input(1).dtype;
+  b.expect(shape.size() == 2 && b.input(1).shape == Shape{shape[0]}, "logits [N, C] and targets [N]");
+  b.expect(isFloat(b.input(0).dtype) && isFloat(b.output().dtype), "logits of a float dtype");
+  b.expect(indices == DType::int32 || indices == DType::int64, "int32 or int64 targets");
+  const std::string reduction = b.step().text("reduction");
+  const bool none = reduction == "none";
+  b.expect(b.output().size() == (none ? shape[0] : 1), "a scalar, or [N] for reduction none");
+  const double smoothing = b.step().number("labelSmoothing");
+  const BufferId logits = b.read(0);
+  const BufferId targets = b.read(1);
+  const BufferId y = b.write(0);
+  const int64_t batch = shape[0];
+  const int64_t classes = shape[1];
+  b.emit("", [=](const Pointers& p) {
+    double total = 0;
+    for (int64_t n = 0; n < batch; ++n) {
+      const int64_t target = indices == DType::int32 ? p.at<int32_t>(targets)[n] : p.at<int64_t>(targets)[n];
+      if (target < 0 || target >= classes)
+        throw Error("crossEntropy",
+                    "expected targets from 0 to " + std::to_string(classes - 1) + ", got " + std::to_string(target) +
+                        " at position " + std::to_string(n),
+                    Error::argument);
+      const float* row = p.at(logits) + n * classes;
+      double largest = -std::numeric_limits<double>::infinity();
+      for (int64_t c = 0; c < classes; ++c) largest = std::max<double>(largest, row[c]);
+      double sum = 0;
+      double shifted = 0;
+      for (int64_t c = 0; c < classes; ++c) {
+        sum += std::exp(row[c] - largest);
+        shifted += row[c] - largest;
+      }
+      const double logSum = std::log(sum);
+      const double hit = logSum - (row[target] - largest);
+      const double even = logSum - shifted / static_cast<double>(classes);
+      const double loss = smoothing == 0 ? hit : (1 - smoothing) * hit + smoothing * even;
+      total += loss;
+      if (none) p.at(y)[n] = static_cast<float>(loss);
+    }
+    if (!none) p.at(y)[0] = static_cast<float>(reduction == "mean" ? total / static_cast<double>(batch) : total);
+  });
+}
+
+}  // namespace seresnet::cpu

@@ -1,0 +1,58 @@
+#pragma once
+
+// The one place that knows the difference between oneDNN 2.x and 3.x.
+
+#include <oneapi/dnnl/dnnl.hpp>
+
+#include "../runtime/errors.h"
+
+namespace seresnet::cpu {
+
+// What kernels run with: made with the backend, used on the executor thread only.
+struct Onednn {
+  dnnl::engine engine{dnnl::engine::kind::cpu, 0};
+  dnnl::stream stream{engine};
+};
+
+inline void appendRelu(dnnl::post_ops& ops) {
+#if DNNL_VERSION_MAJOR >= 3
+  ops.append_eltwise(dnnl::algorithm::eltwise_relu, 0.F, 0.F);
+#else
+  ops.append_eltwise(1.F, dnnl::algorithm::eltwise_relu, 0.F, 0.F);
+#endif
+}
+
+struct ConvolutionShape {
+  dnnl::memory::desc source, weights, bias, destination;  // a zero bias descriptor means none
+  bool hasBias = false;
+  dnnl::memory::dims strides, dilation, padding;  // dilation as oneDNN counts it: 0 is dense
+};
+
+inline dnnl::convolution_forward::primitive_desc describe(const Onednn& onednn, dnnl::algorithm algorithm,
+                                                          const ConvolutionShape& c, const dnnl::primitive_attr& attr) {
+  using Convolution = dnnl::convolution_forward;
+  constexpr auto kind = dnnl::prop_kind::forward_inference;
+#if DNNL_VERSION_MAJOR >= 3
+  if (c.hasBias)
+    return Convolution::primitive_desc(onednn.engine, kind, algorithm, c.source, c.weights, c.bias, c.destination,
+                                       c.strides, c.dilation, c.padding, c.padding, attr);
+  return Convolution::primitive_desc(onednn.engine, kind, algorithm, c.source, c.weights, c.destination, c.strides,
+                                     c.dilation, c.padding, c.padding, attr);
+#else
+  const auto desc = c.hasBias ? Convolution::desc(kind, algorithm, c.source, c.weights, c.bias, c.destination, c.strides,
+                                                  c.dilation, c.padding, c.padding)
+                              : Convolution::desc(kind, algorithm, c.source, c.weights, c.destination, c.strides,
+                                                  c.dilation, c.padding, c.padding);
+  return Convolution::primitive_desc(desc, attr, onednn.engine);
+#endif
+}
+
+// c [rows, columns] = a [rows, depth] · b, all row-major; b is [depth, columns], or [columns, depth] where transposed.
+inline void multiply(bool transposed, int64_t rows, int64_t columns, int64_t depth, const float* a, const float* b,
+                     float* c) {
+  const dnnl_status_t status = dnnl_sgemm('N', transposed ? 'T' : 'N', rows, columns, depth, 1.F, a, depth, b,
+                                          transposed ? depth : columns, 0.F, c, columns);
+  if (status != dnnl_success) throw Error("dnnl_sgemm", "failed with status " + std::to_string(status));
+}
+
+}  // namespace seresnet::cpu

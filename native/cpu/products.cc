@@ -1,0 +1,90 @@
+#include "dnnl_adapter.h"
+#include "layout.h"
+#include "ops.h"
+#include "parallel.h"
+#include "vector.h"
+
+namespace seresnet::cpu {
+
+namespace {
+
+// y [rows, features] = x [rows, depth] · weight [features, depth]ᵀ. Up to a few rows it is all about reading the weights
+// once, which dot products do.
+void multiplyByWeights(int64_t rows, int64_t features, int64_t depth, const float* x, const float* weight, float* y) {
+  constexpr int64_t fewRows = 2;
+  if (rows > fewRows) return multiply(true, rows, features, depth, x, weight, y);
+  parallel(features, std::max<int64_t>(1, 8192 / std::max<int64_t>(depth, 1)), [&](int64_t first, int64_t last) {
+    for (int64_t feature = first; feature < last; ++feature)
+      for (int64_t row = 0; row < rows; ++row)
+        y[row * features + feature] = dot(x + row * depth, weight + feature * depth, depth);
+  });
+}
+
+}  // namespace
+
+// y [..., O] = x [..., I] · weight [O, I]ᵀ + bias [O]?
+void linear(Builder& b) {
+  b.expectArity(2, 3);
+  b.expectFloats();
+  const Shape& w = b.input(1).shape;
+  b.expect(w.size() == 2, "a weight [O, I]");
+  const int64_t features = w[0];
+  const int64_t depth = w[1];
+  Shape shape = b.input(0).shape;
+  b.expect(!shape.empty() && shape.back() == depth, "x [..., I]");
+  shape.back() = features;
+  b.expect(b.output().shape == shape, "y [..., O]");
+  if (b.inputs() == 3) b.expect(b.input(2).shape == Shape{features}, "a bias [O]");
+  const BufferId x = b.read(0);
+  const BufferId weight = b.read(1);
+  const BufferId bias = b.inputs() == 3 ? b.read(2) : -1;
+  const BufferId y = b.write(0);
+  const int64_t rows = features == 0 ? 0 : b.output().size() / features;
+  b.emit("", [=](const Pointers& p) {
+    float* out = p.at(y);
+    if (rows == 0) return;
+    if (depth == 0) std::fill(out, out + rows * features, 0.F);
+    else multiplyByWeights(rows, features, depth, p.at(x), p.at(weight), out);
+    if (bias < 0) return;
+    const float* shift = p.at(bias);
+    for (int64_t row = 0; row < rows; ++row)
+      for (int64_t i = 0; i < features; ++i) out[row * features + i] += shift[i];
+  });
+}
+
+// y [..., M, N] = a [..., M, K] · b [..., K, N], the leading dims broadcast.
+void matmul(Builder& b) {
+  b.expectArity(2, 2);
+  b.expectFloats();
+  const Shape& left = b.input(0).shape;
+  const Shape& right = b.input(1).shape;
+  const Shape& y = b.output().shape;
+  b.expect(left.size() >= 2 && right.size() >= 2 && y.size() >= 2, "matrices");
+  const int64_t height = y[y.size() - 2];
+  const int64_t width = y.back();
+  const int64_t depth = left.back();
+  b.expect(left[left.size() - 2] == height && right.back() == width && right[right.size() - 2] == depth,
+           "[..., M, K] and [..., K, N]");
+  const Shape leading(y.begin(), y.end() - 2);
+  const auto matrices = [&](const Shape& shape) {
+    std::vector<int64_t> strides =
+        broadcastStrides(b, Shape(shape.begin(), shape.end() - 2), Layout::plain, leading);
+    for (int64_t& stride : strides) stride *= shape[shape.size() - 2] * shape.back();
+    return strides;
+  };
+  const Walk steps = walk(leading, Layout::plain, {matrices(left), matrices(right)});
+  const BufferId first = b.read(0);
+  const BufferId second = b.read(1);
+  const BufferId out = b.write(0);
+  const int64_t count = b.output().size() == 0 ? 0 : sizeOf(leading);
+  b.emit("", [=](const Pointers& p) {
+    for (int64_t i = 0; i < count; ++i) {
+      float* matrix = p.at(out) + i * height * width;
+      if (depth == 0) std::fill(matrix, matrix + height * width, 0.F);
+      else
+        multiply(false, height, width, depth, p.at(first) + steps.offset(0, i), p.at(second) + steps.offset(1, i), matrix);
+    }
+  });
+}
+
+}  // namespace seresnet::cpu

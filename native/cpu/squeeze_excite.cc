@@ -1,0 +1,113 @@
+#include <cmath>
+
+#include "ops.h"
+#include "parallel.h"
+#include "vector.h"
+
+namespace seresnet::cpu {
+
+namespace {
+
+struct Sizes {
+  int64_t images, channels, plane, hidden;
+};
+
+// One pixel: y = x * gate (+ residual) (+ ReLU).
+SERESNET_CLONES void gatePixels(const float* x, const float* gate, const float* residual, bool relu, float* y,
+                                int64_t pixels, int64_t channels) {
+  for (int64_t pixel = 0; pixel < pixels; ++pixel) {
+    const int64_t at = pixel * channels;
+    if (residual != nullptr && relu) {
+      for (int64_t c = 0; c < channels; ++c) {
+        const float value = x[at + c] * gate[c] + residual[at + c];
+        y[at + c] = value < 0 ? 0 : value;
+      }
+      continue;
+    }
+    for (int64_t c = 0; c < channels; ++c) {
+      float value = x[at + c] * gate[c];
+      if (residual != nullptr) value += residual[at + c];
+      y[at + c] = relu && value < 0 ? 0 : value;
+    }
+  }
+}
+
+// pooled [N, C] = mean over the pixels, a strip of channels at a time.
+void pool(const Sizes& s, const float* x, float* pooled) {
+  constexpr int64_t strip = 64;
+  const int64_t strips = (s.channels + strip - 1) / strip;
+  parallel(s.images * strips, std::max<int64_t>(1, 8192 / (s.plane * strip)), [&](int64_t first, int64_t last) {
+    for (int64_t at = first; at < last; ++at) {
+      const int64_t image = at / strips;
+      const int64_t from = at % strips * strip;
+      const int64_t width = std::min(strip, s.channels - from);
+      float* sums = pooled + image * s.channels + from;
+      std::fill(sums, sums + width, 0.F);
+      addRows(x + image * s.plane * s.channels + from, s.plane, s.channels, width, sums);
+      for (int64_t c = 0; c < width; ++c) sums[c] /= static_cast<float>(s.plane);
+    }
+  });
+}
+
+// One fully connected layer for all images, each output finished by `activate`.
+template <typename Activate>
+void connect(int64_t images, int64_t outputs, int64_t depth, const float* x, const float* weight, const float* bias,
+             float* y, Activate activate) {
+  parallel(outputs, std::max<int64_t>(1, 8192 / (depth * images)), [&](int64_t first, int64_t last) {
+    for (int64_t o = first; o < last; ++o)
+      for (int64_t n = 0; n < images; ++n)
+        y[n * outputs + o] = activate(dot(x + n * depth, weight + o * depth, depth) + bias[o]);
+  });
+}
+
+}  // namespace
+
+// x [N, C, H, W], W1 [R, C], b1 [R], W2 [C, R], b2 [C], residual?: x * sigmoid(W2 relu(W1 mean(x) + b1) + b2)
+// (+ residual) (+ ReLU), on channels-last images.
+void squeezeExcite(Builder& b) {
+  b.expectArity(5, 6);
+  b.expectFloats();
+  const bool hasResidual = b.step().flag("residual");
+  const bool relu = b.step().flag("relu");
+  b.expect(b.inputs() == size_t{5} + hasResidual, "as many inputs as its attributes say");
+  const Shape& x = b.input(0).shape;
+  b.expect(x.size() == 4 && b.output().shape == x && b.output().size() > 0, "x [N, C, H, W] and y of its shape");
+  const int64_t channels = x[1];
+  b.expect(b.input(1).shape.size() == 2, "W1 [R, C]");
+  const int64_t hidden = b.input(1).shape[0];
+  b.expect(b.input(1).shape == Shape{hidden, channels} && b.input(2).shape == Shape{hidden} &&
+               b.input(3).shape == Shape{channels, hidden} && b.input(4).shape == Shape{channels} && hidden > 0,
+           "W1 [R, C], b1 [R], W2 [C, R], b2 [C]");
+  if (hasResidual) b.expect(b.input(5).shape == x, "a residual of x's shape");
+
+  const Sizes s{x[0], channels, x[2] * x[3], hidden};
+  const BufferId image = b.read(0, Layout::channelsLast);
+  const BufferId w1 = b.read(1);
+  const BufferId b1 = b.read(2);
+  const BufferId w2 = b.read(3);
+  const BufferId b2 = b.read(4);
+  const BufferId residual = hasResidual ? b.read(5, Layout::channelsLast) : -1;
+  const BufferId work = b.scratch(static_cast<size_t>(s.images * (2 * channels + hidden)) * sizeof(float));
+  const BufferId y = b.write(0, Layout::channelsLast);
+  b.emit("pass", [=](const Pointers& p) {
+    float* pooled = p.at(work);
+    float* gate = pooled + s.images * s.channels;
+    float* excited = gate + s.images * s.channels;
+    pool(s, p.at(image), pooled);
+    connect(s.images, s.hidden, s.channels, pooled, p.at(w1), p.at(b1), excited, [](float v) { return v < 0 ? 0 : v; });
+    connect(s.images, s.channels, s.hidden, excited, p.at(w2), p.at(b2), gate,
+            [](float v) { return 1.F / (1.F + std::exp(-v)); });
+    parallel(s.images * s.plane, std::max<int64_t>(1, 8192 / s.channels), [&](int64_t first, int64_t last) {
+      for (int64_t at = first; at < last;) {
+        const int64_t n = at / s.plane;
+        const int64_t pixels = std::min(last, (n + 1) * s.plane) - at;
+        const int64_t offset = at * s.channels;
+        const float* other = residual < 0 ? nullptr : p.at(residual) + offset;
+        gatePixels(p.at(image) + offset, gate + n * s.channels, other, relu, p.at(y) + offset, pixels, s.channels);
+        at += pixels;
+      }
+    });
+  });
+}
+
+}  // namespace seresnet::cpu

@@ -1,0 +1,26 @@
+#include "vector.h"
+
+#include "parallel.h"
+
+namespace seresnet::cpu {
+
+SERESNET_CLONES float dot(const float* a, const float* b, int64_t count) {
+  float sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < count; ++i) sum += a[i] * b[i];
+  return sum;
+}
+
+SERESNET_CLONES void addRows(const float* matrix, int64_t rows, int64_t stride, int64_t columns, float* sums) {
+  for (int64_t row = 0; row < rows; ++row)
+    for (int64_t c = 0; c < columns; ++c) sums[c] += matrix[row * stride + c];
+}
+
+SERESNET_CLONES double sumOf(const float* x, int64_t count) {
+  double sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < count; ++i) sum += x[i];
+  return sum;
+}
+
+}  // namespace seresnet::cpu

@@ -1,0 +1,28 @@
+#pragma once
+
+#include <napi.h>
+
+#include <memory>
+#include <vector>
+
+#include "../runtime/backend.h"
+
+namespace seresnet::node {
+
+// The plan of lib/plan/plan.ts, checked for what memory safety needs. Throws Error.
+Plan toPlan(const Napi::Value& value);
+
+LoadOptions toLoadOptions(const Napi::Value& value);
+
+DType toDType(const Napi::Value& value);
+
+// A copy of a typed array that must hold `count` elements of `dtype` (as host arrays do); `what` names it in errors.
+std::shared_ptr<HostMemory> toHostMemory(const Napi::Value& value, DType dtype, int64_t count, const std::string& what);
+
+// Elements of a typed array.
+int64_t lengthOf(const Napi::Value& value, const std::string& what);
+
+// A fresh typed array for `dtype` with a copy of the contents.
+Napi::Value toTypedArray(Napi::Env env, DType dtype, const HostMemory& contents);
+
+}  // namespace seresnet::node

@@ -1,0 +1,298 @@
+#include "runtime.h"
+
+#include <optional>
+#include <unordered_map>
+#include <utility>
+
+#include "../runtime/errors.h"
+#include "../runtime/executor_thread.h"
+#include "convert.h"
+#include "decode.h"
+
+namespace seresnet::node {
+
+namespace {
+
+// One device of one environment: its backend, its thread, and the promises that are not settled yet. All but the work
+// itself happens on the JavaScript thread.
+class Device : public std::enable_shared_from_this<Device> {
+ public:
+  using Work = std::function<void()>;
+  using Finish = std::function<Napi::Value(Napi::Env)>;
+
+  Device(Napi::Env env, std::unique_ptr<Backend> backend) : env_(env), backend_(std::move(backend)) {
+    const Napi::String name = Napi::String::New(env, "seresnet");
+    if (napi_create_threadsafe_function(env, nullptr, nullptr, name, 0, 1, nullptr, nullptr, this, &Device::arrived,
+                                        &done_) != napi_ok)
+      throw Error("threadsafe function", "the environment is closing");
+    napi_unref_threadsafe_function(env, done_);
+    // Registered after the function, so run before it is closed: from then on no thread calls it.
+    napi_add_env_cleanup_hook(env, &Device::close, this);
+  }
+
+  ~Device() {
+    if (closed_) return;
+    napi_remove_env_cleanup_hook(env_, &Device::close, this);
+    thread_.stop();
+    napi_release_threadsafe_function(done_, napi_tsfn_abort);
+  }
+
+  Backend& backend() { return *backend_; }
+  const std::atomic<bool>& stopping() const { return thread_.stopping(); }
+  bool closed() const { return closed_; }
+  uint64_t lastId() const { return nextId_ - 1; }
+
+  // Does `work` on the executor thread, then `finish` here, whose value the promise resolves to.
+  Napi::Promise submit(Work work, Finish finish) {
+    const uint64_t id = nextId_++;
+    auto job = std::make_shared<Job>(Job{shared_from_this(), Napi::Promise::Deferred::New(env_), std::move(finish), {}});
+    const Napi::Promise promise = job->deferred.Promise();
+    if (jobs_.empty()) napi_ref_threadsafe_function(env_, done_);
+    jobs_.emplace(id, job);
+    // The task knows neither the job nor the device: both belong to the JavaScript thread.
+    thread_.push(id, [done = done_, id, failure = &job->failure, work = std::move(work)]() mutable {
+      try {
+        work();
+      } catch (const Error& error) {
+        *failure = error;
+      } catch (const std::exception& error) {
+        *failure = Error("native code", error.what());
+      }
+      work = nullptr;  // what it held is let go of here, not when the promise is settled
+      napi_call_threadsafe_function(done, reinterpret_cast<void*>(static_cast<uintptr_t>(id)), napi_tsfn_nonblocking);
+    });
+    return promise;
+  }
+
+  bool drop(uint64_t id, const Napi::Value& reason) {
+    if (!thread_.drop(id)) return false;
+    const std::shared_ptr<Job> job = take(id);
+    if (job) job->deferred.Reject(reason);
+    return true;
+  }
+
+ private:
+  struct Job {
+    std::shared_ptr<Device> device;  // alive as long as somebody waits
+    Napi::Promise::Deferred deferred;
+    Finish finish;
+    std::optional<Error> failure;
+  };
+
+  std::shared_ptr<Job> take(uint64_t id) {
+    const auto found = jobs_.find(id);
+    if (found == jobs_.end()) return nullptr;
+    std::shared_ptr<Job> job = std::move(found->second);
+    jobs_.erase(found);
+    if (jobs_.empty()) napi_unref_threadsafe_function(env_, done_);
+    return job;
+  }
+
+  // On the JavaScript thread, when the executor thread has done a job; `env` is null where the environment is closing.
+  static void arrived(napi_env env, napi_value, void* context, void* data) {
+    if (env == nullptr) return;
+    const std::shared_ptr<Job> job = static_cast<Device*>(context)->take(reinterpret_cast<uintptr_t>(data));
+    if (!job) return;
+    const Napi::HandleScope scope(env);
+    try {
+      if (job->failure) job->deferred.Reject(toError(env, *job->failure).Value());
+      else job->deferred.Resolve(job->finish(env));
+    } catch (const Napi::Error& error) {
+      job->deferred.Reject(error.Value());
+    } catch (const Error& error) {
+      job->deferred.Reject(toError(env, error).Value());
+    } catch (const std::exception& error) {
+      job->deferred.Reject(toError(env, Error("native code", error.what())).Value());
+    }
+  }
+
+  static void close(void* data) {
+    auto* device = static_cast<Device*>(data);
+    device->closed_ = true;
+    device->thread_.stop();
+    const auto jobs = std::move(device->jobs_);  // letting go of them may free the device
+  }
+
+  Napi::Env env_;
+  std::unique_ptr<Backend> backend_;
+  napi_threadsafe_function done_ = nullptr;
+  std::unordered_map<uint64_t, std::shared_ptr<Job>> jobs_;
+  uint64_t nextId_ = 1;
+  bool closed_ = false;
+  ExecutorThread thread_;  // last, so that it ends before anything it uses
+};
+
+struct Buffer {
+  std::shared_ptr<Device> device;
+  std::shared_ptr<Memory> memory;
+  DType dtype;
+
+  static constexpr napi_type_tag tag{0x9d1c5f0a3b7e4c21, 0x8a6f2e4d1b3c5071};
+  static constexpr const char* name = "a buffer";
+  size_t bytes() const { return memory->bytes(); }
+};
+
+struct Loaded {
+  std::shared_ptr<Device> device;
+  std::shared_ptr<const Plan> plan;
+  std::shared_ptr<Program> program;  // null once disposed
+  size_t held;
+
+  static constexpr napi_type_tag tag{0x4e8b7d2c90a1f365, 0xb1d4c7a2e5f80913};
+  static constexpr const char* name = "a loaded plan";
+  size_t bytes() const { return held; }
+};
+
+struct DeviceHandle {
+  std::shared_ptr<Device> device;
+
+  static constexpr napi_type_tag tag{0x27c6a9e1d4b80f53, 0xe3905b6c7a18d2f4};
+  static constexpr const char* name = "a device";
+  size_t bytes() const { return 0; }
+};
+
+void adjustExternalMemory(Napi::Env env, int64_t change) {
+  int64_t total = 0;
+  napi_adjust_external_memory(env, change, &total);
+}
+
+template <typename T>
+Napi::Value wrap(Napi::Env env, T value) {
+  const auto bytes = static_cast<int64_t>(value.bytes());
+  auto external = Napi::External<T>::New(env, new T(std::move(value)), [bytes](Napi::Env where, T* data) {
+    if (bytes > 0 && !data->device->closed()) adjustExternalMemory(where, -bytes);
+    delete data;
+  });
+  napi_type_tag_object(env, external, &T::tag);
+  if (bytes > 0) adjustExternalMemory(env, bytes);
+  return external;
+}
+
+template <typename T>
+T& unwrap(const Napi::Value& value, const std::string& where) {
+  bool fits = false;
+  if (value.IsExternal()) napi_check_object_type_tag(value.Env(), value, &T::tag, &fits);
+  if (!fits) throw Error(where, std::string("expected ") + T::name);
+  return *value.As<Napi::External<T>>().Data();
+}
+
+Napi::Array list(const Napi::Value& value, const std::string& where, size_t count) {
+  if (!value.IsArray()) throw Error(where, "expected an array");
+  const Napi::Array items = value.As<Napi::Array>();
+  if (items.Length() != count)
+    throw Error(where, "expected " + std::to_string(count) + ", got " + std::to_string(items.Length()));
+  return items;
+}
+
+std::vector<std::shared_ptr<HostMemory>> hostArrays(const Napi::Value& value, const Plan& plan,
+                                                    const std::vector<uint32_t>& slots, const std::string& what) {
+  const Napi::Array items = list(value, what, slots.size());
+  std::vector<std::shared_ptr<HostMemory>> arrays;
+  for (uint32_t i = 0; i < slots.size(); ++i) {
+    const Napi::HandleScope scope(value.Env());
+    const Slot& slot = plan.slots[slots[i]];
+    arrays.push_back(toHostMemory(items.Get(i), slot.dtype, slot.size(), what + " " + std::to_string(i)));
+  }
+  return arrays;
+}
+
+}  // namespace
+
+Napi::Value open(Napi::Env env, std::unique_ptr<Backend> backend) {
+  return wrap(env, DeviceHandle{std::make_shared<Device>(env, std::move(backend))});
+}
+
+Napi::Value upload(const Napi::CallbackInfo& info) {
+  const std::shared_ptr<Device> device = unwrap<DeviceHandle>(info[0], "upload").device;
+  const DType dtype = toDType(info[2]);
+  auto contents = toHostMemory(info[1], dtype, lengthOf(info[1], "upload"), "upload");
+  auto result = std::make_shared<std::shared_ptr<Memory>>();
+  return device->submit(
+      [backend = &device->backend(), contents = std::move(contents), result] { *result = backend->upload(contents); },
+      [device, result, dtype](Napi::Env env) { return wrap(env, Buffer{device, *result, dtype}); });
+}
+
+Napi::Value read(const Napi::CallbackInfo& info) {
+  const Buffer& buffer = unwrap<Buffer>(info[0], "read");
+  auto result = std::make_shared<std::shared_ptr<HostMemory>>();
+  return buffer.device->submit(
+      [backend = &buffer.device->backend(), memory = buffer.memory, result] { *result = backend->download(memory); },
+      [result, dtype = buffer.dtype](Napi::Env env) { return toTypedArray(env, dtype, **result); });
+}
+
+Napi::Value load(const Napi::CallbackInfo& info) {
+  const std::shared_ptr<Device> device = unwrap<DeviceHandle>(info[0], "load").device;
+  auto plan = std::make_shared<const Plan>(toPlan(info[1]));
+  auto constants = std::make_shared<std::vector<std::shared_ptr<HostMemory>>>(
+      hostArrays(info[2], *plan, plan->constants, "constants"));
+  auto result = std::make_shared<std::shared_ptr<Program>>();
+  return device->submit(
+      [backend = &device->backend(), plan, constants, result, options = toLoadOptions(info[3])] {
+        *result = backend->load(*plan, std::move(*constants), options);
+      },
+      [device, plan, result](Napi::Env env) {
+        const size_t bytes = (*result)->bytes();
+        return wrap(env, Loaded{device, plan, std::move(*result), bytes});
+      });
+}
+
+Napi::Value run(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const Loaded& loaded = unwrap<Loaded>(info[0], "run");
+  if (!loaded.program) throw Error("run", "the plan has been disposed");
+  const std::shared_ptr<Device> device = loaded.device;
+  const std::shared_ptr<const Plan> plan = loaded.plan;
+  const std::shared_ptr<Program> program = loaded.program;
+  auto run = std::make_shared<Run>();
+  run->stopping = &device->stopping();
+  run->inputs = hostArrays(info[1], *plan, plan->inputs, "inputs");
+  const Napi::Array variables = list(info[2], "variables", plan->variables.size());
+  for (uint32_t i = 0; i < plan->variables.size(); ++i) {
+    const std::string what = "variable " + std::to_string(i);
+    const Buffer& buffer = unwrap<Buffer>(variables.Get(i), what);
+    const Slot& slot = plan->slots[plan->variables[i]];
+    if (buffer.device != device) throw Error(what, "expected a buffer of the plan's device");
+    if (buffer.dtype != slot.dtype || buffer.memory->bytes() != slot.bytes())
+      throw Error(what, "expected " + std::to_string(slot.size()) + " elements of " + nameOf(slot.dtype));
+    run->variables.push_back(buffer.memory);
+  }
+  Napi::Object answer = Napi::Object::New(env);
+  answer.Set("result", device->submit([program, run] { program->run(*run); },
+                                      [device, plan, run](Napi::Env where) -> Napi::Value {
+                                        Napi::Array outputs = Napi::Array::New(where, plan->outputs.size());
+                                        for (uint32_t i = 0; i < plan->outputs.size(); ++i)
+                                          outputs.Set(i, toTypedArray(where, plan->slots[plan->outputs[i]].dtype,
+                                                                      *run->outputs[i]));
+                                        Napi::Array written = Napi::Array::New(where, plan->written.size());
+                                        for (uint32_t i = 0; i < plan->written.size(); ++i)
+                                          written.Set(i, wrap(where, Buffer{device, run->written[i],
+                                                                            plan->slots[plan->written[i]].dtype}));
+                                        Napi::Object result = Napi::Object::New(where);
+                                        result.Set("outputs", outputs);
+                                        result.Set("written", written);
+                                        return result;
+                                      }));
+  answer.Set("id", static_cast<double>(device->lastId()));
+  return answer;
+}
+
+Napi::Value drop(const Napi::CallbackInfo& info) {
+  Device& device = *unwrap<DeviceHandle>(info[0], "drop").device;
+  if (!info[1].IsNumber()) throw Error("drop", "expected a run's id");
+  return Napi::Boolean::New(info.Env(),
+                            device.drop(static_cast<uint64_t>(info[1].As<Napi::Number>().Int64Value()), info[2]));
+}
+
+Napi::Value dispose(const Napi::CallbackInfo& info) {
+  Loaded& loaded = unwrap<Loaded>(info[0], "dispose");
+  return loaded.device->submit([program = std::move(loaded.program)]() mutable { program.reset(); },
+                               [](Napi::Env env) { return env.Undefined(); });
+}
+
+Napi::Value kernels(const Napi::CallbackInfo& info) {
+  const Loaded& loaded = unwrap<Loaded>(info[0], "kernels");
+  if (!loaded.program) throw Error("kernels", "the plan has been disposed");
+  return toArray(info.Env(), loaded.program->kernels());
+}
+
+}  // namespace seresnet::node

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <napi.h>
+
+#include <memory>
+#include <string>
+
+#include "../runtime/backend.h"
+
+namespace seresnet::node {
+
+// The runtime's objects as JavaScript holds them: opaque handles, tagged with their type. What takes time is done on the
+// device's executor thread, in the order of the calls, and answered through a promise.
+
+// A device's handle. The backend is made here and lives as long as anything on the device.
+Napi::Value open(Napi::Env env, std::unique_ptr<Backend> backend);
+
+// upload(device, array, dtype): Promise<buffer>
+Napi::Value upload(const Napi::CallbackInfo& info);
+
+// read(buffer): Promise<typed array>
+Napi::Value read(const Napi::CallbackInfo& info);
+
+// load(device, plan, constants, options): Promise<program>
+Napi::Value load(const Napi::CallbackInfo& info);
+
+// run(program, inputs, variables): { id, result: Promise<{ outputs, written }> }
+Napi::Value run(const Napi::CallbackInfo& info);
+
+// drop(device, id, reason): whether the run had not started and is dropped; its promise then rejects with the reason
+Napi::Value drop(const Napi::CallbackInfo& info);
+
+// dispose(program): Promise<void>, when its memory is free
+Napi::Value dispose(const Napi::CallbackInfo& info);
+
+// kernels(program): string[], what runs each of its kernels
+Napi::Value kernels(const Napi::CallbackInfo& info);
+
+}  // namespace seresnet::node

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "memory.h"
+#include "plan.h"
+
+namespace seresnet {
+
+struct LoadOptions {
+  int threads = 0;  // 0: the device's own choice
+  std::string compute = "float32";
+};
+
+// One run of a program: what it is given, and what it fills in.
+struct Run {
+  std::vector<std::shared_ptr<HostMemory>> inputs;
+  std::vector<std::shared_ptr<Memory>> variables;
+  std::vector<std::shared_ptr<HostMemory>> outputs;
+  std::vector<std::shared_ptr<Memory>> written;
+  const std::atomic<bool>* stopping = nullptr;  // becomes true when nobody waits for the run any more
+};
+
+// A plan made ready on a device.
+class Program {
+ public:
+  virtual ~Program() = default;
+  virtual void run(Run& run) = 0;
+  // Bytes it holds, for JavaScript's garbage collector to know.
+  virtual size_t bytes() const = 0;
+  // What runs each kernel, for people: the op and its implementation.
+  virtual std::vector<std::string> kernels() const = 0;
+};
+
+// What a kind of device is to the runtime. Every method is called on its executor thread; all throw Error.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual std::shared_ptr<Memory> upload(std::shared_ptr<HostMemory> contents) = 0;
+  virtual std::shared_ptr<HostMemory> download(std::shared_ptr<Memory> contents) = 0;
+  virtual std::unique_ptr<Program> load(Plan plan, std::vector<std::shared_ptr<HostMemory>> constants,
+                                        const LoadOptions& options) = 0;
+};
+
+}  // namespace seresnet

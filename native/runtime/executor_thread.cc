@@ -1,0 +1,60 @@
+#include "executor_thread.h"
+
+#include <algorithm>
+#include <system_error>
+
+#include "errors.h"
+
+namespace seresnet {
+
+ExecutorThread::ExecutorThread() {
+  try {
+    thread_ = std::thread([this] { work(); });
+  } catch (const std::system_error& error) {
+    throw Error("thread", error.what());
+  }
+}
+
+void ExecutorThread::push(uint64_t id, Task task) {
+  {
+    const std::lock_guard lock(mutex_);
+    queue_.emplace_back(id, std::move(task));
+  }
+  wake_.notify_one();
+}
+
+bool ExecutorThread::drop(uint64_t id) {
+  Task dropped;  // destroyed after the lock is gone
+  const std::lock_guard lock(mutex_);
+  const auto found = std::find_if(queue_.begin(), queue_.end(), [id](const auto& item) { return item.first == id; });
+  if (found == queue_.end()) return false;
+  dropped = std::move(found->second);
+  queue_.erase(found);
+  return true;
+}
+
+void ExecutorThread::stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  wake_.notify_one();
+  if (thread_.joinable()) thread_.join();
+  queue_.clear();
+}
+
+void ExecutorThread::work() {
+  for (;;) {
+    Task task;
+    {
+      std::unique_lock lock(mutex_);
+      wake_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
+      if (stopping_) return;
+      task = std::move(queue_.front().second);
+      queue_.pop_front();
+    }
+    task();
+  }
+}
+
+}  // namespace seresnet

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <utility>
+
+namespace seresnet {
+
+// A thread that does one task after the other, in the order they came. Tasks must not throw.
+class ExecutorThread {
+ public:
+  using Task = std::function<void()>;
+
+  ExecutorThread();
+  ~ExecutorThread() { stop(); }
+  ExecutorThread(const ExecutorThread&) = delete;
+  ExecutorThread& operator=(const ExecutorThread&) = delete;
+
+  void push(uint64_t id, Task task);
+
+  // Takes a task that has not started out of the queue; false when it has.
+  bool drop(uint64_t id);
+
+  // Drops what has not started, tells what has that nobody waits, and returns when the thread has ended.
+  void stop();
+
+  const std::atomic<bool>& stopping() const { return stopping_; }
+
+ private:
+  void work();
+
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::deque<std::pair<uint64_t, Task>> queue_;
+  std::atomic<bool> stopping_{false};
+  std::thread thread_;
+};
+
+}  // namespace seresnet

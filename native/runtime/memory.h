@@ -1,0 +1,56 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+namespace seresnet {
+
+// What holds a buffer's contents on a device. Shared by everything that reads it, so that a plan or a run under way keeps
+// its buffers alive.
+class Memory {
+ public:
+  explicit Memory(size_t bytes) : bytes_(bytes) {}
+  virtual ~Memory() = default;
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+
+  size_t bytes() const noexcept { return bytes_; }
+
+ private:
+  size_t bytes_;
+};
+
+// Host memory on cache-line boundaries. Throws Error("memory", …) when it cannot be had, before the system has to kill
+// somebody for it.
+class HostMemory final : public Memory {
+ public:
+  explicit HostMemory(size_t bytes);
+  ~HostMemory() override;
+
+  template <typename T = char>
+  T* data() const noexcept {
+    return static_cast<T*>(data_);
+  }
+
+  // Touches every page, so that the first run does not have to.
+  void prefault() const noexcept;
+
+ private:
+  void* data_;
+};
+
+// A piece of an arena that is in use from time `first` to time `last`, both included.
+struct Block {
+  size_t bytes = 0;
+  int first = 0;
+  int last = 0;
+  size_t offset = 0;
+};
+
+// Gives every block an offset, so that blocks whose lifetimes meet do not overlap; returns the arena's bytes. Largest
+// blocks first, each at the lowest offset that is free during its whole life.
+size_t placeBlocks(std::vector<Block>& blocks);
+
+}  // namespace seresnet
