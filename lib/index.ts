@@ -19,5 +19,6 @@ export { loadImage, type PreprocessOptions } from "./image/preprocess.js";
 export { saveSafetensors } from "./io/safetensors.js";
 export { loadWeights } from "./io/weights.js";
 export * as nn from "./nn/index.js";
+export * as optim from "./optim/index.js";
 export { type LayerSummary, type Summary, summary } from "./summary.js";
 export { type NestedNumbers, type Operand, Tensor, type TensorOptions, tensor } from "./tensor.js";

@@ -1,5 +1,6 @@
 import { checkDtype, type DType, dtypeOf, type HostArray, hostArray, isFloat, roundTo } from "./dtype.js";
 import { DtypeError, expected, ShapeError } from "./errors.js";
+import { backward as recordBackward } from "./graph/backward.js";
 import { read } from "./graph/flush.js";
 import { constantValue, type Value } from "./graph/value.js";
 import { Variable } from "./graph/variable.js";
@@ -44,6 +45,22 @@ export class Tensor {
     if (sizeOf(this.shape) !== 1)
       throw new ShapeError(expected("item", "a tensor of one element", formatShape(this.shape)));
     return Number((await this.data())[0]);
+  }
+
+  /**
+   * Records the gradients of this scalar with respect to everything it was computed from that wants one, and adds them
+   * to what `grad` holds. Nothing is computed until a flush: `optimizer.step()`, or asking for a value.
+   *
+   * @throws ShapeError when this is not a scalar
+   */
+  backward(): void {
+    if (sizeOf(this.shape) !== 1) throw new ShapeError(expected("backward", "a scalar", formatShape(this.shape)));
+    recordBackward(this.value);
+  }
+
+  /** What `backward` has accumulated for a tensor that wants gradients; undefined for all others, and before the first one. */
+  get grad(): Tensor | undefined {
+    return undefined;
   }
 
   /** The same values, cut off from what they were computed from: `backward` stops here. */
@@ -117,16 +134,23 @@ export class Tensor {
 export class VariableTensor extends Tensor {
   /** @internal */
   readonly variable: Variable;
-  readonly requiresGrad: boolean;
 
-  constructor(variable: Variable, requiresGrad: boolean) {
+  constructor(variable: Variable) {
     super(variable);
     this.variable = variable;
-    this.requiresGrad = requiresGrad;
   }
 
   override get value(): Value {
     return this.variable.read();
+  }
+
+  override get grad(): Tensor | undefined {
+    const { gradient } = this.variable;
+    return gradient && new VariableTensor(gradient);
+  }
+
+  get requiresGrad(): boolean {
+    return this.variable.requiresGrad;
   }
 }
 
@@ -165,7 +189,7 @@ export function tensor(
     throw new DtypeError(expected("tensor", "a float dtype where requiresGrad is set", type));
   const host = toHost(flat.values, type);
   return requiresGrad
-    ? new VariableTensor(new Variable(extents, type, host, "tensor"), true)
+    ? new VariableTensor(new Variable(extents, type, host, "tensor", true))
     : new Tensor(constantValue(host, extents, type));
 }
 

@@ -3,7 +3,8 @@ import { resolve } from "node:path";
 import { createModel, listModels, setDefaultDevice, type Tensor, tensor } from "seresnet";
 import { Bottleneck, ResidualBlock, ResNet, SEBlock } from "seresnet/models";
 import { beforeAll, describe, expect, test } from "vitest";
-import { type Digest, digestError, fill, image, relativeError } from "./support/weights.js";
+import { relativeError } from "./support/compare.js";
+import { type Digest, digestError, fill, image } from "./support/weights.js";
 
 interface BlockCase {
   readonly class: "ResidualBlock" | "SE";

@@ -3,7 +3,8 @@ import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { compile, createModel, listModels, setDefaultDevice } from "seresnet";
 import { beforeAll, describe, expect, test } from "vitest";
-import { type Digest, digestError, fill, image, relativeError } from "./support/weights.js";
+import { relativeError } from "./support/compare.js";
+import { type Digest, digestError, fill, image } from "./support/weights.js";
 
 interface ZooCase {
   readonly model: string;

@@ -5,6 +5,7 @@ import type { DeviceBuffer, Executor, LoadedPlan } from "../executors/executor.j
 import { LeastRecentlyUsed } from "../plan/cache.js";
 import { lower, trace } from "../plan/lower.js";
 import type { Plan } from "../plan/plan.js";
+import { differentiate } from "./differentiate.js";
 import { expand, fuse } from "./fuse.js";
 import { hasPendingWrites, takePendingWrites } from "./recording.js";
 import { topological, type Value } from "./value.js";
@@ -38,6 +39,11 @@ export function read(value: Value): Promise<HostArray> {
       submit();
     });
   });
+}
+
+/** Has the next flush compute and keep a value nobody waits for. */
+export function keep(value: Value): void {
+  if (!value.isLeaf && !asked.has(value)) asked.set(value, []);
 }
 
 /** Submits a flush of all pending writes and requests without waiting for it. */
@@ -78,7 +84,7 @@ function prepare(requests: Map<Value, Request[]>, writes: Map<Variable, Value>):
     }
   }
 
-  const outputs = [...requests.keys()].filter((value) => !value.isLeaf);
+  const outputs = [...requests.keys()].filter((value) => !source(value).isLeaf);
   const written = [...new Set(writes.values())].filter((value) => !value.isLeaf);
   let executor: Executor;
   let work: (() => Promise<Results>) | undefined;
@@ -93,13 +99,17 @@ function prepare(requests: Map<Value, Request[]>, writes: Map<Variable, Value>):
 
   for (const value of outputs) value.underWay = true;
   const versions = new Map<Version, Value>();
+  const seen = new Map<Version, Value>();
   for (const [variable, value] of writes) {
     variable.version.state = "replaced";
     const version = new Version(variable, undefined, variable.version);
-    variable.adopt(version);
     versions.set(version, value);
+    seen.set(version, variable.read());
+    variable.adopt(version);
     if (written.includes(value)) value.version ??= version;
   }
+  // what was recorded on top of a write reads the variable from here on
+  for (const [version, value] of seen) value.version ??= version;
 
   const succeed = (results: Results | undefined) => {
     for (const version of versions.keys()) {
@@ -113,7 +123,7 @@ function prepare(requests: Map<Value, Request[]>, writes: Map<Variable, Value>):
       version.state = "failed";
       version.error = error;
       version.variable.revert(version);
-      if (value.version === version) value.version = undefined;
+      for (const reader of [value, seen.get(version)]) if (reader?.version === version) reader.version = undefined;
     }
     for (const value of [...requests.keys()]) reject(value, error);
   };
@@ -125,7 +135,8 @@ function prepare(requests: Map<Value, Request[]>, writes: Map<Variable, Value>):
         version.contents = results?.written.get(value) ?? (await contentsOf(value));
       for (const value of [...requests.keys()]) {
         // before anything is overwritten: a variable's old contents may have been asked for
-        const answer = results?.outputs.get(value) ?? (await hostOf(value).catch((error) => reject(value, error)));
+        const answer =
+          results?.outputs.get(value) ?? (await hostOf(source(value)).catch((error) => reject(value, error)));
         if (answer) answers.set(value, answer);
       }
       succeed(results);
@@ -175,9 +186,16 @@ function makePlan(
   outputs: readonly Value[],
   written: readonly Value[],
 ): Plan {
-  const roots = expand(fuse([...outputs, ...written]), executor.fused);
+  const roots = expand(fuse(differentiate([...outputs, ...written])), executor.fused);
   const role = (leaf: Value) => (isVariable(leaf) ? "variables" : "inputs");
   return lower(leaves, role, roots.slice(0, outputs.length), roots.slice(outputs.length));
+}
+
+/** The value behind what a read of a just written variable gives. */
+function source(value: Value): Value {
+  let behind = value;
+  while (!behind.isLeaf && behind.node.op === "variable") behind = behind.node.inputs[0];
+  return behind;
 }
 
 /** Whether a leaf is read from its variable rather than from the host. */

@@ -19,6 +19,11 @@ export function recordWrite(variable: Variable, value: Value): boolean {
   return true;
 }
 
+/** Drops the pending write of a variable nobody will read again. */
+export function forgetWrite(variable: Variable): void {
+  pending.delete(variable);
+}
+
 export function hasPendingWrites(): boolean {
   return pending.size > 0;
 }

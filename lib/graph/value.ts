@@ -1,6 +1,6 @@
 import type { DType, HostArray } from "../dtype.js";
 import type { Attributes } from "../plan/plan.js";
-import type { Version } from "./variable.js";
+import type { Variable, Version } from "./variable.js";
 
 /** Shape and dtype of a value before it exists. */
 export interface ValueType {
@@ -15,6 +15,8 @@ export interface ValueType {
 export class Value implements ValueType {
   kept?: HostArray;
   version?: Version;
+  /** Set on what a read of a variable gives: gradients are taken with respect to these. */
+  variable?: Variable;
   /** Asked for in a flush under way: `kept` will be there before any later flush runs. */
   underWay = false;
 
@@ -42,6 +44,11 @@ export class Node {
   ) {
     this.outputs = outputs.map((type, index) => new Value(this, index, type.shape, type.dtype));
   }
+}
+
+/** The only output of a new node. */
+export function op(name: string, attributes: Attributes, inputs: readonly Value[], type: ValueType): Value {
+  return new Node(name, attributes, inputs, [type]).outputs[0];
 }
 
 /** A leaf that holds host data. The array must never change afterwards. */

@@ -2,7 +2,7 @@ import { type DType, type HostArray, hostArray } from "../dtype.js";
 import type { DeviceBuffer } from "../executors/executor.js";
 import { sizeOf } from "../plan/plan.js";
 import { frozenValue, recordWrite } from "./recording.js";
-import { Node, type Value } from "./value.js";
+import { Node, op, type Value } from "./value.js";
 
 /** Where a version's contents are: on the host, on a device, or still to be drawn by an initialiser. */
 export type Contents = HostArray | DeviceBuffer | (() => HostArray);
@@ -44,11 +44,16 @@ export class Variable {
   #value: Value;
   #version: Version;
 
+  /** What `backward` has accumulated, once there was a first one. */
+  gradient?: Variable;
+
   constructor(
     readonly shape: readonly number[],
     readonly dtype: DType,
     contents: Contents,
     public name = "variable",
+    /** Whether `backward` gives it a gradient. */
+    readonly requiresGrad = false,
   ) {
     this.#version = new Version(this, contents);
     this.#value = leaf(this.#version);
@@ -65,7 +70,9 @@ export class Variable {
 
   /** Records that the variable holds `value` from here on. */
   write(value: Value): void {
-    if (recordWrite(this, value)) this.#value = value;
+    if (!recordWrite(this, value)) return;
+    this.#value = op("variable", {}, [value], this); // an alias: readers must be told from readers of `value` itself
+    this.#value.variable = this;
   }
 
   /** Overwrites the contents with host data, as a recorded write. */
@@ -94,6 +101,7 @@ export class Variable {
 function leaf(version: Version): Value {
   const value = new Node("variable", {}, [], [version.variable]).outputs[0];
   value.version = version;
+  value.variable = version.variable;
   return value;
 }
 

@@ -1,5 +1,7 @@
 import { ArgumentError, expected, ShapeError } from "../errors.js";
-import { sizeOf } from "../plan/plan.js";
+import { defineGradient, defineGradientOf } from "../graph/differentiate.js";
+import { Node, type Value } from "../graph/value.js";
+import { type Attributes, sizeOf } from "../plan/plan.js";
 import { formatShape } from "../shape.js";
 import type { Tensor, VariableTensor } from "../tensor.js";
 import { add, mul } from "./binary.js";
@@ -72,4 +74,27 @@ function checkChannels(where: string, x: Tensor, vector: Tensor): void {
     checkShape(where, "input", x, pattern);
   }
   checkShape(where, "weight, bias and statistics", vector, [x.shape[1]]);
+}
+
+defineGradientOf("batch_norm", ({ attributes, inputs: [x, mean, variance, gamma, beta] }, dy) => {
+  const [dx, dgamma, dbeta] = gradientsOf(x, mean, variance, dy, gamma, { eps: attributes.eps, training: false });
+  return [dx, undefined, undefined, gamma && dgamma, beta && dbeta];
+});
+// the batch statistics are only tracked, so no gradient comes from them
+defineGradient("batch_norm_train", ({ attributes, inputs: [x, gamma, beta], outputs: [, mean, variance] }, [dy]) => {
+  if (!dy) return [];
+  const [dx, dgamma, dbeta] = gradientsOf(x, mean, variance, dy, gamma, { eps: attributes.eps, training: true });
+  return [dx, gamma && dgamma, beta && dbeta];
+});
+
+function gradientsOf(
+  x: Value,
+  mean: Value,
+  variance: Value,
+  dy: Value,
+  gamma: Value | undefined,
+  attributes: Attributes,
+) {
+  const inputs = gamma ? [x, mean, variance, dy, gamma] : [x, mean, variance, dy];
+  return new Node("batch_norm_gradient", attributes, inputs, [x, mean, mean]).outputs;
 }

@@ -1,4 +1,6 @@
 import { expected, ShapeError } from "../errors.js";
+import { defineGradientOf } from "../graph/differentiate.js";
+import { op } from "../graph/value.js";
 import { formatShape, integer, type Pair, pair } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { checkFloat, checkSameDtype, checkShape, record } from "./record.js";
@@ -65,3 +67,9 @@ export function convAttributes(where: string, options: ConvOptions): ConvAttribu
     groups: integer(where, "groups", options.groups ?? 1, 1),
   };
 }
+
+defineGradientOf("conv2d", ({ attributes, inputs: [x, weight, bias] }, dy) => [
+  op("conv2d_input_gradient", attributes, [dy, weight], x),
+  op("conv2d_weight_gradient", attributes, [x, dy], weight),
+  bias && op("sum", { dims: [0, 2, 3], keepDims: false }, [dy], bias),
+]);

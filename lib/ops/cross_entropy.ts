@@ -1,4 +1,6 @@
 import { ArgumentError, DtypeError, expected } from "../errors.js";
+import { defineGradientOf } from "../graph/differentiate.js";
+import { op } from "../graph/value.js";
 import type { Tensor } from "../tensor.js";
 import { checkFloat, checkShape, checkTensor, record } from "./record.js";
 
@@ -33,3 +35,7 @@ export function crossEntropy(logits: Tensor, targets: Tensor, options: CrossEntr
   const shape = reduction === "none" ? [n] : [];
   return record(where, { labelSmoothing, reduction }, [logits, targets], { shape, dtype: logits.dtype });
 }
+
+defineGradientOf("cross_entropy", ({ attributes, inputs: [logits, targets] }, dy) => [
+  op("cross_entropy_gradient", attributes, [logits, targets, dy], logits),
+]);

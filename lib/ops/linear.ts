@@ -1,6 +1,10 @@
 import { expected, ShapeError } from "../errors.js";
+import { defineGradientOf } from "../graph/differentiate.js";
+import { op, type Value } from "../graph/value.js";
+import { sizeOf } from "../plan/plan.js";
 import { broadcastShapes, formatShape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
+import { sumTo } from "./binary.js";
 import { checkFloat, checkSameDtype, checkShape, record } from "./record.js";
 
 /**
@@ -41,4 +45,30 @@ export function matmul(a: Tensor, b: Tensor): Tensor {
   const lead = broadcastShapes(where, a.shape.slice(0, -2), b.shape.slice(0, -2));
   const shape = [...lead, a.shape[a.shape.length - 2], b.shape[b.shape.length - 1]];
   return record(where, {}, [a, b], { shape, dtype: a.dtype });
+}
+
+defineGradientOf("linear", ({ inputs: [x, weight, bias] }, dy) => {
+  const [o, i] = weight.shape;
+  const rows = sizeOf(x.shape) / i;
+  const flat = (value: Value, columns: number) =>
+    op("reshape", {}, [value], { shape: [rows, columns], dtype: value.dtype });
+  const gradient = flat(dy, o);
+  const product = op("matmul", {}, [gradient, weight], { shape: [rows, i], dtype: x.dtype });
+  return [
+    op("reshape", {}, [product], x),
+    op("matmul", {}, [transposed(gradient), flat(x, i)], weight),
+    bias && op("sum", { dims: [0], keepDims: false }, [gradient], bias),
+  ];
+});
+
+defineGradientOf("matmul", ({ inputs: [a, b] }, dy) => {
+  const lead = dy.shape.slice(0, -2);
+  const product = (left: Value, right: Value, like: Value) =>
+    sumTo(like, op("matmul", {}, [left, right], { shape: [...lead, ...like.shape.slice(-2)], dtype: like.dtype }));
+  return [product(dy, transposed(b), a), product(transposed(a), dy, b)];
+});
+
+function transposed(x: Value): Value {
+  const [rows, columns] = x.shape.slice(-2);
+  return op("transpose", {}, [x], { shape: [...x.shape.slice(0, -2), columns, rows], dtype: x.dtype });
 }

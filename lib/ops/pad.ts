@@ -1,4 +1,6 @@
 import { expected, ShapeError } from "../errors.js";
+import { defineGradientOf } from "../graph/differentiate.js";
+import { op } from "../graph/value.js";
 import { formatShape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { checkTensor, record } from "./record.js";
@@ -39,3 +41,8 @@ export function slice(x: Tensor, options: SliceOptions): Tensor {
   });
   return record("slice", { starts: [...starts], steps: [...steps] }, [x], { shape, dtype: x.dtype });
 }
+
+defineGradientOf("pad", ({ attributes, inputs: [x] }, dy) => [
+  op("slice", { starts: attributes.before, steps: x.shape.map(() => 1) }, [dy], x),
+]);
+defineGradientOf("slice", ({ attributes, inputs: [x] }, dy) => [op("slice_gradient", attributes, [dy], x)]);

@@ -1,4 +1,6 @@
 import { ArgumentError, expected, ShapeError } from "../errors.js";
+import { defineGradientOf } from "../graph/differentiate.js";
+import { op } from "../graph/value.js";
 import { formatShape, type Pair, pair } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { checkFloat, checkShape, record } from "./record.js";
@@ -61,3 +63,8 @@ function pool(
   const shape = [x.shape[0], x.shape[1], h, w];
   return record(where, { kernelSize, stride, padding, ceilMode, ...extra }, [x], { shape, dtype: x.dtype });
 }
+
+defineGradientOf("max_pool2d", ({ attributes, inputs: [x] }, dy) => [
+  op("max_pool2d_gradient", attributes, [x, dy], x),
+]);
+defineGradientOf("avg_pool2d", ({ attributes, inputs: [x] }, dy) => [op("avg_pool2d_gradient", attributes, [dy], x)]);

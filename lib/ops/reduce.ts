@@ -1,3 +1,6 @@
+import { defineGradientOf } from "../graph/differentiate.js";
+import { type Node, op, type Value } from "../graph/value.js";
+import { sizeOf } from "../plan/plan.js";
 import { normalizeDims } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { checkFloat, checkTensor, record } from "./record.js";
@@ -21,3 +24,13 @@ function reduceOp(op: string) {
 export const sum = reduceOp("sum");
 /** Mean over `dims` (all when left out; negative ones count from the back). Float dtypes only. */
 export const mean = reduceOp("mean");
+
+defineGradientOf("sum", (node, dy) => [spread(node, dy, 1)]);
+defineGradientOf("mean", (node, dy) => [spread(node, dy, sizeOf(dy.shape) / sizeOf(node.inputs[0].shape))]);
+
+/** Every summand gets the sum's gradient, times `scale`. */
+function spread({ inputs: [x], attributes }: Node, dy: Value, scale: number): Value {
+  const dims = attributes.dims as readonly number[];
+  const shape = x.shape.map((extent, dim) => (dims.includes(dim) ? 1 : extent));
+  return op("broadcast", { scale }, [op("reshape", {}, [dy], { shape, dtype: dy.dtype })], x);
+}

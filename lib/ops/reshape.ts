@@ -1,4 +1,6 @@
 import { expected, ShapeError } from "../errors.js";
+import { defineGradientOf } from "../graph/differentiate.js";
+import { op } from "../graph/value.js";
 import { sizeOf } from "../plan/plan.js";
 import { formatShape, sameShape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
@@ -26,3 +28,5 @@ export function flatten(x: Tensor, startDim = 0): Tensor {
     throw new ShapeError(expected("flatten", `startDim from 0 to ${rank - 1}`, String(startDim)));
   return reshape(x, [...x.shape.slice(0, start), sizeOf(x.shape.slice(start))]);
 }
+
+defineGradientOf("reshape", ({ inputs: [x] }, dy) => [op("reshape", {}, [dy], x)]);

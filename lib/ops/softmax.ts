@@ -1,3 +1,5 @@
+import { defineGradientOf } from "../graph/differentiate.js";
+import { op, type Value } from "../graph/value.js";
 import { normalizeDims } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { checkFloat, record } from "./record.js";
@@ -15,4 +17,18 @@ export function logSoftmax(x: Tensor, dim: number): Tensor {
 function along(op: string, x: Tensor, dim: number): Tensor {
   checkFloat(op, x);
   return record(op, { dim: normalizeDims(op, dim, x.shape.length)[0] }, [x], x);
+}
+
+defineGradientOf("softmax", ({ attributes }, dy, y) => {
+  const total = sumAlong(attributes.dim as number, op("mul", {}, [dy, y], y));
+  return [op("mul", {}, [y, op("sub", {}, [dy, total], y)], y)];
+});
+defineGradientOf("log_softmax", ({ attributes }, dy, y) => {
+  const share = op("mul", {}, [op("exp", {}, [y], y), sumAlong(attributes.dim as number, dy)], y);
+  return [op("sub", {}, [dy, share], y)];
+});
+
+function sumAlong(dim: number, x: Value): Value {
+  const shape = x.shape.map((extent, i) => (i === dim ? 1 : extent));
+  return op("sum", { dims: [dim], keepDims: true }, [x], { shape, dtype: x.dtype });
 }

@@ -1,5 +1,6 @@
-import type { DType } from "../dtype.js";
-import { checkDtype } from "../dtype.js";
+import { checkDtype, type DType, isFloat } from "../dtype.js";
+import { defineGradientOf } from "../graph/differentiate.js";
+import { op } from "../graph/value.js";
 import type { Tensor } from "../tensor.js";
 import { checkFloat, checkTensor, record } from "./record.js";
 
@@ -34,3 +35,12 @@ export function cast(x: Tensor, dtype: DType): Tensor {
 export function detach(x: Tensor): Tensor {
   return record("detach", {}, [x], x);
 }
+
+defineGradientOf("relu", (_, dy, y) => [op("relu_gradient", {}, [y, dy], y)]);
+defineGradientOf("sigmoid", (_, dy, y) => [op("sigmoid_gradient", {}, [y, dy], y)]);
+defineGradientOf("sqrt", (_, dy, y) => [op("broadcast", { scale: 0.5 }, [op("div", {}, [dy, y], y)], y)]);
+defineGradientOf("exp", (_, dy, y) => [op("mul", {}, [dy, y], y)]);
+defineGradientOf("log", ({ inputs: [x] }, dy, y) => [op("div", {}, [dy, x], y)]);
+defineGradientOf("neg", (_, dy, y) => [op("neg", {}, [dy], y)]);
+defineGradientOf("cast", ({ inputs: [x] }, dy) => [isFloat(x.dtype) ? op("cast", {}, [dy], x) : undefined]);
+defineGradientOf("variable", (_, dy) => [dy]);

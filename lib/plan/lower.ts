@@ -41,6 +41,9 @@ export function trace(roots: readonly Value[], labels: readonly string[]): Trace
   return { leaves, key: hash.digest("base64") };
 }
 
+/** Ops that only tell the graph something: their value is their input. */
+const aliases: ReadonlySet<string> = new Set(["detach", "variable"]);
+
 /** What each leaf is for the plan. */
 export type LeafRole = "inputs" | "constants" | "variables";
 
@@ -72,7 +75,7 @@ export function lower(
   const steps: Step[] = [];
   for (const node of topological([...outputs, ...written], (value) => slotOf.has(value))) {
     const inputs = node.inputs.map(find);
-    if (node.op === "detach") slotOf.set(node.outputs[0], inputs[0]);
+    if (aliases.has(node.op)) slotOf.set(node.outputs[0], inputs[0]);
     else steps.push({ op: node.op, attributes: node.attributes, inputs, outputs: node.outputs.map(place) });
   }
   return { slots, ...roles, outputs: outputs.map(find), written: written.map(find), steps };

@@ -1,4 +1,5 @@
 import { type nn, type Tensor, tensor } from "seresnet";
+import { relativeError } from "./compare.js";
 
 /** 32-bit FNV-1a of a name. */
 function fnv1a(text: string): number {
@@ -63,17 +64,6 @@ export interface Digest {
   readonly absmax: number;
   readonly head: readonly number[];
   readonly tail: readonly number[];
-}
-
-/** ‖got − want‖ / ‖want‖. */
-export function relativeError(got: ArrayLike<number>, want: ArrayLike<number>): number {
-  let difference = 0;
-  let norm = 0;
-  for (let i = 0; i < want.length; i++) {
-    difference += (got[i] - want[i]) ** 2;
-    norm += want[i] ** 2;
-  }
-  return Math.sqrt(difference / norm);
 }
 
 /** The largest relative error of an array against its digest: of its ends, and of its moments against the deviation. */

@@ -1,45 +1,65 @@
 import { avgPool2d } from "./avg_pool2d.js";
 import { batchNorm, batchNormTrain } from "./batch_norm.js";
+import { batchNormGradient } from "./batch_norm_gradient.js";
 import { add, div, mul, sub } from "./binary.js";
 import { conv2d } from "./conv2d.js";
+import { conv2dInputGradient, conv2dWeightGradient } from "./conv2d_gradient.js";
 import { crossEntropy } from "./cross_entropy.js";
+import { crossEntropyGradient } from "./cross_entropy_gradient.js";
 import { foldBatchNorm } from "./fold_batch_norm.js";
 import type { Kernel } from "./kernel.js";
 import { linear } from "./linear.js";
 import { matmul } from "./matmul.js";
 import { maxPool2d } from "./max_pool2d.js";
 import { pad, slice } from "./pad.js";
+import { avgPool2dGradient, maxPool2dGradient } from "./pool2d_gradient.js";
 import { mean, sum } from "./reduce.js";
 import { logSoftmax, softmax } from "./softmax.js";
+import { broadcast, fill, reluGradient, sigmoidGradient, sliceGradient, transpose } from "./spread.js";
 import { cast, exp, log, neg, relu, reshape, sigmoid, sqrt } from "./unary.js";
+import { adamw, sgd } from "./update.js";
 
 /** Table of contents: the kernel of each op of a plan. */
 export const kernels: Readonly<Record<string, Kernel>> = {
+  adamw,
   add,
   avg_pool2d: avgPool2d,
+  avg_pool2d_gradient: avgPool2dGradient,
   batch_norm: batchNorm,
+  batch_norm_gradient: batchNormGradient,
   batch_norm_train: batchNormTrain,
+  broadcast,
   cast,
   conv2d,
+  conv2d_input_gradient: conv2dInputGradient,
+  conv2d_weight_gradient: conv2dWeightGradient,
   cross_entropy: crossEntropy,
+  cross_entropy_gradient: crossEntropyGradient,
   div,
   exp,
+  fill,
   fold_batch_norm: foldBatchNorm,
   linear,
   log,
   log_softmax: logSoftmax,
   matmul,
   max_pool2d: maxPool2d,
+  max_pool2d_gradient: maxPool2dGradient,
   mean,
   mul,
   neg,
   pad,
   relu,
+  relu_gradient: reluGradient,
   reshape,
+  sgd,
   sigmoid,
+  sigmoid_gradient: sigmoidGradient,
   slice,
+  slice_gradient: sliceGradient,
   softmax,
   sqrt,
   sub,
   sum,
+  transpose,
 };

@@ -1,4 +1,5 @@
-import { expandTail, type FusedOp, matchTail, op } from "./fused_op.js";
+import { op } from "../value.js";
+import { expandTail, type FusedOp, matchTail } from "./fused_op.js";
 
 /** batch norm with given statistics (+ residual) (+ ReLU). Inputs: x, mean, variance, gamma and beta where affine, residual?. */
 export const batchNormAct: FusedOp = {

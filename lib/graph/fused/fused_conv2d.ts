@@ -1,4 +1,5 @@
-import { expandTail, type FusedOp, matchTail, op } from "./fused_op.js";
+import { op } from "../value.js";
+import { expandTail, type FusedOp, matchTail } from "./fused_op.js";
 
 /** convolution (+ bias) (+ residual) (+ ReLU). Inputs: x, weight, bias?, residual?. */
 export const fusedConv2d: FusedOp = {

@@ -1,6 +1,6 @@
 import type { Attributes } from "../../plan/plan.js";
 import type { Site } from "../rewrite.js";
-import { Node, type Value, type ValueType } from "../value.js";
+import { type Node, op, type Value } from "../value.js";
 
 /** An op that stands for several: how to find it in a graph, and what it stands for. */
 export interface FusedOp {
@@ -9,11 +9,6 @@ export interface FusedOp {
   match(site: Site): Value | undefined;
   /** The unfused expansion of a fused node over its (rewritten) inputs. It defines what the op computes. */
   expand(node: Node, inputs: readonly Value[]): Value;
-}
-
-/** The only output of a new node. */
-export function op(name: string, attributes: Attributes, inputs: readonly Value[], type: ValueType): Value {
-  return new Node(name, attributes, inputs, [type]).outputs[0];
 }
 
 /** How a fused op ends: `+ residual` and ReLU, each where the attributes say so. */

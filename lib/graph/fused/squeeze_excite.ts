@@ -1,6 +1,6 @@
 import type { Site } from "../rewrite.js";
-import type { Node, Value } from "../value.js";
-import { expandTail, type FusedOp, matchTail, op } from "./fused_op.js";
+import { type Node, op, type Value } from "../value.js";
+import { expandTail, type FusedOp, matchTail } from "./fused_op.js";
 
 /**
  * Squeeze-and-excitation (Hu et al. 2018, equations 2 to 4): `x * sigmoid(W2 relu(W1 mean(x) + b1) + b2)`

@@ -1,0 +1,42 @@
+import { floats, type Kernel, type View } from "./kernel.js";
+
+const scalar = (view: View) => floats(view)[0];
+
+/**
+ * One step of SGD (PyTorch's): inputs parameter, gradient, velocity, lr, momentum, weightDecay; outputs the new parameter
+ * and velocity. `velocity = momentum * velocity + g`, with `g = gradient + weightDecay * parameter`.
+ */
+export const sgd: Kernel = ({ inputs, outputs, attributes }, share) => {
+  const [parameter, gradient, velocity] = inputs.map(floats);
+  const [lr, momentum, weightDecay] = inputs.slice(3).map(scalar);
+  const [newParameter, newVelocity] = outputs.map(floats);
+  const [first, last] = share(parameter.length);
+  for (let i = first; i < last; i++) {
+    const g = gradient[i] + weightDecay * parameter[i];
+    const v = momentum * velocity[i] + g;
+    newVelocity[i] = v;
+    newParameter[i] = parameter[i] - lr * (attributes.nesterov ? g + momentum * v : v);
+  }
+};
+
+/**
+ * One step of AdamW (Loshchilov & Hutter 2019, algorithm 2): inputs parameter, gradient, first and second moment, lr,
+ * beta1, beta2, eps, weightDecay, step (from 1); outputs the new parameter and moments.
+ */
+export const adamw: Kernel = ({ inputs, outputs }, share) => {
+  const [parameter, gradient, first, second] = inputs.map(floats);
+  const [lr, beta1, beta2, eps, weightDecay, step] = inputs.slice(4).map(scalar);
+  const [newParameter, newFirst, newSecond] = outputs.map(floats);
+  const correction1 = 1 - beta1 ** step;
+  const correction2 = Math.sqrt(1 - beta2 ** step);
+  const [from, to] = share(parameter.length);
+  for (let i = from; i < to; i++) {
+    const g = gradient[i];
+    const m = beta1 * first[i] + (1 - beta1) * g;
+    const v = beta2 * second[i] + (1 - beta2) * g * g;
+    newFirst[i] = m;
+    newSecond[i] = v;
+    const decayed = parameter[i] * (1 - lr * weightDecay);
+    newParameter[i] = decayed - ((lr / correction1) * m) / (Math.sqrt(v) / correction2 + eps);
+  }
+};

@@ -1,0 +1,59 @@
+import { ArgumentError, expected } from "../errors.js";
+import { integer } from "../shape.js";
+
+/** The learning rate of a step, counted from 0. */
+export type Schedule = (step: number) => number;
+
+export interface CosineOptions {
+  /** Learning rate after the warm-up. */
+  readonly lr: number;
+  readonly totalSteps: number;
+  /** Steps in which the rate rises linearly from 0, default 0. */
+  readonly warmupSteps?: number;
+  /** Where it ends, default 0. */
+  readonly finalLr?: number;
+}
+
+/** Half a cosine from `lr` to `finalLr` (Loshchilov & Hutter 2017, equation 5), after a linear warm-up. */
+export function cosineSchedule({ lr, totalSteps, warmupSteps = 0, finalLr = 0 }: CosineOptions): Schedule {
+  integer("cosineSchedule", "totalSteps", totalSteps, 1);
+  integer("cosineSchedule", "warmupSteps", warmupSteps, 0);
+  if (warmupSteps >= totalSteps)
+    throw new ArgumentError(expected("cosineSchedule", `warmupSteps below ${totalSteps}`, String(warmupSteps)));
+  return (step) => {
+    if (step < warmupSteps) return (lr * (step + 1)) / warmupSteps;
+    return between(lr, finalLr, Math.min(1, (step - warmupSteps) / Math.max(1, totalSteps - 1 - warmupSteps)));
+  };
+}
+
+export interface OneCycleOptions {
+  /** The highest learning rate. */
+  readonly maxLr: number;
+  readonly totalSteps: number;
+  /** Share of the steps in which the rate rises, default 0.3. */
+  readonly pctStart?: number;
+  /** maxLr over the first rate, default 25. */
+  readonly divFactor?: number;
+  /** The first rate over the last one, default 1e4. */
+  readonly finalDivFactor?: number;
+}
+
+/** One rise and one fall, both cosines (Smith & Topin 2018; PyTorch's OneCycleLR). */
+export function oneCycleSchedule(options: OneCycleOptions): Schedule {
+  const { maxLr, totalSteps, pctStart = 0.3, divFactor = 25, finalDivFactor = 1e4 } = options;
+  integer("oneCycleSchedule", "totalSteps", totalSteps, 1);
+  if (!(pctStart >= 0 && pctStart <= 1))
+    throw new ArgumentError(expected("oneCycleSchedule", "pctStart from 0 to 1", String(pctStart)));
+  const first = maxLr / divFactor;
+  const peak = pctStart * totalSteps - 1;
+  const last = totalSteps - 1;
+  return (step) => {
+    if (step <= peak) return between(first, maxLr, peak <= 0 ? 1 : step / peak);
+    return between(maxLr, first / finalDivFactor, Math.min(1, (step - peak) / (last - peak)));
+  };
+}
+
+/** From `a` (at 0) to `b` (at 1) along half a cosine. */
+function between(a: number, b: number, share: number): number {
+  return b + ((a - b) / 2) * (1 + Math.cos(Math.PI * share));
+}
