@@ -193,4 +193,41 @@ void batchNormTrain(Builder& b) {
   });
 }
 
+// weight [O, ...], bias [O]?, mean [O], variance [O], gamma [O]?, beta [O]? -> the weight and bias of a convolution that
+// does what convolution and batch norm did. One rounding, at the end.
+void foldBatchNorm(Builder& b) {
+  b.expectArity(3, 6, 2);
+  b.expectFloats();
+  const bool hasBias = b.step().flag("bias");
+  const bool affine = b.step().flag("affine");
+  b.expect(b.inputs() == size_t{3} + hasBias + 2 * affine, "as many inputs as its attributes say");
+  const Shape& weight = b.input(0).shape;
+  b.expect(!weight.empty() && b.output(0).shape == weight, "a weight [O, ...]");
+  const Shape perChannel{weight[0]};
+  b.expect(b.output(1).shape == perChannel, "a bias [O]");
+  for (size_t i = 1; i < b.inputs(); ++i) b.expect(b.input(i).shape == perChannel, "vectors [O]");
+
+  size_t next = 1;
+  const BufferId w = b.read(0);
+  const BufferId bias = hasBias ? b.read(next++) : -1;
+  const BufferId mean = b.read(next++);
+  const BufferId variance = b.read(next++);
+  const BufferId gamma = affine ? b.read(next++) : -1;
+  const BufferId beta = affine ? b.read(next++) : -1;
+  const BufferId newWeight = b.write(0);
+  const BufferId newBias = b.write(1);
+  const double eps = b.step().number("eps");
+  const int64_t channels = weight[0];
+  const int64_t fan = channels == 0 ? 0 : b.input(0).size() / channels;
+  b.emit("", [=](const Pointers& p) {
+    for (int64_t c = 0; c < channels; ++c) {
+      const double scale = (gamma < 0 ? 1.0 : p.at(gamma)[c]) / std::sqrt(p.at(variance)[c] + eps);
+      for (int64_t i = c * fan; i < (c + 1) * fan; ++i) p.at(newWeight)[i] = static_cast<float>(p.at(w)[i] * scale);
+      const double old = bias < 0 ? 0.0 : p.at(bias)[c];
+      const double shift = beta < 0 ? 0.0 : p.at(beta)[c];
+      p.at(newBias)[c] = static_cast<float>((old - p.at(mean)[c]) * scale + shift);
+    }
+  });
+}
+
 }  // namespace seresnet::cpu

@@ -90,7 +90,10 @@ class Builder {
   const HostMemory* constant(size_t input) const;
   // Memory that lives as long as the program.
   BufferId keep(std::shared_ptr<HostMemory> contents);
+  // Adds a kernel, which uses every buffer named by the calls above since the last one.
   void emit(std::string implementation, Kernel kernel);
+  // Names a buffer for the next kernel, too.
+  BufferId touch(BufferId id);
   Onednn& onednn() { return onednn_; }
 
   // ---- the result
@@ -108,7 +111,6 @@ class Builder {
   };
 
   BufferId add(Buffer buffer);
-  BufferId touch(BufferId id);
   BufferId readSlot(uint32_t slot, Layout layout);
   bool sameOrder(uint32_t slot) const;
   void set(uint32_t slot, Layout layout, BufferId id);

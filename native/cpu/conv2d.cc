@@ -118,7 +118,7 @@ BufferId orderedWeights(Builder& b, const memory::desc& given, const memory::des
     reorder.execute(onednn.stream, from, to);
     onednn.stream.wait();
   });
-  return target;
+  return b.touch(target);
 }
 
 memory::desc plainWeights(const Shape& w, int64_t groups) {

@@ -14,6 +14,7 @@ const std::unordered_map<std::string_view, Op>& ops() {
       {"cross_entropy", crossEntropy},
       {"div", binary},
       {"exp", unary},
+      {"fold_batch_norm", foldBatchNorm},
       {"fused_conv2d", conv2d},
       {"linear", linear},
       {"log", unary},

@@ -18,6 +18,7 @@ void binary(Builder& b);
 void cast(Builder& b);
 void conv2d(Builder& b);
 void crossEntropy(Builder& b);
+void foldBatchNorm(Builder& b);
 void linear(Builder& b);
 void matmul(Builder& b);
 void maxPool2d(Builder& b);
