@@ -1,10 +1,23 @@
 import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
-import { ArgumentError, createModel, functional, nn, optim, ShapeError, type Tensor, tensor } from "seresnet";
+import {
+  ArgumentError,
+  createModel,
+  functional,
+  nn,
+  optim,
+  ShapeError,
+  setDefaultDevice,
+  type Tensor,
+  tensor,
+} from "seresnet";
 import { ResidualBlock, SEBlock } from "seresnet/models";
-import { describe, expect, it } from "vitest";
+import { beforeAll, describe, expect, it } from "vitest";
 import { relativeError } from "./support/compare.js";
 import { type Digest, digestError, fill, image } from "./support/weights.js";
+
+// the one executor with the kernels of the backward pass so far
+beforeAll(() => setDefaultDevice("reference"));
 
 const floats = async (t: Tensor | undefined) => (await (t as Tensor).data()) as Float32Array;
 const leaf = async (t: Tensor) => tensor(await t.data(), t.shape, { requiresGrad: true });
