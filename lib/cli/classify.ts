@@ -16,7 +16,8 @@ import {
   weightsOption,
 } from "./options.js";
 import { percent, print, printJson, reportError } from "./output.js";
-import { type Prediction, rank, runBatch, stack } from "./predict.js";
+import { stack } from "./pictures.js";
+import { type Prediction, rank, runBatch } from "./predict.js";
 
 interface Options extends ClassifierOptions {
   top: number;

@@ -1,6 +1,6 @@
 import type { CompiledModel } from "../compile.js";
 import { expected, WeightsError } from "../errors.js";
-import { type Tensor, tensor } from "../tensor.js";
+import type { Tensor } from "../tensor.js";
 import type { Pictures } from "./pictures.js";
 
 export interface Prediction {
@@ -32,15 +32,6 @@ export async function runBatch(compiled: CompiledModel, batch: Tensor): Promise<
   const [count, classes] = output.shape;
   const logits = (await output.data()) as Float32Array;
   return Array.from({ length: count }, (_, i) => logits.subarray(i * classes, (i + 1) * classes));
-}
-
-/** Float32 tensors [1, …] of one shape as one [N, …]. */
-export async function stack(tensors: readonly Tensor[]): Promise<Tensor> {
-  const [, ...shape] = tensors[0].shape;
-  const size = shape.reduce((product, extent) => product * extent, 1);
-  const values = new Float32Array(tensors.length * size);
-  for (const [i, item] of tensors.entries()) values.set((await item.data()) as Float32Array, i * size);
-  return tensor(values, [tensors.length, ...shape]);
 }
 
 /** The likeliest class of every picture, and how long it all took. */
