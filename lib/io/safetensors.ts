@@ -153,7 +153,8 @@ function decode({ dtype, shape, begin, end }: Entry, bytes: Uint8Array, bodyStar
   return new Tensor(constantValue(decodeElements(dtype, buffer), Object.freeze(shape), dtype));
 }
 
-function decodeElements(dtype: DType, buffer: ArrayBuffer): HostArray {
+/** The host array of `dtype` for little-endian bytes; half precisions become float32. */
+export function decodeElements(dtype: DType, buffer: ArrayBuffer): HostArray {
   switch (dtype) {
     case "float32":
       return new Float32Array(buffer);

@@ -1,29 +1,57 @@
-import { stat } from "node:fs/promises";
+import { constants } from "node:buffer";
 import { extname } from "node:path";
 import { expected, WeightsError } from "../errors.js";
 import type { Tensor } from "../tensor.js";
-import { reason } from "./files.js";
-import { readSafetensors } from "./safetensors.js";
+import { readRegularFile, reason } from "./files.js";
+import { parseSafetensors } from "./safetensors.js";
+import { readSharded } from "./sharded.js";
+import { parseTorch } from "./torch.js";
 
 /**
- * Reads a weights file into a state dict, name by name: `.safetensors`.
- * Throws WeightsError for a missing or damaged file, a folder, and formats that are not read.
+ * Reads a weights file into a state dict, name by name. What a file is, its content says, not its name:
+ *
+ * - `.safetensors`, and the `.safetensors.index.json` of a model in several such files (all of them are read);
+ * - PyTorch's `.pth` and `.pt`, as `torch.save(model.state_dict(), path)` writes them, now or before PyTorch 1.6. Nothing
+ *   in the file is run: its pickle may name tensors and dicts and nothing else.
+ *
+ * Tensors are row-major copies, whatever their strides and storage were. float16 and bfloat16 keep their dtype; a
+ * `.pth` file's float64 becomes float32. Of a `.pth` file that holds more than weights, the tensors of the dict under
+ * `state_dict`, `model` or `model_state_dict` are read, else those at its top; values that are no tensors are left out.
+ * A prefix `module.`, `model.` or `_orig_mod.` goes when every name in a `.pth` file has it, else all names stay.
+ *
+ * @throws WeightsError for a missing, truncated or damaged file, a folder, formats that are not read, a pickle that
+ *   asks for anything but tensors and dicts (a whole module, say), and a file without any tensor
  */
 export async function loadWeights(path: string): Promise<Record<string, Tensor>> {
   if (typeof path !== "string" || path === "")
     throw new WeightsError(expected("loadWeights", "the path of a weights file", JSON.stringify(path) ?? "nothing"));
   const extension = extname(path).toLowerCase();
-  if (extension !== ".safetensors") {
-    // a missing file is missing, whatever its name would have meant
-    const info = await stat(path).catch((error: unknown) => {
-      throw new WeightsError(expected(path, "a weights file", reason(error)), { cause: error });
-    });
-    if (info.isDirectory()) throw new WeightsError(expected(path, "a weights file", "a folder"));
-    const pickled = [".pth", ".pt", ".bin", ".ckpt"].includes(extension);
-    const got = pickled
-      ? `${extension} (convert it with safetensors.torch.save_file in Python)`
-      : extension || "no extension";
-    throw new WeightsError(expected(path, "a .safetensors file", got));
+  let bytes: Uint8Array;
+  try {
+    bytes = await readRegularFile(path, constants.MAX_LENGTH);
+  } catch (error) {
+    const what = extension === ".safetensors" ? "a safetensors file" : "a weights file";
+    throw new WeightsError(expected(path, what, reason(error)), { cause: error });
   }
-  return (await readSafetensors(path)).tensors;
+  if (isSafetensors(bytes)) return parseSafetensors(bytes, path).tensors;
+  if (isTorch(bytes)) return parseTorch(bytes, path);
+  // nothing known by its content: the name says which complaint helps
+  if (extension === ".safetensors") return parseSafetensors(bytes, path).tensors;
+  if (extension === ".json" || bytes[0] === 0x7b) return readSharded(bytes, path);
+  const pickled = [".pth", ".pt", ".bin", ".ckpt"].includes(extension);
+  const got = pickled
+    ? `${extension} (convert it with safetensors.torch.save_file: its content is not what torch.save writes)`
+    : extension || "no extension";
+  throw new WeightsError(expected(path, "a .safetensors file", got));
+}
+
+/** Eight bytes of header length, far below 4 GiB, and a JSON object. */
+function isSafetensors(bytes: Uint8Array): boolean {
+  return bytes[8] === 0x7b && bytes.subarray(4, 8).every((byte) => byte === 0);
+}
+
+/** A zip file (an empty one too), or a pickle of protocol 2 or later. */
+function isTorch(bytes: Uint8Array): boolean {
+  const isZip = bytes[0] === 0x50 && bytes[1] === 0x4b && (bytes[2] === 3 || bytes[2] === 5);
+  return isZip || (bytes[0] === 0x80 && bytes[1] >= 2 && bytes[1] <= 5);
 }

@@ -1,0 +1,237 @@
+import { expected, listed, WeightsError } from "../errors.js";
+import type { Tensor } from "../tensor.js";
+import { quoted } from "./json.js";
+import { dictWork, type PickleFunction, type PickleWorld, unpickle } from "./pickle.js";
+import { isCount, PickledTensor, type Storage, type StorageType, storageTypes, TensorReader } from "./torch_tensor.js";
+import { openZip, type ZipArchive } from "./zip.js";
+
+/** The first thing in a file that `torch.save` wrote before it wrote zip files, and the version of that format. */
+const legacyMagic = 0x1950a86a20f9469cfc6cn;
+const legacyVersion = 1001;
+const saveStateDict = "(torch.save(model.state_dict(), path) writes one)";
+/** Where training scripts put the weights beside the epoch and the optimiser. */
+const wrappers = ["state_dict", "model", "model_state_dict"];
+/** What DataParallel, Lightning and torch.compile put before every name. */
+const prefixes = ["module.", "model.", "_orig_mod."];
+
+/**
+ * The state dict in the bytes of a `.pth` or `.pt` file as `torch.save` writes it: a zip file, or the format before
+ * PyTorch 1.6. The pickle inside is read by an unpickler that knows tensors and dicts and refuses all else by name.
+ * float64 becomes float32; `path` stands in messages. See `loadWeights` for wrappers and prefixes.
+ * Throws WeightsError, one sentence, for everything that is not such a file.
+ */
+export function parseTorch(bytes: Uint8Array, path: string): Record<string, Tensor> {
+  const isZip = bytes[0] === 0x50;
+  const { root, bigEndian } = isZip ? readZipFile(bytes, path) : readLegacyFile(bytes, path);
+  const reader = new TensorReader(path, bytes.length, bigEndian);
+  const stateDict = [...findStateDict(root, path)];
+  const prefix = commonPrefix(stateDict.map(([name]) => name));
+  const tensors = stateDict.map(([name, pickled]) => [name.slice(prefix.length), reader.read(name, pickled)] as const);
+  // fromEntries defines own properties, so a tensor named __proto__ is a tensor and not a prototype
+  return Object.fromEntries(tensors);
+}
+
+function fail(path: string, what: string, got: string): never {
+  throw new WeightsError(expected(path, what, got));
+}
+
+interface TorchFile {
+  root: unknown;
+  bigEndian: boolean;
+}
+
+function readZipFile(bytes: Uint8Array, path: string): TorchFile {
+  const zip = openZip(bytes, path);
+  const folder = findFolder(zip, path);
+  const order = zip.names.includes(`${folder}byteorder`)
+    ? Buffer.from(zip.read(`${folder}byteorder`).subarray(0, 16)).toString("latin1")
+    : "little";
+  if (order !== "little" && order !== "big") fail(path, "byte order little or big", quoted(order));
+  const pickle = zip.read(`${folder}data.pkl`);
+  const storages = new Map<string, Storage>();
+  const world = torchWorld(path, pickle, 0, ({ type, key, elements }) => {
+    const bytes = () => zip.read(`${folder}data/${key}`);
+    return remember(storages, key, { type, elements, bytes }, path);
+  });
+  return { root: unpickle(pickle, 0, world).value, bigEndian: order === "big" };
+}
+
+/** The folder that all entries are in; its name is the file's when it was saved. */
+function findFolder({ names }: ZipArchive, path: string): string {
+  const pickles = names.filter((name) => /^([^/]+\/)?data\.pkl$/.test(name));
+  if (pickles.length !== 1)
+    fail(
+      path,
+      "a zip file that torch.save wrote, with one data.pkl",
+      `one of ${listed(names.map((name) => quoted(name))) || "nothing"}`,
+    );
+  const folder = pickles[0].slice(0, -"data.pkl".length);
+  if (names.includes(`${folder}constants.pkl`))
+    fail(path, `a state dict ${saveStateDict}`, "a TorchScript archive, which is a program");
+  return folder;
+}
+
+/**
+ * Five pickles one after another (a magic number, the version, facts about the system, the object, the keys of its
+ * storages), then for each key the number of elements and the elements, little-endian on every system.
+ */
+function readLegacyFile(bytes: Uint8Array, path: string): TorchFile {
+  const pending = new Map<string, { type: StorageType; elements: number; data?: Uint8Array }>();
+  let at = 0;
+  const next = (): unknown => {
+    const world = torchWorld(path, bytes, at, ({ type, key, elements }) => {
+      const record = pending.get(key) ?? { type, elements };
+      pending.set(key, record);
+      return remember(storages, key, { type, elements, bytes: () => record.data ?? new Uint8Array() }, path);
+    });
+    const { value, end } = unpickle(bytes, at, world);
+    at = end;
+    return value;
+  };
+  const storages = new Map<string, Storage>();
+  if (next() !== legacyMagic) fail(path, "a file that torch.save wrote", "a pickle of something else");
+  const version = next();
+  if (version !== legacyVersion) fail(path, `version ${legacyVersion} of torch.save's old format`, quoted(version));
+  next(); // sizes of C types where it was written; the data does not depend on them
+  const root = next();
+  const keys = next();
+  const isComplete = Array.isArray(keys) && keys.length === pending.size && keys.every((key) => pending.has(key));
+  if (!isComplete || new Set(keys).size !== keys.length)
+    fail(path, `a list of the ${pending.size} storages that its tensors look at`, "another");
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  for (const key of keys as string[]) {
+    const record = pending.get(key) as { type: StorageType; elements: number; data?: Uint8Array };
+    const start = at + 8;
+    const end = start + record.elements * record.type.bytes;
+    if (end > bytes.length)
+      fail(path, `storage ${quoted(key)} up to byte ${end}`, `a file that ends at byte ${bytes.length}`);
+    const elements = view.getBigInt64(at, true);
+    if (elements !== BigInt(record.elements))
+      fail(path, `storage ${quoted(key)} of ${record.elements} elements`, `${elements}`);
+    record.data = bytes.subarray(start, end);
+    at = end;
+  }
+  return { root, bigEndian: false };
+}
+
+interface StorageId {
+  type: StorageType;
+  key: string;
+  elements: number;
+}
+
+/** Tensors may share a storage, but they must agree on what it is. */
+function remember(storages: Map<string, Storage>, key: string, storage: Storage, path: string): Storage {
+  const known = storages.get(key);
+  if (known === undefined) storages.set(key, storage);
+  else if (known.type !== storage.type || known.elements !== storage.elements)
+    fail(path, `storage ${quoted(key)} to be of one type and size`, `${known.type.name} and ${storage.type.name}`);
+  return known ?? storage;
+}
+
+/** A storage, and the element of it that a view in an old file starts at. */
+class StorageView {
+  constructor(
+    readonly storage: Storage,
+    readonly start: number,
+  ) {}
+}
+
+/** What the pickle that starts at byte `start` of `pickle` may name. */
+function torchWorld(path: string, pickle: Uint8Array, start: number, open: (id: StorageId) => Storage): PickleWorld {
+  return {
+    file: path,
+    global(name) {
+      const known = functions.get(name) ?? storageTypes.get(name.replace(/^torch\.cuda\./, "torch."));
+      if (known !== undefined) return known;
+      // an nn.Module keeps its parts in attributes of these names
+      const rest = Buffer.from(pickle.buffer, pickle.byteOffset + start, Math.min(pickle.length - start, 2 ** 24));
+      if (rest.includes("_parameters") && rest.includes("_modules"))
+        fail(path, `a state dict ${saveStateDict}`, `a whole module that asks for ${name}`);
+      fail(path, "a state dict of tensors", `a pickle that asks for ${name}, which a weights file has no use for`);
+    },
+    persistent(id) {
+      const [kind, type, key, , elements, view] = Array.isArray(id) ? id : [];
+      if (kind !== "storage" || !isStorageType(type) || typeof key !== "string" || !isCount(elements))
+        fail(path, "references to storages of tensors", "one to something else");
+      const storage = open({ type, key, elements });
+      const offset: unknown = Array.isArray(view) ? view[1] : 0;
+      if (!isCount(offset)) fail(path, `a view of storage ${quoted(key)} to start at an element`, "something else");
+      return new StorageView(storage, offset);
+    },
+  };
+}
+
+function isStorageType(value: unknown): value is StorageType {
+  return [...storageTypes.values()].some((type) => type === value);
+}
+
+const rebuildTensor: PickleFunction = ([view, offset, shape, strides]) => {
+  if (!(view instanceof StorageView && isCount(offset) && Array.isArray(shape) && Array.isArray(strides)))
+    return undefined;
+  // copied, since a hostile pickle could still append to them; no tensor has more dimensions than 64
+  return new PickledTensor(view.storage, view.start + offset, shape.slice(0, 65), strides.slice(0, 65));
+};
+
+const orderedDict: PickleFunction = ([pairs = []], charge) => {
+  if (!Array.isArray(pairs) || !pairs.every((pair) => Array.isArray(pair) && pair.length === 2)) return undefined;
+  charge(dictWork + pairs.length);
+  return new Map(pairs as [unknown, unknown][]);
+};
+
+const first: PickleFunction = ([value]) => value;
+
+/** Every function a pickle may call. Gradients, hooks and attributes, their other arguments, are no part of weights. */
+const functions: ReadonlyMap<string, PickleFunction> = new Map([
+  ["torch._utils._rebuild_tensor_v2", rebuildTensor],
+  ["torch._utils._rebuild_tensor", rebuildTensor],
+  ["torch._utils._rebuild_parameter", first],
+  ["torch._utils._rebuild_parameter_with_state", first],
+  ["torch.nn.parameter.Parameter", first],
+  ["torch.Size", first],
+  ["collections.OrderedDict", orderedDict],
+]);
+
+type PickledStateDict = Map<string, PickledTensor>;
+
+/** The one dict of tensors in a file: in one of the known wrappers, or else the object itself. */
+function findStateDict(root: unknown, path: string): PickledStateDict {
+  if (!(root instanceof Map)) {
+    const kind = root instanceof PickledTensor ? "a single tensor" : Array.isArray(root) ? "a list" : typeof root;
+    fail(path, `a state dict ${saveStateDict}`, kind);
+  }
+  const wrapped = wrappers.filter((key) => hasTensors(root.get(key)));
+  if (wrapped.length > 1) fail(path, "one state dict", `one each in ${wrapped.join(", ")}`);
+  const dict: Map<unknown, unknown> = wrapped.length === 1 ? root.get(wrapped[0]) : root;
+  const stateDict: PickledStateDict = new Map();
+  for (const [name, value] of dict) {
+    if (!(value instanceof PickledTensor)) continue;
+    if (typeof name !== "string") fail(path, "tensors with names", `one without (${typeof name})`);
+    stateDict.set(name, value);
+  }
+  if (stateDict.size === 0) {
+    const keys = [...dict.keys()].map((key) => (typeof key === "string" ? quoted(key, 40) : typeof key));
+    fail(
+      path,
+      `a state dict with at least one tensor`,
+      keys.length > 0 ? `a dict of ${listed(keys)}` : "an empty dict",
+    );
+  }
+  return stateDict;
+}
+
+function hasTensors(value: unknown): boolean {
+  return value instanceof Map && [...value.values()].some((item) => item instanceof PickledTensor);
+}
+
+/** What stands before every name and can go; nothing when a name would be left empty. */
+function commonPrefix(names: readonly string[]): string {
+  for (let prefix = ""; ; ) {
+    const next = prefixes.find((candidate) => {
+      const whole = prefix + candidate;
+      return names.every((name) => name.startsWith(whole) && name.length > whole.length);
+    });
+    if (next === undefined) return prefix;
+    prefix += next;
+  }
+}

@@ -1,0 +1,161 @@
+import { expected, listed, WeightsError } from "../errors.js";
+import { quoted } from "./json.js";
+
+const endSignature = 0x06054b50;
+const zip64LocatorSignature = 0x07064b50;
+const zip64EndSignature = 0x06064b50;
+const centralSignature = 0x02014b50;
+const localSignature = 0x04034b50;
+const endBytes = 22;
+const longestComment = 0xffff;
+
+/** A record of the table of contents, as it stands there. */
+interface ZipEntry {
+  flags: number;
+  method: number;
+  packedSize: number;
+  size: number;
+  localHeader: number;
+}
+
+/** A zip file in memory whose entries are stored as they are, which is how PyTorch writes them. */
+export interface ZipArchive {
+  /** Every entry, in the order of the table of contents. */
+  readonly names: readonly string[];
+  /** The bytes of one entry, a view of the file. Throws WeightsError for an entry that is missing, packed or damaged. */
+  read(name: string): Uint8Array;
+}
+
+/**
+ * Opens a zip file, zip64 included, without unpacking anything: entries that are deflated or encrypted are refused when
+ * they are read. `file` stands in messages. Throws WeightsError for a truncated or damaged file and for parts of a
+ * multi-disk archive.
+ */
+export function openZip(bytes: Uint8Array, file: string): ZipArchive {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const directory = findDirectory(view, file);
+  const entries = readDirectory(view, directory, file);
+  const read = (name: string): Uint8Array => {
+    const entry = entries.get(name);
+    if (entry === undefined)
+      fail(
+        file,
+        `a zip file with an entry ${quoted(name)}`,
+        `one with ${listed([...entries.keys()].map((key) => quoted(key)))}`,
+      );
+    return readEntry(view, entry, directory.start, `${file}: entry ${quoted(name)}`);
+  };
+  return { names: [...entries.keys()], read };
+}
+
+function fail(where: string, what: string, got: string): never {
+  throw new WeightsError(expected(where, what, got));
+}
+
+interface Directory {
+  start: number;
+  size: number;
+  count: number;
+}
+
+/** The end record is the last thing in the file but for a comment, so it is looked for from the end. */
+function findDirectory(view: DataView, file: string): Directory {
+  const last = view.byteLength - endBytes;
+  for (let at = last; at >= 0 && at >= last - longestComment; at--) {
+    if (view.getUint32(at, true) !== endSignature || view.getUint16(at + 20, true) !== last - at) continue;
+    const directory = readEnd(view, at, file);
+    if (directory.start + directory.size > at)
+      fail(file, "a zip file whose table of contents lies before its end record", "a damaged or truncated file");
+    return directory;
+  }
+  fail(file, "a zip file that ends with its table of contents", "a truncated or damaged file");
+}
+
+function readEnd(view: DataView, at: number, file: string): Directory {
+  const locator = at - 20;
+  const isZip64 = locator >= 0 && view.getUint32(locator, true) === zip64LocatorSignature;
+  const disks = [view.getUint16(at + 4, true), view.getUint16(at + 6, true)];
+  if (!isZip64) {
+    refuseDisks(disks, 0, file);
+    return {
+      start: view.getUint32(at + 16, true),
+      size: view.getUint32(at + 12, true),
+      count: view.getUint16(at + 10, true),
+    };
+  }
+  const end = toNumber(view.getBigUint64(locator + 8, true));
+  if (end + 56 > locator || view.getUint32(end, true) !== zip64EndSignature)
+    fail(file, "a zip64 end record where the file says it is", "a damaged or truncated file");
+  refuseDisks([view.getUint32(end + 16, true), view.getUint32(end + 20, true)], 0, file);
+  return {
+    start: toNumber(view.getBigUint64(end + 48, true)),
+    size: toNumber(view.getBigUint64(end + 40, true)),
+    count: toNumber(view.getBigUint64(end + 32, true)),
+  };
+}
+
+function refuseDisks(disks: readonly number[], only: number, file: string): void {
+  if (disks.some((disk) => disk !== only)) fail(file, "a zip file in one piece", "a part of a multi-disk archive");
+}
+
+/** Past 2^53 a number is inexact, but still beyond the end of any file. */
+function toNumber(value: bigint): number {
+  return Number(value);
+}
+
+function readDirectory(view: DataView, { start, size, count }: Directory, file: string): Map<string, ZipEntry> {
+  const damaged = (got: string) => fail(file, `a table of contents of ${count} entries in ${size} bytes`, got);
+  const entries = new Map<string, ZipEntry>();
+  const end = start + size;
+  let at = start;
+  for (let index = 0; index < count; index++) {
+    if (at + 46 > end || view.getUint32(at, true) !== centralSignature) damaged(`no entry ${index} at byte ${at}`);
+    const nameBytes = view.getUint16(at + 28, true);
+    const extraBytes = view.getUint16(at + 30, true);
+    const next = at + 46 + nameBytes + extraBytes + view.getUint16(at + 32, true);
+    if (next > end) damaged(`an entry ${index} that runs past them`);
+    const name = Buffer.from(view.buffer, view.byteOffset + at + 46, nameBytes).toString("utf8");
+    if (entries.has(name)) damaged(`entry ${quoted(name)} twice`);
+    const entry = {
+      flags: view.getUint16(at + 8, true),
+      method: view.getUint16(at + 10, true),
+      packedSize: view.getUint32(at + 20, true),
+      size: view.getUint32(at + 24, true),
+      localHeader: view.getUint32(at + 42, true),
+    };
+    widen(view, entry, at + 46 + nameBytes, extraBytes);
+    entries.set(name, entry);
+    at = next;
+  }
+  return entries;
+}
+
+/** Zip64 keeps the numbers that do not fit 32 bits in an extra field, in this order, only those that do not fit. */
+function widen(view: DataView, entry: ZipEntry, extra: number, extraBytes: number): void {
+  const end = extra + extraBytes;
+  for (let at = extra; at + 4 <= end; at += 4 + view.getUint16(at + 2, true)) {
+    if (view.getUint16(at, true) !== 1) continue;
+    let field = at + 4;
+    for (const key of ["size", "packedSize", "localHeader"] as const) {
+      if (entry[key] !== 0xffffffff || field + 8 > end) continue;
+      entry[key] = toNumber(view.getBigUint64(field, true));
+      field += 8;
+    }
+    return;
+  }
+}
+
+function readEntry(view: DataView, entry: ZipEntry, limit: number, where: string): Uint8Array {
+  if (entry.flags & 1) fail(where, "to be readable", "encrypted bytes");
+  if (entry.method !== 0 || entry.packedSize !== entry.size) {
+    const how = entry.method === 8 ? "deflated" : `compressed (method ${entry.method})`;
+    fail(where, "to be stored as it is, as torch.save does", `${how} bytes, ${entry.size} of them when unpacked`);
+  }
+  const header = entry.localHeader;
+  if (header + 30 > limit || view.getUint32(header, true) !== localSignature)
+    fail(where, `to start before byte ${limit} with a local header`, `none at byte ${header}`);
+  const start = header + 30 + view.getUint16(header + 26, true) + view.getUint16(header + 28, true);
+  const end = start + entry.size;
+  if (end > limit) fail(where, `to end before byte ${limit}`, `bytes ${start} to ${end}`);
+  return new Uint8Array(view.buffer, view.byteOffset + start, entry.size);
+}
