@@ -1,0 +1,668 @@
+import { createModel } from "seresnet";
+import { describe, expect, test } from "vitest";
+import type { HostArray } from "../dist/lib/dtype.js";
+import { ArgumentError, DeviceError, DisposedError, DtypeError, ShapeError } from "../dist/lib/errors.js";
+import { cpuExecutor } from "../dist/lib/executors/cpu.js";
+import { nativeVersions } from "../dist/lib/executors/native.js";
+import { referenceExecutor } from "../dist/lib/executors/reference/executor.js";
+import { fuse } from "../dist/lib/graph/fuse.js";
+import { inIsolation } from "../dist/lib/graph/recording.js";
+import { topological, type Value } from "../dist/lib/graph/value.js";
+import type { Version } from "../dist/lib/graph/variable.js";
+import { lower } from "../dist/lib/plan/lower.js";
+import { type Attributes, type Plan, sizeOf } from "../dist/lib/plan/plan.js";
+import { relativeError } from "./support/compare.js";
+import { contents, type Line, planOf, runPlan, type Type, withConstants } from "./support/plans.js";
+import { fill, image } from "./support/weights.js";
+
+const built = nativeVersions()?.onednn != null;
+const limit = 1e-5;
+
+if (!built)
+  test("without oneDNN the executor says so", () => {
+    expect(() => cpuExecutor()).toThrow(DeviceError);
+    console.warn("cpu.test: this build has no oneDNN; the device cpu is not tested");
+  });
+
+/** Runs `ours` on the CPU and `theirs` on the reference and returns the largest relative error of the outputs. */
+async function compare(ours: Plan, theirs: Plan = ours): Promise<number> {
+  const data = theirs.inputs.map((slot) => contents(theirs.slots[slot]));
+  const wanted = await runPlan(referenceExecutor(), theirs, data);
+  const errors: number[] = [];
+  for (const plan of [ours, withConstants(ours)])
+    for (const threads of [1, 2]) {
+      const got = await runPlan(cpuExecutor(), plan, data, { threads });
+      errors.push(...got.map((output, i) => relativeError(output, wanted[i])));
+    }
+  return Math.max(...errors);
+}
+
+const single = (op: string, attributes: Attributes, inputs: Type[], outputs: Type[]) =>
+  planOf(inputs, [{ op, attributes, from: inputs.map((_, i) => i), to: outputs }]);
+
+const conv = (stride = 1, padding = 0, dilation = 1, groups = 1) => ({
+  stride: [stride, stride],
+  padding: [padding, padding],
+  dilation: [dilation, dilation],
+  groups,
+});
+
+interface ConvCase {
+  name: string;
+  x: number[];
+  w: number[];
+  attributes: ReturnType<typeof conv>;
+}
+
+const convs: ConvCase[] = [
+  { name: "3x3", x: [1, 16, 14, 14], w: [32, 16, 3, 3], attributes: conv(1, 1) },
+  { name: "1x1 of stride 2, batch 3", x: [3, 64, 15, 13], w: [24, 64, 1, 1], attributes: conv(2) },
+  { name: "stem", x: [2, 3, 33, 31], w: [64, 3, 7, 7], attributes: conv(2, 3) },
+  { name: "odd channels", x: [1, 5, 9, 7], w: [7, 5, 3, 3], attributes: conv(1, 1) },
+  { name: "one channel", x: [1, 1, 8, 8], w: [3, 1, 3, 3], attributes: conv(1, 1) },
+  { name: "one pixel", x: [3, 32, 1, 1], w: [8, 32, 1, 1], attributes: conv() },
+  { name: "dilated", x: [1, 8, 17, 17], w: [8, 8, 3, 3], attributes: conv(1, 2, 2) },
+  { name: "grouped", x: [2, 32, 10, 10], w: [32, 4, 3, 3], attributes: conv(1, 1, 1, 8) },
+  { name: "depthwise", x: [1, 12, 10, 10], w: [12, 1, 3, 3], attributes: conv(2, 1, 1, 12) },
+  { name: "wide kernel", x: [1, 4, 12, 12], w: [6, 4, 5, 3], attributes: conv(1, 0) },
+];
+
+const outputOf = ({ x, w, attributes: { stride, padding, dilation } }: ConvCase) => [
+  x[0],
+  w[0],
+  ...[0, 1].map((i) => Math.floor((x[2 + i] + 2 * padding[i] - dilation[i] * (w[2 + i] - 1) - 1) / stride[i]) + 1),
+];
+
+describe.runIf(built)("ops on the CPU equal the reference", () => {
+  for (const c of convs)
+    test(`convolution: ${c.name}`, async () => {
+      const y = outputOf(c);
+      expect(await compare(single("conv2d", c.attributes, [c.x, c.w], [y]))).toBeLessThan(limit);
+      expect(await compare(single("conv2d", c.attributes, [c.x, c.w, [c.w[0]]], [y]))).toBeLessThan(limit);
+    });
+
+  for (const c of convs)
+    test(`fused convolution: ${c.name}`, async () => {
+      const y = outputOf(c);
+      for (const [bias, residual, relu] of [
+        [true, true, true],
+        [false, true, true],
+        [true, true, false],
+        [true, false, true],
+      ]) {
+        const inputs = [c.x, c.w, ...(bias ? [[c.w[0]]] : []), ...(residual ? [y] : [])];
+        const from = inputs.map((_, i) => i);
+        const fused = { op: "fused_conv2d", attributes: { ...c.attributes, bias, residual, relu }, from, to: [y] };
+        const lines: Line[] = [{ op: "conv2d", attributes: c.attributes, from: from.slice(0, bias ? 3 : 2), to: [y] }];
+        const last = () => inputs.length + lines.length - 1;
+        if (residual) lines.push({ op: "add", from: [last(), inputs.length - 1], to: [y] });
+        if (relu) lines.push({ op: "relu", from: [last()], to: [y] });
+        expect(await compare(planOf(inputs, [fused]), planOf(inputs, lines))).toBeLessThan(limit);
+      }
+    });
+
+  test("a residual that is read again keeps its contents", async () => {
+    const shape = [1, 8, 6, 6];
+    const attributes = { ...conv(1, 1), bias: false, residual: true, relu: true };
+    const ours = planOf(
+      [shape, [8, 8, 3, 3]],
+      [
+        { op: "relu", from: [0], to: [shape] },
+        { op: "fused_conv2d", attributes, from: [2, 1, 2], to: [shape] },
+        { op: "fused_conv2d", attributes, from: [3, 1, 2], to: [shape] },
+        { op: "reshape", from: [3], to: [[8, 36]] },
+        { op: "add", from: [4, 2], to: [shape] },
+      ],
+      [6, 5, 2],
+    );
+    const unfused = (from: number, at: number): Line[] => [
+      { op: "conv2d", attributes: conv(1, 1), from: [from, 1], to: [shape] },
+      { op: "add", from: [at, 2], to: [shape] },
+      { op: "relu", from: [at + 1], to: [shape] },
+    ];
+    const theirs = planOf(
+      [shape, [8, 8, 3, 3]],
+      [
+        { op: "relu", from: [0], to: [shape] },
+        ...unfused(2, 3),
+        ...unfused(5, 6),
+        { op: "reshape", from: [5], to: [[8, 36]] },
+        { op: "add", from: [8, 2], to: [shape] },
+      ],
+      [10, 9, 2],
+    );
+    expect(await compare(ours, theirs)).toBeLessThan(limit);
+  });
+
+  const norm = { eps: 1e-5 };
+  const positive = (from: number, shape: number[]): Line[] => [{ op: "exp", from: [from], to: [shape] }];
+
+  for (const shape of [
+    [2, 5, 7, 3],
+    [3, 40, 6, 6],
+    [4, 7],
+    [2, 3, 11],
+  ])
+    test(`batch norm of [${shape}]`, async () => {
+      const c = [shape[1]];
+      const inputs = [shape, c, c, c, c];
+      const plan = planOf(inputs, [
+        ...positive(2, c),
+        { op: "batch_norm", attributes: norm, from: [0, 1, 5, 3, 4], to: [shape] },
+      ]);
+      expect(await compare(plan)).toBeLessThan(limit);
+      const train = planOf(
+        [shape, c, c],
+        [{ op: "batch_norm_train", attributes: norm, from: [0, 1, 2], to: [shape, c, c] }],
+      );
+      expect(await compare(train)).toBeLessThan(limit);
+    });
+
+  test("batch norm, residual and ReLU in one step, after a convolution and before it", async () => {
+    const shape = [2, 6, 5, 5];
+    const inputs = [shape, [6, 6, 3, 3], [6], [6], [6], [6]];
+    const head: Line[] = [...positive(3, [6]), { op: "conv2d", attributes: conv(1, 1), from: [0, 1], to: [shape] }];
+    const attributes = { ...norm, affine: true, residual: true, relu: true };
+    const ours = planOf(inputs, [...head, { op: "batch_norm_act", attributes, from: [7, 2, 6, 4, 5, 0], to: [shape] }]);
+    const theirs = planOf(inputs, [
+      ...head,
+      { op: "batch_norm", attributes: norm, from: [7, 2, 6, 4, 5], to: [shape] },
+      { op: "add", from: [8, 0], to: [shape] },
+      { op: "relu", from: [9], to: [shape] },
+    ]);
+    expect(await compare(ours, theirs)).toBeLessThan(limit);
+  });
+
+  test("batch statistics of large values near each other, in both layouts", async () => {
+    const shape = [4, 3, 8, 8];
+    const lines: Line[] = [
+      { op: "add", from: [0, 1], to: [shape] },
+      { op: "max_pool2d", attributes: { ...pool(1, 1, 0), dilation: [1, 1] }, from: [2], to: [shape] },
+      { op: "batch_norm_train", attributes: norm, from: [2], to: [shape, [3], [3]] },
+      { op: "batch_norm_train", attributes: norm, from: [3], to: [shape, [3], [3]] },
+    ];
+    const plan = planOf([shape, []], lines, [4, 5, 6, 7, 8, 9]);
+    const data = [contents(plan.slots[0]), Float32Array.of(1000)];
+    const wanted = await runPlan(referenceExecutor(), plan, data);
+    const got = await runPlan(cpuExecutor(), plan, data);
+    for (const [i, output] of got.entries()) expect(relativeError(output, wanted[i])).toBeLessThan(limit);
+  });
+
+  const pool = (kernel: number, stride: number, padding: number, ceilMode = false) => ({
+    kernelSize: [kernel, kernel],
+    stride: [stride, stride],
+    padding: [padding, padding],
+    ceilMode,
+  });
+
+  for (const [kernel, stride, padding, size, out] of [
+    [3, 2, 1, 14, 7],
+    [3, 2, 0, 8, 4],
+    [2, 2, 1, 7, 4],
+    [5, 3, 2, 11, 4],
+    [7, 7, 0, 7, 1],
+  ])
+    test(`pooling of ${size} by ${kernel}, stride ${stride}, padding ${padding} to ${out}`, async () => {
+      const [x, y] = [
+        [2, 9, size, size],
+        [2, 9, out, out],
+      ];
+      const attributes = pool(kernel, stride, padding, true);
+      const largest = single("max_pool2d", { ...attributes, dilation: [1, 1] }, [x], [y]);
+      expect(await compare(largest)).toBe(0);
+      for (const countIncludePad of [true, false])
+        expect(await compare(single("avg_pool2d", { ...attributes, countIncludePad }, [x], [y]))).toBeLessThan(limit);
+    });
+
+  for (const relu of [true, false])
+    for (const residual of [true, false])
+      test(`squeeze-excite${residual ? " + residual" : ""}${relu ? " + ReLU" : ""}`, async () => {
+        for (const x of [
+          [1, 64, 7, 7],
+          [3, 70, 5, 3],
+        ]) {
+          const [n, c] = x;
+          const inputs = [x, [4, c], [4], [c, 4], [c], ...(residual ? [x] : [])];
+          const from = inputs.map((_, i) => i);
+          const first = inputs.length;
+          const lines: Line[] = [
+            { op: "mean", attributes: { dims: [2, 3], keepDims: false }, from: [0], to: [[n, c]] },
+            { op: "linear", from: [first, 1, 2], to: [[n, 4]] },
+            { op: "relu", from: [first + 1], to: [[n, 4]] },
+            { op: "linear", from: [first + 2, 3, 4], to: [[n, c]] },
+            { op: "sigmoid", from: [first + 3], to: [[n, c]] },
+            { op: "reshape", from: [first + 4], to: [[n, c, 1, 1]] },
+            { op: "mul", from: [0, first + 5], to: [x] },
+          ];
+          if (residual) lines.push({ op: "add", from: [first + 6, 5], to: [x] });
+          if (relu) lines.push({ op: "relu", from: [first + lines.length - 1], to: [x] });
+          const ours = planOf(inputs, [{ op: "squeeze_excite", attributes: { residual, relu }, from, to: [x] }]);
+          expect(await compare(ours, planOf(inputs, lines))).toBeLessThan(limit);
+        }
+      });
+
+  const integer = (dtype: "int32" | "int64" | "uint8", ...shape: number[]): Type => ({ shape, dtype });
+
+  const others: [string, Plan][] = [
+    ...["add", "sub", "mul", "div"].flatMap((op): [string, Plan][] =>
+      (
+        [
+          [
+            [2, 3, 4, 5],
+            [2, 3, 4, 5],
+            [2, 3, 4, 5],
+          ],
+          [
+            [2, 3, 4, 5],
+            [3, 1, 1],
+            [2, 3, 4, 5],
+          ],
+          [
+            [3, 1, 5],
+            [2, 3, 4, 1],
+            [2, 3, 4, 5],
+          ],
+          [[], [4], [4]],
+          [[1, 1], [], [1, 1]],
+          [[0, 3], [3], [0, 3]],
+        ] as number[][][]
+      ).map(([a, b, y]) => [`${op} of [${a}] and [${b}]`, single(op, {}, [a, b], [y])]),
+    ),
+    ...["add", "sub", "mul"].flatMap((op): [string, Plan][] =>
+      (["int32", "int64", "uint8"] as const).map((dtype) => [
+        `${op} of ${dtype}`,
+        single(op, {}, [integer(dtype, 3, 5), integer(dtype, 5)], [integer(dtype, 3, 5)]),
+      ]),
+    ),
+    ...["relu", "sigmoid", "exp", "neg"].map((op): [string, Plan] => [op, single(op, {}, [[3, 37]], [[3, 37]])]),
+    ...["sqrt", "log"].map((op): [string, Plan] => [
+      op,
+      planOf([[41]], [...positive(0, [41]), { op, from: [1], to: [[41]] }]),
+    ]),
+    ...(["int32", "int64", "uint8"] as const).flatMap((dtype): [string, Plan][] => [
+      [`cast of ${dtype} to float32`, single("cast", {}, [integer(dtype, 30)], [[30]])],
+      [
+        `cast of float32 to ${dtype}`,
+        planOf(
+          [[30], []],
+          [
+            { op: "mul", from: [0, 1], to: [[30]] },
+            { op: "div", from: [2, 0], to: [[30]] },
+            { op: "cast", from: [3], to: [integer(dtype, 30)] },
+          ],
+        ),
+      ],
+      [`sum of ${dtype}`, single("sum", { dims: [1], keepDims: false }, [integer(dtype, 4, 9)], [integer(dtype, 4)])],
+    ]),
+    ...["sum", "mean"].flatMap((op): [string, Plan][] => [
+      [`${op} over all`, single(op, { dims: [0, 1, 2], keepDims: false }, [[3, 4, 5]], [[]])],
+      [`${op} over the middle`, single(op, { dims: [1], keepDims: true }, [[3, 40, 5]], [[3, 1, 5]])],
+      [`${op} over pixels`, single(op, { dims: [2, 3], keepDims: false }, [[2, 5, 7, 7]], [[2, 5]])],
+    ]),
+    ...["softmax", "log_softmax"].flatMap((op): [string, Plan][] => [
+      [`${op} over the last dim`, single(op, { dim: 1 }, [[3, 10]], [[3, 10]])],
+      [`${op} over the first dim`, single(op, { dim: 0 }, [[7, 2, 3]], [[7, 2, 3]])],
+    ]),
+    ["linear of 1 row", single("linear", {}, [[1, 130], [11, 130], [11]], [[1, 11]])],
+    ["linear of many rows", single("linear", {}, [[2, 5, 33], [7, 33], [7]], [[2, 5, 7]])],
+    ["linear without bias", single("linear", {}, [[33], [7, 33]], [[7]])],
+    [
+      "matmul",
+      single(
+        "matmul",
+        {},
+        [
+          [5, 17],
+          [17, 3],
+        ],
+        [[5, 3]],
+      ),
+    ],
+    [
+      "matmul of stacks",
+      single(
+        "matmul",
+        {},
+        [
+          [4, 1, 5, 6],
+          [3, 6, 2],
+        ],
+        [[4, 3, 5, 2]],
+      ),
+    ],
+    ["pad", single("pad", { before: [0, 1, 2, 0], after: [0, 3, 0, 1] }, [[2, 3, 4, 5]], [[2, 7, 6, 6]])],
+    ["slice", single("slice", { starts: [0, 1, 0, 1], steps: [1, 2, 3, 2] }, [[2, 6, 7, 5]], [[2, 3, 3, 2]])],
+    ["reshape", single("reshape", {}, [[2, 6]], [[3, 4]])],
+    [
+      "a half-precision result",
+      single("exp", {}, [{ shape: [99], dtype: "bfloat16" }], [{ shape: [99], dtype: "bfloat16" }]),
+    ],
+    ["a float16 result", single("exp", {}, [{ shape: [99], dtype: "float16" }], [{ shape: [99], dtype: "float16" }])],
+  ];
+  for (const [name, plan] of others)
+    test(name, async () => {
+      expect(await compare(plan)).toBeLessThan(limit);
+    });
+
+  for (const reduction of ["none", "sum", "mean"])
+    for (const dtype of ["int32", "int64"] as const)
+      test(`cross-entropy, ${reduction}, ${dtype} targets`, async () => {
+        const attributes = { labelSmoothing: 0.1, reduction };
+        const plan = single(
+          "cross_entropy",
+          attributes,
+          [[3, 9], integer(dtype, 3)],
+          [reduction === "none" ? [3] : []],
+        );
+        const data = [
+          contents(plan.slots[0]),
+          dtype === "int32" ? Int32Array.of(8, 0, 3) : BigInt64Array.of(8n, 0n, 3n),
+        ];
+        const wanted = await runPlan(referenceExecutor(), plan, data);
+        const got = await runPlan(cpuExecutor(), plan, data);
+        expect(relativeError(got[0], wanted[0])).toBeLessThan(limit);
+      });
+
+  test("ops between convolutions work on what these leave, and mixed layouts meet", async () => {
+    const shape = [2, 8, 6, 6];
+    const chain = (op: string, from: number[], at: number[] = shape, attributes: Attributes = {}): Line => ({
+      op,
+      attributes,
+      from,
+      to: [at],
+    });
+    const plan = planOf(
+      [shape, [8, 8, 3, 3], [1, 8, 1, 1], [8, 6, 6]],
+      [
+        chain("conv2d", [0, 1], shape, conv(1, 1)), // 4
+        chain("add", [4, 0]), // 5
+        chain("mul", [5, 2]), // 6
+        chain("sub", [6, 3]), // 7
+        chain("sigmoid", [7]), // 8
+        chain("pad", [8], [2, 10, 6, 6], { before: [0, 1, 0, 0], after: [0, 1, 0, 0] }), // 9
+        chain("slice", [9], [2, 8, 3, 3], { starts: [0, 2, 0, 0], steps: [1, 1, 2, 2] }), // 10
+        chain("mean", [8], [2, 8], { dims: [2, 3], keepDims: false }), // 11
+        chain("mean", [8], [2, 6, 6], { dims: [1], keepDims: false }), // 12
+        chain("softmax", [8], shape, { dim: 1 }), // 13
+        chain("reshape", [8], [2, 288]), // 14
+        chain("conv2d", [8, 1], shape, conv(1, 1)), // 15
+      ],
+      [5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15],
+    );
+    expect(await compare(plan)).toBeLessThan(limit);
+  });
+});
+
+/** A network's eval plan with its weights as constants, and their contents. */
+function networkPlan(name: string, shape: number[]): { plan: Plan; constants: Float32Array[] } {
+  const model = fill(createModel(name).eval(), name);
+  const x = image(name, shape);
+  const y = inIsolation(() => model.forward(x));
+  const [root] = fuse([y.value]);
+  const leaves = new Set<Value>();
+  for (const node of topological([root], (value) => value.isLeaf))
+    for (const input of node.inputs) if (input.isLeaf && input !== x.value) leaves.add(input);
+  const plan = lower([x.value, ...leaves], (leaf) => (leaf === x.value ? "inputs" : "constants"), [root], []);
+  return { plan, constants: plan.constants.map((slot) => contents(plan.slots[slot]) as Float32Array) };
+}
+
+describe.runIf(built)("the CPU executor", () => {
+  const ones = (length = 4) => new Float32Array(length).fill(1);
+  const addOne = withConstants(single("add", {}, [[4], []], [[4]]));
+  const slow = (repeats: number) =>
+    planOf(
+      [
+        [1, 64, 56, 56],
+        [64, 64, 3, 3],
+      ],
+      Array.from({ length: repeats }, (_, i) => ({
+        op: "conv2d",
+        attributes: conv(1, 1),
+        from: [i === 0 ? 0 : i + 1, 1],
+        to: [[1, 64, 56, 56]],
+      })),
+    );
+  const slowInputs = [new Float32Array(64 * 3136), new Float32Array(64 * 64 * 9)];
+
+  test("no convolution of ResNet-50 is left to a slow implementation", async () => {
+    const { plan, constants } = networkPlan("resnet50", [1, 3, 224, 224]);
+    const loaded = await cpuExecutor().load(plan, constants);
+    const kernels = (loaded as unknown as { kernels(): string[] }).kernels();
+    const convolutions = kernels.filter((kernel) => kernel.includes("conv2d"));
+    expect(convolutions).toHaveLength(53);
+    expect(convolutions.filter((kernel) => /ref|gemm/.test(kernel))).toEqual([]);
+    expect(kernels.filter((kernel) => kernel.startsWith("to n"))).toHaveLength(1); // the image
+    await loaded.dispose();
+  });
+
+  test("variables come from buffers, written slots become new ones, and old ones stay as they were", async () => {
+    const base = single("add", {}, [[2], [2]], [[2]]);
+    const plan = await cpuExecutor().load({ ...base, inputs: [0], variables: [1], written: [2] }, []);
+    const start = await cpuExecutor().upload(Float32Array.of(10, 20), "float32");
+    const once = await plan.run({ inputs: [ones(2)], variables: [start] });
+    const twice = await plan.run({ inputs: [ones(2)], variables: once.written });
+    expect(await start.read()).toEqual(Float32Array.of(10, 20));
+    expect(await once.written[0].read()).toEqual(Float32Array.of(11, 21));
+    expect(await twice.written[0].read()).toEqual(Float32Array.of(12, 22));
+    expect(twice.outputs).toEqual([Float32Array.of(12, 22)]);
+    await plan.dispose();
+  });
+
+  test("an input, a constant, a variable and their reshapes may be outputs and written", async () => {
+    const shapes = [[4], [4], [4], [2, 2], [2, 2], [2, 2]];
+    const steps = [0, 1, 2].map((slot) => ({ op: "reshape", attributes: {}, inputs: [slot], outputs: [slot + 3] }));
+    const all = [0, 1, 2, 3, 4, 5];
+    const slots = shapes.map((shape) => ({ shape, dtype: "float32" as const }));
+    const plan = await cpuExecutor().load(
+      { slots, inputs: [0], constants: [1], variables: [2], outputs: all, written: all, steps },
+      [Float32Array.of(5, 6, 7, 8)],
+    );
+    const variable = await cpuExecutor().upload(Float32Array.of(9, 10, 11, 12), "float32");
+    const { outputs, written } = await plan.run({ inputs: [Float32Array.of(1, 2, 3, 4)], variables: [variable] });
+    const want = [0, 1, 2, 0, 1, 2].map((i) => Float32Array.of(4 * i + 1, 4 * i + 2, 4 * i + 3, 4 * i + 4));
+    expect(outputs).toEqual(want);
+    expect(await Promise.all(written.map((buffer) => buffer.read()))).toEqual(want);
+    await plan.dispose();
+  });
+
+  test("what JavaScript passes in may be changed at once", async () => {
+    const plan = await cpuExecutor().load(slow(4), []);
+    const inputs = slowInputs.map((array) => array.slice().fill(0.01));
+    const wanted = plan.run({ inputs, variables: [] });
+    const later = plan.run({ inputs, variables: [] });
+    inputs[0].fill(7);
+    structuredClone(inputs[1], { transfer: [inputs[1].buffer] });
+    expect((await later).outputs).toEqual((await wanted).outputs);
+    await plan.dispose();
+  });
+
+  test("two plans interleaved give what each gives alone, and any number of threads the same", async () => {
+    const plans = [networkPlan("seresnet14_cifar", [2, 3, 32, 32]), networkPlan("resnet14_cifar", [1, 3, 24, 40])];
+    const loaded = await Promise.all(plans.map(({ plan, constants }) => cpuExecutor().load(plan, constants)));
+    const inputs = plans.map(({ plan }) => [contents(plan.slots[plan.inputs[0]])]);
+    const alone: HostArray[][] = [];
+    for (const [i, plan] of loaded.entries())
+      alone.push((await plan.run({ inputs: inputs[i], variables: [] })).outputs);
+    const runs = [0, 1, 0, 1, 1, 0].map(async (i) => {
+      const { outputs } = await loaded[i].run({ inputs: inputs[i], variables: [] });
+      expect(outputs).toEqual(alone[i]);
+    });
+    await Promise.all([...runs, ...loaded.map((plan) => plan.dispose())]);
+  });
+
+  test("a bad target rejects with ArgumentError, and the executor stays usable", async () => {
+    const attributes = { labelSmoothing: 0, reduction: "mean" };
+    const plan = await cpuExecutor().load(
+      single("cross_entropy", attributes, [[2, 5], { shape: [2], dtype: "int32" }], [[]]),
+      [],
+    );
+    const run = (target: number) =>
+      plan.run({ inputs: [new Float32Array(10), Int32Array.of(1, target)], variables: [] });
+    await expect(run(5)).rejects.toThrow(
+      new ArgumentError("crossEntropy: expected targets from 0 to 4, got 5 at position 1"),
+    );
+    await expect(run(-1)).rejects.toBeInstanceOf(ArgumentError);
+    expect((await run(4)).outputs[0][0]).toBeCloseTo(Math.log(5), 6);
+    await plan.dispose();
+  });
+
+  test("what does not fit the plan is refused", async () => {
+    const cpu = cpuExecutor();
+    const unknown = single("frobnicate", {}, [[4]], [[4]]);
+    await expect(cpu.load(unknown, [])).rejects.toThrow("cpu: expected ops it has a kernel for, got frobnicate");
+    await expect(cpu.load(unknown, [])).rejects.toBeInstanceOf(DeviceError);
+    await expect(cpu.load(addOne, [])).rejects.toThrow(ArgumentError);
+    await expect(cpu.load(addOne, [ones(2)])).rejects.toThrow(ShapeError);
+    for (const threads of [0, -1, 1.5, 100_000, 1000, Number.NaN])
+      await expect(cpu.load(addOne, [ones(1)], { threads }), String(threads)).rejects.toThrow(ArgumentError);
+    await expect(cpu.load(addOne, [ones(1)], { compute: "float16" })).rejects.toThrow(DtypeError);
+    const plan = await cpu.load(addOne, [ones(1)]);
+    await expect(plan.run({ inputs: [], variables: [] })).rejects.toThrow(ArgumentError);
+    await expect(plan.run({ inputs: [ones(5)], variables: [] })).rejects.toThrow(ShapeError);
+    await expect(plan.run({ inputs: [new Int32Array(4)], variables: [] })).rejects.toThrow(DtypeError);
+    expect((await plan.run({ inputs: [ones()], variables: [] })).outputs).toEqual([new Float32Array(4).fill(2)]);
+    await plan.dispose();
+    await expect(plan.run({ inputs: [ones()], variables: [] })).rejects.toThrow(DisposedError);
+    await plan.dispose();
+    const foreign = await referenceExecutor().upload(ones(), "float32");
+    const withVariable = await cpu.load({ ...single("relu", {}, [[4]], [[4]]), inputs: [], variables: [0] }, []);
+    await expect(withVariable.run({ inputs: [], variables: [foreign] })).rejects.toThrow(DeviceError);
+    const short = await cpu.upload(ones(3), "float32");
+    await expect(withVariable.run({ inputs: [], variables: [short] })).rejects.toThrow(ShapeError);
+    await withVariable.dispose();
+  });
+
+  test("steps whose shapes do not fit each other are refused at load", async () => {
+    const wrong = [
+      single(
+        "conv2d",
+        conv(1, 1),
+        [
+          [1, 3, 8, 8],
+          [4, 3, 3, 3],
+        ],
+        [[1, 4, 80, 80]],
+      ),
+      single(
+        "conv2d",
+        conv(1, 1),
+        [
+          [1, 3, 8, 8],
+          [4, 5, 3, 3],
+        ],
+        [[1, 4, 8, 8]],
+      ),
+      single("add", {}, [[4], [3]], [[4]]),
+      single("add", {}, [[4], [4]], [[40]]),
+      single(
+        "linear",
+        {},
+        [
+          [2, 3],
+          [4, 5],
+        ],
+        [[2, 4]],
+      ),
+      single(
+        "matmul",
+        {},
+        [
+          [2, 3],
+          [4, 5],
+        ],
+        [[2, 5]],
+      ),
+      single("mean", { dims: [7], keepDims: false }, [[2, 3]], [[2]]),
+      single("mean", { dims: [1], keepDims: false }, [[2, 3]], [[200]]),
+      single("slice", { starts: [9], steps: [1] }, [[4]], [[4]]),
+      single("pad", { before: [9], after: [0] }, [[4]], [[4]]),
+      single("reshape", {}, [[4]], [[400]]),
+      single("relu", {}, [[4]], [[400]]),
+      single("cast", {}, [[4]], [[400]]),
+      single("softmax", { dim: 3 }, [[4]], [[4]]),
+      single("batch_norm", { eps: 0 }, [[4, 4], [3], [4]], [[4, 4]]),
+      single(
+        "squeeze_excite",
+        { residual: false, relu: false },
+        [[1, 8, 2, 2], [4, 8], [4], [8, 4], [9]],
+        [[1, 8, 2, 2]],
+      ),
+      single(
+        "cross_entropy",
+        { labelSmoothing: 0, reduction: "none" },
+        [[3, 9], { shape: [3], dtype: "int32" }],
+        [[1]],
+      ),
+    ];
+    for (const plan of wrong)
+      await expect(cpuExecutor().load(plan, []), JSON.stringify(plan.steps[0])).rejects.toBeInstanceOf(DeviceError);
+  });
+
+  test("more memory than there is rejects with DeviceError, and the process lives on", async () => {
+    const huge = single("relu", {}, [[1]], [[2 ** 20]]);
+    for (const extent of [2 ** 38, 2 ** 36]) {
+      const plan = single("add", {}, [[1], [1]], [[extent]]);
+      const more = { ...plan, steps: [{ ...plan.steps[0] }], written: [], outputs: [] };
+      await expect(cpuExecutor().load(more, [])).rejects.toThrow(/bytes could not be allocated/);
+    }
+    await expect(cpuExecutor().load(huge, [])).rejects.toBeInstanceOf(DeviceError);
+    expect((await runPlan(cpuExecutor(), addOne, [ones(), ones(1)]))[0]).toEqual(new Float32Array(4).fill(2));
+  });
+
+  test("runs are first in, first out, over all plans; a queued run can be dropped, one under way cannot", async () => {
+    const long = await cpuExecutor().load(slow(40), []);
+    const quick = await cpuExecutor().load(addOne, [ones(1)]);
+    const order: string[] = [];
+    const controller = new AbortController();
+    const reason = new Error("no longer wanted");
+    const first = long.run({ inputs: slowInputs, variables: [] }).then(() => order.push("first"));
+    const dropped = quick.run({ inputs: [ones()], variables: [], signal: controller.signal });
+    const last = quick.run({ inputs: [ones()], variables: [] }).then(() => order.push("last"));
+    controller.abort(reason);
+    await expect(dropped).rejects.toBe(reason);
+    expect(order).toEqual([]);
+    await Promise.all([first, last]);
+    expect(order).toEqual(["first", "last"]);
+    await expect(quick.run({ inputs: [ones()], variables: [], signal: AbortSignal.abort(reason) })).rejects.toBe(
+      reason,
+    );
+    await Promise.all([long.dispose(), quick.dispose()]);
+  });
+
+  test("dispose waits for the runs before it", async () => {
+    const plan = await cpuExecutor().load(slow(4), []);
+    let ended = 0;
+    const runs = [1, 2].map(() => plan.run({ inputs: slowInputs, variables: [] }).then(() => ended++));
+    await plan.dispose();
+    expect(ended).toBe(2);
+    await Promise.all(runs);
+  });
+
+  test("whole networks equal the reference", async () => {
+    for (const [name, shape] of [
+      ["seresnet14_cifar", [3, 3, 32, 32]],
+      ["resnet18", [1, 3, 64, 64]],
+      ["seresnet50", [1, 3, 64, 64]],
+    ] as const) {
+      const model = fill(createModel(name).eval(), name);
+      const x = image(name, [...shape]);
+      const y = inIsolation(() => model.forward(x));
+      const leaves = [...topological([y.value], (value) => value.isLeaf)].flatMap(({ inputs }) => inputs);
+      const own = [...new Set(leaves.filter((leaf) => leaf.isLeaf && leaf !== x.value))];
+      const data = await Promise.all(own.map(async (leaf) => leaf.kept ?? (leaf.version as Version).host()));
+      const input = await x.data();
+      const results = [];
+      for (const [executor, roots] of [
+        [referenceExecutor(), [y.value]],
+        [cpuExecutor(), fuse([y.value])],
+      ] as const) {
+        const plan = lower([x.value, ...own], (leaf) => (leaf === x.value ? "inputs" : "constants"), roots, []);
+        const loaded = await executor.load(plan, data);
+        results.push((await loaded.run({ inputs: [input], variables: [] })).outputs[0]);
+        await loaded.dispose();
+      }
+      expect(results[1]).toHaveLength(sizeOf(y.shape));
+      expect(relativeError(results[1], results[0])).toBeLessThan(1e-4);
+    }
+  });
+});

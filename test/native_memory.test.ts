@@ -1,0 +1,256 @@
+import { spawnSync } from "node:child_process";
+import { resolve } from "node:path";
+import { describe, expect, test } from "vitest";
+import { nativeRuntime, nativeVersions } from "../dist/lib/executors/native.js";
+
+const built = nativeVersions()?.onednn != null;
+if (!built) test("without oneDNN there is no native memory", () => expect(nativeVersions()?.onednn ?? null).toBeNull());
+
+const executorFile = JSON.stringify(resolve("dist/lib/executors/cpu.js"));
+
+/** A plan of `repeats` 3x3 convolutions, and its inputs: some tens of milliseconds of work. */
+const slow = `
+  const { cpuExecutor } = require(${executorFile});
+  const slot = (...shape) => ({ shape, dtype: "float32" });
+  const conv = { stride: [1, 1], padding: [1, 1], dilation: [1, 1], groups: 1 };
+  function slowPlan(repeats) {
+    const slots = [slot(64, 64, 3, 3), ...Array.from({ length: repeats + 1 }, () => slot(1, 64, 56, 56))];
+    const steps = Array.from({ length: repeats }, (_, i) => (
+      { op: "conv2d", attributes: conv, inputs: [i + 1, 0], outputs: [i + 2] }));
+    return { slots, inputs: [1], constants: [0], variables: [], outputs: [repeats + 1], written: [], steps };
+  }
+  const weights = new Float32Array(64 * 64 * 9).fill(0.001);
+  const inputs = [new Float32Array(64 * 3136).fill(1)];`;
+
+/** Runs a program in a process of its own, which must end by itself with exit code 0; returns what it printed. */
+function runProgram(program: string, ...flags: string[]): string {
+  const child = spawnSync(process.execPath, [...flags, "-e", program], { encoding: "utf8", timeout: 110_000 });
+  expect({ signal: child.signal, status: child.status, stderr: child.stderr }).toEqual({
+    signal: null,
+    status: 0,
+    stderr: "",
+  });
+  return child.stdout;
+}
+
+describe.runIf(built)("process safety", () => {
+  test("100 workers terminated in the middle of their runs: no abort, and the device still works", () => {
+    const program = `${slow}
+      const { Worker } = require("node:worker_threads");
+      const source = ${JSON.stringify(`${slow}
+        const { parentPort } = require("node:worker_threads");
+        cpuExecutor().load(slowPlan(200), [weights]).then((plan) => {
+          plan.run({ inputs, variables: [] });
+          plan.run({ inputs, variables: [] });
+          parentPort.postMessage("running");
+        });`)};
+      cpuExecutor(); // in the main thread first, so that OpenMP's settings are read
+      async function one(i) {
+        const worker = new Worker(source, { eval: true });
+        await new Promise((resolve, reject) => worker.once("message", resolve).once("error", reject));
+        await new Promise((resolve) => setTimeout(resolve, i % 7));
+        await worker.terminate();
+      }
+      (async () => {
+        for (let i = 0; i < 100; i += 2) await Promise.all([one(i), one(i + 1)]);
+        const plan = await cpuExecutor().load(slowPlan(2), [weights]);
+        const { outputs } = await plan.run({ inputs, variables: [] });
+        console.log(outputs[0].length);
+      })();`;
+    expect(runProgram(program)).toBe(`${64 * 3136}\n`);
+  }, 120_000);
+
+  test("several workers at once give one answer", () => {
+    const program = `
+      const { Worker } = require("node:worker_threads");
+      const source = ${JSON.stringify(`${slow}
+        const { parentPort } = require("node:worker_threads");
+        cpuExecutor().load(slowPlan(3), [weights], { threads: 1 }).then(async (plan) => {
+          let sum = 0;
+          for (let i = 0; i < 5; i++) for (const v of (await plan.run({ inputs, variables: [] })).outputs[0]) sum += v;
+          parentPort.postMessage(sum);
+        });`)};
+      Promise.all([1, 2, 3, 4].map(() => new Promise((resolve, reject) =>
+        new Worker(source, { eval: true }).once("message", resolve).once("error", reject))))
+        .then((sums) => console.log(new Set(sums).size, sums[0] > 0));`;
+    expect(runProgram(program)).toBe("1 true\n");
+  }, 120_000);
+
+  test("a program ends by itself after its last run, and not before", () => {
+    const program = `${slow}
+      cpuExecutor().load(slowPlan(20), [weights])
+        .then((plan) => plan.run({ inputs, variables: [] }))
+        .then(({ outputs }) => console.log(outputs[0].length));`;
+    expect(runProgram(program)).toBe(`${64 * 3136}\n`);
+  });
+
+  test("process.exit with runs in flight is clean and quick", () => {
+    const program = `${slow}
+      cpuExecutor().load(slowPlan(5000), [weights]).then((plan) => {
+        plan.run({ inputs, variables: [] });
+        plan.run({ inputs, variables: [] });
+        setTimeout(() => process.exit(0), 20);
+      });`;
+    const start = performance.now();
+    expect(runProgram(program)).toBe("");
+    expect(performance.now() - start).toBeLessThan(20_000);
+  });
+
+  test("plans and buffers are freed: disposed or let go of, memory stays flat, and V8 knows of it", () => {
+    const program = `${slow}
+      (async () => {
+        const cpu = cpuExecutor();
+        const megabytes = () => process.memoryUsage.rss() / 2 ** 20;
+        const round = async (dispose) => {
+          const plan = await cpu.load({ ...slowPlan(2), written: [3] }, [weights]);
+          const { written } = await plan.run({ inputs, variables: [] });
+          await written[0].read();
+          if (dispose) await plan.dispose();
+        };
+        for (let i = 0; i < 40; i++) { await round(i % 2 === 0); if (i % 8 === 7) gc(); }
+        gc();
+        await new Promise(setImmediate);
+        const before = megabytes();
+        for (let i = 0; i < 200; i++) { await round(i % 2 === 0); if (i % 8 === 7) gc(); }
+        gc();
+        await new Promise(setImmediate);
+        const external = process.memoryUsage().external;
+        const big = await cpu.upload(new Float32Array(2 ** 22), "float32");
+        const reported = process.memoryUsage().external - external >= 2 ** 24;
+        console.log(megabytes() - before < 80, reported, big.length);
+      })();`;
+    expect(runProgram(program, "--expose-gc")).toBe(`true true ${2 ** 22}\n`);
+  }, 120_000);
+
+  test("the event loop turns while plans run", () => {
+    const program = `${slow}
+      const { monitorEventLoopDelay } = require("node:perf_hooks");
+      (async () => {
+        const plan = await cpuExecutor().load(slowPlan(40), [weights], { threads: 1 });
+        const start = performance.now();
+        let last = start;
+        let longest = 0;
+        const timer = setInterval(() => {
+          longest = Math.max(longest, performance.now() - last);
+          last = performance.now();
+        }, 2);
+        for (let i = 0; i < 5; i++) await plan.run({ inputs, variables: [] });
+        longest = Math.max(longest, performance.now() - last);
+        clearInterval(timer);
+        console.log(longest < (performance.now() - start) / 5);
+      })();`;
+    expect(runProgram(program)).toBe("true\n");
+  });
+});
+
+describe.runIf(built)("the native boundary", () => {
+  const addon = nativeRuntime().addon as unknown as Record<string, (...args: unknown[]) => unknown>;
+  const slots = [
+    { shape: [4], dtype: "float32" },
+    { shape: [4], dtype: "float32" },
+  ];
+  const steps = [{ op: "relu", attributes: {}, inputs: [0], outputs: [1] }];
+  const good = { slots, inputs: [0], constants: [], variables: [], outputs: [1], written: [], steps };
+  const step = (change: object) => ({ ...good, steps: [{ ...steps[0], ...change }] });
+  const slot = (change: object) => ({ ...good, slots: [{ ...slots[0], ...change }, slots[1]] });
+
+  test("what is not a plan is refused with an error that has a code", async () => {
+    const device = addon.open("cpu");
+    const plans: unknown[] = [
+      undefined,
+      null,
+      7,
+      "plan",
+      [],
+      {},
+      { ...good, slots: undefined },
+      { ...good, slots: { length: 5 } },
+      slot({ shape: [-1] }),
+      slot({ shape: [1.5] }),
+      slot({ shape: [Number.NaN] }),
+      slot({ shape: ["4"] }),
+      slot({ shape: [2 ** 53] }),
+      slot({ shape: [2 ** 30, 2 ** 30, 2 ** 30] }),
+      slot({ shape: new Array(50).fill(1) }),
+      slot({ dtype: "float64" }),
+      slot({ dtype: 3 }),
+      { ...good, inputs: [7] },
+      { ...good, inputs: [-1] },
+      { ...good, inputs: [0, 0] },
+      { ...good, inputs: [] },
+      { ...good, outputs: [9] },
+      { ...good, written: [4_294_967_296] },
+      step({ inputs: [2] }),
+      step({ inputs: [1] }),
+      step({ outputs: [0] }),
+      step({ outputs: [] }),
+      step({ outputs: [1, 1] }),
+      step({ inputs: [] }),
+      step({ inputs: [0, 0] }),
+      step({ op: 4 }),
+      step({ op: "softmax" }),
+      step({ op: "softmax", attributes: { dim: -1 } }),
+      step({ op: "softmax", attributes: { dim: 1e300 } }),
+      step({ op: "mean", attributes: { dims: [Number.POSITIVE_INFINITY] } }),
+      step({ op: "conv2d" }),
+      step({ op: "squeeze_excite" }),
+      step({ attributes: { a: {} } }),
+      step({ attributes: null }),
+    ];
+    for (const plan of plans) {
+      const load = async () => addon.load(device, plan, []);
+      await expect(load(), JSON.stringify(plan)).rejects.toMatchObject({ code: "ERR_DEVICE" });
+    }
+    await addon.load(device, good, []);
+  });
+
+  test("handles are told apart, and arrays are measured", async () => {
+    const device = addon.open("cpu");
+    const other = addon.open("cpu");
+    const plan = await addon.load(device, { ...good, inputs: [], variables: [0] }, []);
+    const buffer = await addon.upload(device, new Float32Array(4), "float32");
+    const foreign = await addon.upload(other, new Float32Array(4), "float32");
+    const wrong = await addon.upload(device, new Int32Array(4), "int32");
+    const short = await addon.upload(device, new Float32Array(3), "float32");
+    const detached = new Float32Array(4);
+    structuredClone(detached, { transfer: [detached.buffer] });
+    const calls: [string, ...unknown[]][] = [
+      ["open", "gpu"],
+      ["open"],
+      ["upload", buffer, new Float32Array(4), "float32"],
+      ["upload", {}, new Float32Array(4), "float32"],
+      ["upload", device, [1, 2], "float32"],
+      ["upload", device, new Float64Array(4), "float32"],
+      ["upload", device, new Float32Array(4), "int32"],
+      ["upload", device, new Float32Array(4), "float99"],
+      ["read", device],
+      ["read"],
+      ["run", buffer, [], []],
+      ["run", plan, [new Float32Array(4)], []],
+      ["run", plan, [], []],
+      ["run", plan, [], [device]],
+      ["run", plan, [], [{}]],
+      ["run", plan, [], [foreign]],
+      ["run", plan, [], [wrong]],
+      ["run", plan, [], [short]],
+      ["run", plan, "inputs", [buffer]],
+      ["load", device, { ...good, inputs: [], constants: [0] }, [detached]],
+      ["load", device, { ...good, inputs: [], constants: [0] }, []],
+      ["load", device, good, [], { threads: -1 }],
+      ["load", device, good, [], { threads: "two" }],
+      ["drop", device, "id"],
+      ["dispose", buffer],
+      ["kernels", device],
+    ];
+    for (const [name, ...args] of calls) {
+      const call = async () => addon[name](...args);
+      await expect(call(), `${name} ${args.length}`).rejects.toMatchObject({ code: "ERR_DEVICE" });
+    }
+    expect(addon.drop(device, 12345, undefined)).toBe(false);
+    const run = addon.run(plan, [], [buffer]) as { result: Promise<{ outputs: Float32Array[] }> };
+    expect((await run.result).outputs).toEqual([new Float32Array(4)]);
+    await addon.dispose(plan);
+    await expect(async () => addon.run(plan, [], [buffer])).rejects.toMatchObject({ code: "ERR_DEVICE" });
+    await addon.dispose(plan);
+  });
+});
