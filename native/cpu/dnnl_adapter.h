@@ -47,6 +47,36 @@ inline dnnl::convolution_forward::primitive_desc describe(const Onednn& onednn, 
 #endif
 }
 
+// The forward descriptor that the backward ones ask for as a hint; none of them has a bias.
+inline dnnl::convolution_forward::primitive_desc describeHint(const Onednn& onednn, const ConvolutionShape& c) {
+  using Convolution = dnnl::convolution_forward;
+  constexpr auto kind = dnnl::prop_kind::forward_training;
+  constexpr auto direct = dnnl::algorithm::convolution_direct;
+#if DNNL_VERSION_MAJOR >= 3
+  return Convolution::primitive_desc(onednn.engine, kind, direct, c.source, c.weights, c.destination, c.strides,
+                                     c.dilation, c.padding, c.padding);
+#else
+  return Convolution::primitive_desc(Convolution::desc(kind, direct, c.source, c.weights, c.destination, c.strides,
+                                                       c.dilation, c.padding, c.padding),
+                                     onednn.engine);
+#endif
+}
+
+// Backward is dnnl::convolution_backward_data, whose operands are (dx, w, dy), or …_weights, whose are (x, dw, dy).
+template <typename Backward>
+typename Backward::primitive_desc describeBackward(const Onednn& onednn, const ConvolutionShape& c,
+                                                   const dnnl::primitive_attr& attr) {
+  constexpr auto direct = dnnl::algorithm::convolution_direct;
+#if DNNL_VERSION_MAJOR >= 3
+  return typename Backward::primitive_desc(onednn.engine, direct, c.source, c.weights, c.destination, c.strides,
+                                           c.dilation, c.padding, c.padding, describeHint(onednn, c), attr);
+#else
+  return typename Backward::primitive_desc(typename Backward::desc(direct, c.source, c.weights, c.destination, c.strides,
+                                                                   c.dilation, c.padding, c.padding),
+                                           attr, onednn.engine, describeHint(onednn, c));
+#endif
+}
+
 // c [rows, columns] = a [rows, depth] · b, all row-major; b is [depth, columns], or [columns, depth] where transposed.
 inline void multiply(bool transposed, int64_t rows, int64_t columns, int64_t depth, const float* a, const float* b,
                      float* c) {

@@ -86,6 +86,22 @@ void slice(Builder& b) {
   emitCopy(b, walk(y, Layout::plain, {strides, stridesOf(y)}), sizeOf(y), origin, 0, false);
 }
 
+// The way back of slice: the elements of dy at `starts + i * steps` of an array of zeros.
+void sliceGradient(Builder& b) {
+  expectSameKind(b);
+  const Shape& dy = b.input(0).shape;
+  const Shape& dx = b.output().shape;
+  const std::vector<int64_t> starts = b.step().integers("starts", dy.size(), 0);
+  const std::vector<int64_t> steps = b.step().integers("steps", dy.size(), 1);
+  std::vector<int64_t> strides = stridesOf(dx);
+  const int64_t origin = originOf(starts, strides);
+  for (size_t dim = 0; dim < dy.size(); ++dim) {
+    b.expect(dy[dim] == 0 || starts[dim] + (dy[dim] - 1) * steps[dim] < dx[dim], "a slice inside the output");
+    strides[dim] *= steps[dim];
+  }
+  emitCopy(b, walk(dy, Layout::plain, {stridesOf(dy), strides}), sizeOf(dy), 0, origin, true);
+}
+
 // Same elements, other shape.
 void reshape(Builder& b) {
   b.expectArity(1, 1);

@@ -1,0 +1,70 @@
+#include <cmath>
+
+#include "ops.h"
+#include "parallel.h"
+
+namespace seresnet::cpu {
+
+namespace {
+
+// `state` tensors of one shape, then `scalars` of one element; as many outputs as `results`, of that shape.
+void expectUpdate(Builder& b, size_t state, size_t scalars, size_t results) {
+  b.expectArity(state + scalars, state + scalars, results);
+  b.expectFloats();
+  for (size_t i = 0; i < state; ++i) b.expect(b.input(i).shape == b.input(0).shape, "state of the parameter's shape");
+  for (size_t i = state; i < state + scalars; ++i) b.expect(b.input(i).size() == 1, "scalar settings");
+  for (size_t i = 0; i < results; ++i) b.expect(b.output(i).shape == b.input(0).shape, "results of the parameter's shape");
+}
+
+}  // namespace
+
+// One step of PyTorch's SGD: parameter, gradient, velocity, lr, momentum, weightDecay -> parameter, velocity.
+void sgd(Builder& b) {
+  expectUpdate(b, 3, 3, 2);
+  BufferId in[6];
+  for (size_t i = 0; i < 6; ++i) in[i] = b.read(i);
+  const BufferId parameter = in[0], gradient = in[1], velocity = in[2], lr = in[3], momentum = in[4], decay = in[5];
+  const BufferId newParameter = b.write(0);
+  const BufferId newVelocity = b.write(1);
+  const bool nesterov = b.step().flag("nesterov");
+  b.emit("", [=, count = b.output().size()](const Pointers& p) {
+    const float rate = *p.at(lr), factor = *p.at(momentum), shrink = *p.at(decay);
+    parallel(count, 8192, [&](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i) {
+        const float g = p.at(gradient)[i] + shrink * p.at(parameter)[i];
+        const float v = factor * p.at(velocity)[i] + g;
+        p.at(newVelocity)[i] = v;
+        p.at(newParameter)[i] = p.at(parameter)[i] - rate * (nesterov ? g + factor * v : v);
+      }
+    });
+  });
+}
+
+// One step of AdamW: parameter, gradient, two moments, lr, beta1, beta2, eps, weightDecay, step -> parameter, moments.
+void adamw(Builder& b) {
+  expectUpdate(b, 4, 6, 3);
+  std::vector<BufferId> in;
+  for (size_t i = 0; i < 10; ++i) in.push_back(b.read(i));
+  const BufferId newParameter = b.write(0);
+  const BufferId newFirst = b.write(1);
+  const BufferId newSecond = b.write(2);
+  b.emit("", [=, count = b.output().size()](const Pointers& p) {
+    const auto setting = [&](size_t i) { return static_cast<double>(*p.at(in[i])); };
+    const double lr = setting(4), beta1 = setting(5), beta2 = setting(6), eps = setting(7), decay = setting(8);
+    const double correction1 = 1 - std::pow(beta1, setting(9));
+    const double correction2 = std::sqrt(1 - std::pow(beta2, setting(9)));
+    parallel(count, 8192, [&](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i) {
+        const double g = p.at(in[1])[i];
+        const double m = beta1 * p.at(in[2])[i] + (1 - beta1) * g;
+        const double v = beta2 * p.at(in[3])[i] + (1 - beta2) * g * g;
+        p.at(newFirst)[i] = static_cast<float>(m);
+        p.at(newSecond)[i] = static_cast<float>(v);
+        const double kept = p.at(in[0])[i] * (1 - lr * decay);
+        p.at(newParameter)[i] = static_cast<float>(kept - lr / correction1 * m / (std::sqrt(v) / correction2 + eps));
+      }
+    });
+  });
+}
+
+}  // namespace seresnet::cpu
