@@ -12,7 +12,7 @@ import { defaultWeights } from "./paths.js";
 import { readTimmConfig } from "./timm_config.js";
 
 export interface ClassifierOptions {
-  /** A `.safetensors` file, or a folder with one. Default: the checkpoint that ships with the package. */
+  /** A file that `loadWeights` reads, or a folder with one. Default: the checkpoint that ships with the package. */
   weights?: string;
   /** The model's name, for weights that do not say what they are. */
   model?: string;
@@ -76,8 +76,10 @@ async function findWeights(path: string): Promise<string> {
     throw new WeightsError(expected(path, "a weights file or a folder with one", reason(error)), { cause: error });
   });
   if (!info.isDirectory()) return path;
-  const files = (await readdir(path)).filter((name) => name.endsWith(".safetensors")).sort();
-  if (files.includes("model.safetensors")) return join(path, "model.safetensors");
+  const names = await readdir(path);
+  for (const name of ["model.safetensors", "model.safetensors.index.json"])
+    if (names.includes(name)) return join(path, name);
+  const files = names.filter((name) => name.endsWith(".safetensors")).sort();
   if (files.length === 1) return join(path, files[0]);
   const got = files.length === 0 ? "a folder without" : `a folder with ${listed(files)}`;
   throw new WeightsError(expected(path, "model.safetensors, or one .safetensors file alone", got));

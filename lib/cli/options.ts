@@ -51,7 +51,7 @@ export function jsonOption(): Option {
 export function weightsOption(): Option {
   return new Option(
     "--weights <file|folder>",
-    "a .safetensors file, or a folder with one and timm's config.json (default: the Fashion-MNIST network that ships with seresnet)",
+    "a .safetensors or .pth file, or a folder with weights and timm's config.json (default: the Fashion-MNIST network that ships with seresnet)",
   );
 }
 

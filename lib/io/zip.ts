@@ -8,6 +8,8 @@ const centralSignature = 0x02014b50;
 const localSignature = 0x04034b50;
 const endBytes = 22;
 const longestComment = 0xffff;
+/** PyTorch writes one entry for each storage; a state dict has hundreds. */
+const mostEntries = 100_000;
 
 /** A record of the table of contents, as it stands there. */
 interface ZipEntry {
@@ -76,7 +78,7 @@ function readEnd(view: DataView, at: number, file: string): Directory {
   const isZip64 = locator >= 0 && view.getUint32(locator, true) === zip64LocatorSignature;
   const disks = [view.getUint16(at + 4, true), view.getUint16(at + 6, true)];
   if (!isZip64) {
-    refuseDisks(disks, 0, file);
+    refuseDisks(disks, file);
     return {
       start: view.getUint32(at + 16, true),
       size: view.getUint32(at + 12, true),
@@ -86,7 +88,7 @@ function readEnd(view: DataView, at: number, file: string): Directory {
   const end = toNumber(view.getBigUint64(locator + 8, true));
   if (end + 56 > locator || view.getUint32(end, true) !== zip64EndSignature)
     fail(file, "a zip64 end record where the file says it is", "a damaged or truncated file");
-  refuseDisks([view.getUint32(end + 16, true), view.getUint32(end + 20, true)], 0, file);
+  refuseDisks([view.getUint32(end + 16, true), view.getUint32(end + 20, true)], file);
   return {
     start: toNumber(view.getBigUint64(end + 48, true)),
     size: toNumber(view.getBigUint64(end + 40, true)),
@@ -94,8 +96,8 @@ function readEnd(view: DataView, at: number, file: string): Directory {
   };
 }
 
-function refuseDisks(disks: readonly number[], only: number, file: string): void {
-  if (disks.some((disk) => disk !== only)) fail(file, "a zip file in one piece", "a part of a multi-disk archive");
+function refuseDisks(disks: readonly number[], file: string): void {
+  if (disks.some((disk) => disk !== 0)) fail(file, "a zip file in one piece", "a part of a multi-disk archive");
 }
 
 /** Past 2^53 a number is inexact, but still beyond the end of any file. */
@@ -105,6 +107,7 @@ function toNumber(value: bigint): number {
 
 function readDirectory(view: DataView, { start, size, count }: Directory, file: string): Map<string, ZipEntry> {
   const damaged = (got: string) => fail(file, `a table of contents of ${count} entries in ${size} bytes`, got);
+  if (count > mostEntries) fail(file, `a zip file of at most ${mostEntries} entries`, `${count}`);
   const entries = new Map<string, ZipEntry>();
   const end = start + size;
   let at = start;
