@@ -339,6 +339,77 @@ describe.runIf(built)("ops on the CPU equal the reference", () => {
     ],
     ["a float16 result", single("exp", {}, [{ shape: [99], dtype: "float16" }], [{ shape: [99], dtype: "float16" }])],
   ];
+  for (const c of convs)
+    test(`gradients of the convolution: ${c.name}`, async () => {
+      const y = outputOf(c);
+      expect(await compare(single("conv2d_input_gradient", c.attributes, [y, c.w], [c.x]))).toBeLessThan(limit);
+      expect(await compare(single("conv2d_weight_gradient", c.attributes, [c.x, y], [c.w]))).toBeLessThan(limit);
+    });
+
+  for (const shape of [
+    [2, 5, 7, 3],
+    [3, 40, 6, 6],
+    [9, 4],
+  ])
+    test(`gradients of batch norm of [${shape}]`, async () => {
+      const c = [shape[1]];
+      for (const training of [true, false]) {
+        const attributes = { ...norm, training };
+        const lines: Line[] = [
+          ...positive(2, c),
+          { op: "batch_norm_gradient", attributes, from: [0, 1, 5, 3, 4], to: [shape, c, c] },
+        ];
+        expect(await compare(planOf([shape, c, c, shape, c], lines))).toBeLessThan(limit);
+      }
+    });
+
+  test("gradients of pooling", async () => {
+    const [x, y] = [
+      [2, 5, 9, 8],
+      [2, 5, 5, 4],
+    ];
+    const attributes = pool(3, 2, 1);
+    const largest = { ...attributes, dilation: [1, 1] };
+    expect(await compare(single("max_pool2d_gradient", largest, [x, y], [x]))).toBeLessThan(limit);
+    for (const countIncludePad of [true, false])
+      expect(await compare(single("avg_pool2d_gradient", { ...attributes, countIncludePad }, [y], [x]))).toBeLessThan(
+        limit,
+      );
+  });
+
+  const scalars = (count: number) => new Array<number[]>(count).fill([]);
+  others.push(
+    ["fill", single("fill", { value: 1.5 }, [], [[3, 4]])],
+    ["broadcast", single("broadcast", { scale: 0.25 }, [[2, 1, 3, 1]], [[2, 4, 3, 5]])],
+    ["transpose", single("transpose", {}, [[3, 4, 5]], [[3, 5, 4]])],
+    [
+      "relu_gradient",
+      single(
+        "relu_gradient",
+        {},
+        [
+          [3, 7],
+          [3, 7],
+        ],
+        [[3, 7]],
+      ),
+    ],
+    [
+      "sigmoid_gradient",
+      single(
+        "sigmoid_gradient",
+        {},
+        [
+          [3, 7],
+          [3, 7],
+        ],
+        [[3, 7]],
+      ),
+    ],
+    ["slice_gradient", single("slice_gradient", { starts: [0, 1], steps: [2, 3] }, [[2, 3]], [[4, 9]])],
+    ["sgd", single("sgd", { nesterov: false }, [[31], [31], [31], ...scalars(3)], [[31], [31]])],
+    ["sgd, Nesterov", single("sgd", { nesterov: true }, [[31], [31], [31], ...scalars(3)], [[31], [31]])],
+  );
   for (const [name, plan] of others)
     test(name, async () => {
       expect(await compare(plan)).toBeLessThan(limit);
@@ -362,6 +433,27 @@ describe.runIf(built)("ops on the CPU equal the reference", () => {
         const got = await runPlan(cpuExecutor(), plan, data);
         expect(relativeError(got[0], wanted[0])).toBeLessThan(limit);
       });
+
+  test("adamw", async () => {
+    const plan = single("adamw", {}, [[31], [31], [31], [31], ...scalars(6)], [[31], [31], [31]]);
+    const [p, g, m, v] = [0, 1, 2, 3].map((slot) => contents(plan.slots[slot]) as Float32Array);
+    const settings = [0.01, 0.9, 0.999, 1e-8, 0.1, 3].map((value) => Float32Array.of(value));
+    const data = [p, g, m, v.map(Math.abs), ...settings];
+    const wanted = await runPlan(referenceExecutor(), plan, data);
+    const got = await runPlan(cpuExecutor(), plan, data);
+    for (const [i, output] of got.entries()) expect(relativeError(output, wanted[i])).toBeLessThan(limit);
+  });
+
+  test("the gradient of cross-entropy", async () => {
+    for (const reduction of ["none", "sum", "mean"]) {
+      const attributes = { labelSmoothing: 0.1, reduction };
+      const inputs: Type[] = [[3, 9], integer("int64", 3), reduction === "none" ? [3] : []];
+      const plan = single("cross_entropy_gradient", attributes, inputs, [[3, 9]]);
+      const data = [contents(plan.slots[0]), BigInt64Array.of(8n, 0n, 3n), contents(plan.slots[2])];
+      const wanted = await runPlan(referenceExecutor(), plan, data);
+      expect(relativeError((await runPlan(cpuExecutor(), plan, data))[0], wanted[0])).toBeLessThan(limit);
+    }
+  });
 
   test("ops between convolutions work on what these leave, and mixed layouts meet", async () => {
     const shape = [2, 8, 6, 6];
