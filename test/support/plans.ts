@@ -62,3 +62,15 @@ export async function runPlan(executor: Executor, plan: Plan, data: readonly Hos
     await loaded.dispose();
   }
 }
+
+/** A plan of one step, all of whose slots are inputs or outputs. */
+export const single = (op: string, attributes: Attributes, inputs: Type[], outputs: Type[]) =>
+  planOf(inputs, [{ op, attributes, from: inputs.map((_, i) => i), to: outputs }]);
+
+/** A convolution's attributes. */
+export const conv = (stride = 1, padding = 0, dilation = 1, groups = 1) => ({
+  stride: [stride, stride],
+  padding: [padding, padding],
+  dilation: [dilation, dilation],
+  groups,
+});
