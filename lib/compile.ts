@@ -1,6 +1,6 @@
 import { type DeviceChoice, executorFor, type ResolvedDevice, resolveDevice } from "./device.js";
 import type { DType, HostArray } from "./dtype.js";
-import { ArgumentError, DisposedError, DtypeError, expected } from "./errors.js";
+import { ArgumentError, DisposedError, DtypeError, expected, shown } from "./errors.js";
 import type { Executor, LoadedPlan } from "./executors/executor.js";
 import { referenceExecutor } from "./executors/reference/executor.js";
 import { read } from "./graph/flush.js";
@@ -10,11 +10,11 @@ import { inIsolation } from "./graph/recording.js";
 import { findSetup } from "./graph/setup.js";
 import { constantValue, placeholder, type Value } from "./graph/value.js";
 import type { Variable } from "./graph/variable.js";
-import type { Module } from "./nn/module.js";
+import { Module } from "./nn/module.js";
 import { checkTensor } from "./ops/record.js";
 import { LeastRecentlyUsed } from "./plan/cache.js";
 import { lower, trace } from "./plan/lower.js";
-import { formatShape, integer } from "./shape.js";
+import { checkExtents, checkObject, formatShape, integer } from "./shape.js";
 import { Tensor, tensor } from "./tensor.js";
 
 /** How pixels become a network's input: `(pixel / 255 - mean) / std`, one number per channel. */
@@ -22,6 +22,9 @@ export interface Normalization {
   readonly mean: readonly number[];
   readonly std: readonly number[];
 }
+
+/** More are a mistake: each is a thread of the system, and they meet after every step. */
+const mostThreads = 1024;
 
 const computeTypes = ["float32", "tf32", "bfloat16", "float16"] as const;
 
@@ -57,12 +60,15 @@ interface Ready {
  * @throws DeviceError when the device does not work; DtypeError when it cannot compute in `dtype`
  */
 export async function compile(model: Module, options: CompileOptions = {}): Promise<CompiledModel> {
-  const { dtype = "float32", threads, normalize, inputShape } = options;
-  if (threads !== undefined) integer("compile", "threads", threads, 1);
+  if (!(model instanceof Module)) throw new ArgumentError(expected("compile", "a model (nn.Module)", shown(model)));
+  const { dtype = "float32", threads, normalize, inputShape } = checkObject("compile", "options", options);
+  if (threads !== undefined && integer("compile", "threads", threads, 1) > mostThreads)
+    throw new ArgumentError(expected("compile", `at most ${mostThreads} threads`, `${threads}`));
+  if (inputShape !== undefined) checkExtents("compile", "inputShape", inputShape);
   if (normalize) checkNormalization(normalize);
   const device = resolveDevice(options.device);
   if (!computeTypes.includes(dtype))
-    throw new DtypeError(expected("compile", `dtype ${computeTypes.join(", ")}`, String(dtype)));
+    throw new DtypeError(expected("compile", `dtype ${computeTypes.join(", ")}`, shown(dtype)));
   const only = device.name === "reference" ? ["float32"] : device.name === "cpu" ? ["float32", "bfloat16"] : undefined;
   if (only && !only.includes(dtype))
     throw new DtypeError(expected("compile", `${only.join(" or ")} on the ${device.name} device`, dtype));
@@ -87,8 +93,12 @@ export class CompiledModel {
   readonly #options: CompileOptions;
   /** Folded weights, computed once and shared by the plans of all shapes. */
   readonly #folded = new Map<string, Promise<HostArray>>();
+  /** Runs, plans being made ready and plans being freed. None of these promises rejects. */
+  readonly #underWay = new Set<Promise<unknown>>();
   readonly #plans = new LeastRecentlyUsed<Promise<Ready>>(8, (ready) => {
-    ready.then(({ plan }) => plan.dispose()).catch(() => {}); // a plan that failed to load has nothing to free
+    // a run that was handed this plan may still have to start
+    const before = Promise.all(this.#underWay);
+    this.#track(before.then(async () => (await ready).plan.dispose())); // a plan that failed to load has nothing to free
   });
   #disposed = false;
 
@@ -113,8 +123,15 @@ export class CompiledModel {
    * @param x [N, C, H, W], float32, or uint8 where `normalize` was given
    * @throws ShapeError, DtypeError, DisposedError; the signal's reason when it was aborted in the queue
    */
-  async run(x: Tensor, { signal }: RunOptions = {}): Promise<Tensor> {
+  run(x: Tensor, options: RunOptions = {}): Promise<Tensor> {
+    return this.#track(this.#run(x, options));
+  }
+
+  async #run(x: Tensor, options: RunOptions): Promise<Tensor> {
     checkTensor("run", x);
+    const { signal } = checkObject("run", "options", options);
+    if (signal !== undefined && !(signal instanceof AbortSignal))
+      throw new ArgumentError(expected("run", "signal to be an AbortSignal", shown(signal)));
     signal?.throwIfAborted();
     const ready = this.prepare(x.shape, x.dtype);
     const [{ plan, shape, dtype }, input] = await Promise.all([ready, read(x.value)]);
@@ -128,7 +145,7 @@ export class CompiledModel {
     const key = `${dtype} ${shape}`;
     const known = this.#plans.get(key);
     if (known) return known;
-    const ready = this.#load(shape, dtype);
+    const ready = this.#track(this.#load(shape, dtype));
     this.#plans.set(key, ready);
     ready.catch(() => this.#plans.delete(key));
     return ready;
@@ -137,12 +154,23 @@ export class CompiledModel {
   /** Frees the device's memory once the runs under way are done. Later calls of `run` throw DisposedError. */
   async dispose(): Promise<void> {
     this.#disposed = true;
+    await Promise.all(this.#underWay);
     this.#plans.clear();
+    await Promise.all(this.#underWay);
     this.#folded.clear();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.dispose();
+  }
+
+  #track<T>(work: Promise<T>): Promise<T> {
+    const forget = () => {
+      this.#underWay.delete(settled);
+    };
+    const settled: Promise<void> = work.then(forget, forget);
+    this.#underWay.add(settled);
+    return work;
   }
 
   async #load(shape: readonly number[], dtype: DType): Promise<Ready> {
@@ -177,11 +205,11 @@ export class CompiledModel {
       }
     };
     const results = run();
-    for (const [i, value] of fresh.entries())
-      this.#folded.set(
-        nameOf(value),
-        results.then((outputs) => outputs[i]),
-      );
+    for (const [i, value] of fresh.entries()) {
+      const contents = results.then((outputs) => outputs[i]);
+      contents.catch(() => this.#folded.delete(nameOf(value))); // another run may have better luck
+      this.#folded.set(nameOf(value), contents);
+    }
     await results;
   }
 

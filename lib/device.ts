@@ -1,5 +1,5 @@
 import { availableParallelism } from "node:os";
-import { DeviceError, expected } from "./errors.js";
+import { DeviceError, expected, shown } from "./errors.js";
 import { cpuExecutor } from "./executors/cpu.js";
 import type { DeviceName, Executor } from "./executors/executor.js";
 import { type DeviceInfo, nativeDevices } from "./executors/native.js";
@@ -55,7 +55,7 @@ export function resolveDevice(choice: DeviceChoice = "auto"): ResolvedDevice {
   }
   const source = fromEnvironment ? "SERESNET_DEVICE" : "device";
   if (!names.includes(name as DeviceName))
-    throw new DeviceError(expected(source, `one of auto, ${names.join(", ")}`, JSON.stringify(name)));
+    throw new DeviceError(expected(source, `one of auto, ${names.join(", ")}`, shown(name)));
   const candidates = devices.filter((device) => device.name === name);
   const device = candidates.find(({ usable }) => usable);
   if (device) return { ...device, why: fromEnvironment ? "SERESNET_DEVICE asks for it" : "asked for by name" };

@@ -1,4 +1,4 @@
-import { DtypeError, expected } from "./errors.js";
+import { DtypeError, expected, shown } from "./errors.js";
 
 /** Element types of tensors. */
 export type DType = "float32" | "float16" | "bfloat16" | "int32" | "int64" | "uint8";
@@ -57,8 +57,8 @@ export function dtypeOf(array: ArrayBufferView): DType {
 
 /** Throws DtypeError unless `dtype` is one of ours (for values that come from untyped code). */
 export function checkDtype(where: string, dtype: unknown): asserts dtype is DType {
-  if (typeof dtype !== "string" || !(dtype in bytes))
-    throw new DtypeError(expected(where, `a dtype (${dtypes.join(", ")})`, String(dtype)));
+  if (typeof dtype !== "string" || !Object.hasOwn(bytes, dtype))
+    throw new DtypeError(expected(where, `a dtype (${dtypes.join(", ")})`, shown(dtype)));
 }
 
 const f32 = new Float32Array(1);

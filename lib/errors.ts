@@ -96,3 +96,12 @@ export function listed(items: readonly string[], most = 5): string {
 export function expected(where: string, what: string, got: string): string {
   return `${where}: expected ${what}, got ${got}`;
 }
+
+/** Any value as a message shows it, whatever untyped code passed. Never throws. */
+export function shown(value: unknown): string {
+  if (typeof value === "string") return JSON.stringify(value.length > 80 ? `${value.slice(0, 80)}…` : value);
+  if (Array.isArray(value))
+    return value.every(Number.isFinite) && value.length <= 8 ? JSON.stringify(value) : "an array";
+  if (typeof value === "object" && value !== null) return "an object";
+  return typeof value === "function" ? "a function" : String(value);
+}

@@ -1,4 +1,4 @@
-import { ArgumentError, expected, ShapeError } from "./errors.js";
+import { ArgumentError, expected, ShapeError, shown } from "./errors.js";
 
 /** `[8, 3, 224, 224]`, as messages show shapes. */
 export function formatShape(shape: readonly (number | string)[]): string {
@@ -25,9 +25,10 @@ export function broadcastShapes(where: string, a: readonly number[], b: readonly
 export function normalizeDims(where: string, dims: number | readonly number[] | undefined, rank: number): number[] {
   const list =
     dims === undefined ? Array.from({ length: rank }, (_, i) => i) : typeof dims === "number" ? [dims] : dims;
-  const normal = list.map((dim) => {
+  if (!Array.isArray(list)) throw new ShapeError(expected(where, "dimensions as numbers", shown(list)));
+  const normal = list.map((dim: number) => {
     if (!Number.isInteger(dim) || dim < -rank || dim >= rank)
-      throw new ShapeError(expected(where, `dimensions from ${-rank} to ${rank - 1}`, String(dim)));
+      throw new ShapeError(expected(where, `dimensions from ${-rank} to ${rank - 1}`, shown(dim)));
     return dim < 0 ? dim + rank : dim;
   });
   if (new Set(normal).size !== normal.length)
@@ -43,7 +44,7 @@ export function pair(where: string, name: string, value: Pair, least: number): r
   const both = typeof value === "number" ? ([value, value] as const) : value;
   if (!Array.isArray(both) || both.length !== 2 || !both.every((n) => Number.isSafeInteger(n) && n >= least))
     throw new ArgumentError(
-      expected(where, `${name} to be an integer of at least ${least}, or two of them`, JSON.stringify(value)),
+      expected(where, `${name} to be an integer of at least ${least}, or two of them`, shown(value)),
     );
   return [both[0], both[1]];
 }
@@ -51,6 +52,25 @@ export function pair(where: string, name: string, value: Pair, least: number): r
 /** An integer option of at least `least`. Throws ArgumentError otherwise. */
 export function integer(where: string, name: string, value: number, least: number): number {
   if (!Number.isSafeInteger(value) || value < least)
-    throw new ArgumentError(expected(where, `${name} to be an integer of at least ${least}`, String(value)));
+    throw new ArgumentError(expected(where, `${name} to be an integer of at least ${least}`, shown(value)));
   return value;
+}
+
+/** Throws ShapeError unless `shape` is an array of integers of at least 1. */
+export function checkExtents(where: string, name: string, shape: unknown): asserts shape is readonly number[] {
+  if (!Array.isArray(shape) || !shape.every((extent) => Number.isSafeInteger(extent) && extent >= 1))
+    throw new ShapeError(
+      expected(
+        where,
+        `${name} of integers of at least 1`,
+        Array.isArray(shape) ? formatShape(shape.map(String)) : shown(shape),
+      ),
+    );
+}
+
+/** `options`, or ArgumentError where untyped code passes something else than an object. */
+export function checkObject<T>(where: string, name: string, options: T): T {
+  if (typeof options !== "object" || options === null)
+    throw new ArgumentError(expected(where, `${name} as an object`, shown(options)));
+  return options;
 }

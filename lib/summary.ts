@@ -1,11 +1,11 @@
-import { expected, ShapeError } from "./errors.js";
+import { ArgumentError, expected, shown } from "./errors.js";
 import { inIsolation } from "./graph/recording.js";
 import { type Node, placeholder, topological, type Value } from "./graph/value.js";
 import type { Variable } from "./graph/variable.js";
-import type { Module } from "./nn/module.js";
+import { Module } from "./nn/module.js";
 import { checkTensor } from "./ops/record.js";
 import { sizeOf } from "./plan/plan.js";
-import { formatShape } from "./shape.js";
+import { checkExtents, formatShape } from "./shape.js";
 import { Tensor } from "./tensor.js";
 
 /** One recorded operation of a network. */
@@ -56,8 +56,8 @@ export class Summary {
  * @throws ShapeError when the model does not take the shape
  */
 export function summary(model: Module, inputShape: readonly number[]): Summary {
-  if (inputShape.some((extent) => !Number.isSafeInteger(extent) || extent < 1))
-    throw new ShapeError(expected("summary", "an input shape of integers of at least 1", formatShape(inputShape)));
+  if (!(model instanceof Module)) throw new ArgumentError(expected("summary", "a model (nn.Module)", shown(model)));
+  checkExtents("summary", "an input shape", inputShape);
   const owners = new Map<Value, { name: string; size: number; trained: boolean }>();
   const frozen = new Map<Variable, Value>();
   const trained = new Set<unknown>(model.parameters());

@@ -28,8 +28,11 @@ export function reportError(error: unknown): void {
 export function endQuietlyWithoutReader(): void {
   for (const stream of [process.stdout, process.stderr])
     stream.on("error", (error: NodeJS.ErrnoException) => {
-      if (error.code === "EPIPE") process.exit();
-      throw error;
+      if (error.code !== "EPIPE" && stream === process.stdout) {
+        warn(`stdout: ${error.message}`);
+        process.exit(1);
+      }
+      process.exit();
     });
 }
 

@@ -1,4 +1,5 @@
-import { ArgumentError, expected, ImageError } from "../errors.js";
+import { ArgumentError, expected, ImageError, shown } from "../errors.js";
+import { checkObject } from "../shape.js";
 import { type Tensor, tensor } from "../tensor.js";
 import { decodeImage, toGrey } from "./decode.js";
 import { type Interpolation, interpolations, type Raster, resize } from "./resize.js";
@@ -39,9 +40,14 @@ function preprocess(image: Raster, options: Required<PreprocessOptions>): Tensor
 }
 
 function checkOptions(options: PreprocessOptions): Required<PreprocessOptions> {
-  const { size = 224, cropPct = 0.875, interpolation = "bilinear", channels = 3 } = options;
+  const {
+    size = 224,
+    cropPct = 0.875,
+    interpolation = "bilinear",
+    channels = 3,
+  } = checkObject("loadImage", "options", options);
   const must = (holds: boolean, what: string, got: unknown): void => {
-    if (!holds) throw new ArgumentError(expected("loadImage", what, JSON.stringify(got) ?? String(got)));
+    if (!holds) throw new ArgumentError(expected("loadImage", what, shown(got)));
   };
   must(
     Number.isInteger(size) && size > 0 && size <= largestSize,

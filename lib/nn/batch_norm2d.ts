@@ -1,5 +1,5 @@
 import { batchNorm } from "../ops/batch_norm.js";
-import { integer } from "../shape.js";
+import { checkObject, integer } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { checkImages, Module } from "./module.js";
 import { Buffer, Parameter } from "./parameter.js";
@@ -28,6 +28,7 @@ export class BatchNorm2d extends Module {
   constructor(features: number, options: BatchNorm2dOptions = {}) {
     super();
     integer("BatchNorm2d", "features", features, 1);
+    checkObject("BatchNorm2d", "options", options);
     this.eps = options.eps ?? 1e-5;
     this.momentum = options.momentum ?? 0.1;
     if (options.affine ?? true) {

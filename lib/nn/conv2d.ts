@@ -1,6 +1,6 @@
 import { expected, ShapeError } from "../errors.js";
 import { type ConvAttributes, type ConvOptions, conv2d, convAttributes } from "../ops/conv2d.js";
-import { integer, type Pair, pair } from "../shape.js";
+import { checkObject, integer, type Pair, pair } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { Module } from "./module.js";
 import { fanInUniform, Parameter } from "./parameter.js";
@@ -27,6 +27,7 @@ export class Conv2d extends Module {
     const where = "Conv2d";
     integer(where, "inChannels", inChannels, 1);
     integer(where, "outChannels", outChannels, 1);
+    checkObject(where, "options", options);
     const [kh, kw] = pair(where, "kernelSize", options.kernelSize, 1);
     this.options = convAttributes(where, options);
     const { groups } = this.options;

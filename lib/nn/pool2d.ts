@@ -1,7 +1,7 @@
-import { ArgumentError, expected } from "../errors.js";
+import { ArgumentError, expected, shown } from "../errors.js";
 import { type AvgPoolOptions, avgPool2d, type MaxPoolOptions, maxPool2d } from "../ops/pool2d.js";
 import { mean } from "../ops/reduce.js";
-import type { Pair } from "../shape.js";
+import { checkObject, type Pair, pair } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { checkImages, Module } from "./module.js";
 
@@ -9,6 +9,7 @@ import { checkImages, Module } from "./module.js";
 export class MaxPool2d extends Module {
   constructor(readonly options: MaxPoolOptions) {
     super();
+    pair("MaxPool2d", "kernelSize", checkObject("MaxPool2d", "options", options).kernelSize, 1);
   }
 
   forward(x: Tensor): Tensor {
@@ -20,6 +21,7 @@ export class MaxPool2d extends Module {
 export class AvgPool2d extends Module {
   constructor(readonly options: AvgPoolOptions) {
     super();
+    pair("AvgPool2d", "kernelSize", checkObject("AvgPool2d", "options", options).kernelSize, 1);
   }
 
   forward(x: Tensor): Tensor {
@@ -31,8 +33,8 @@ export class AvgPool2d extends Module {
 export class AdaptiveAvgPool2d extends Module {
   constructor(outputSize: Pair = 1) {
     super();
-    if (`${outputSize}` !== "1" && `${outputSize}` !== "1,1")
-      throw new ArgumentError(expected("AdaptiveAvgPool2d", "output size 1", String(outputSize)));
+    if (pair("AdaptiveAvgPool2d", "outputSize", outputSize, 1).some((extent) => extent !== 1))
+      throw new ArgumentError(expected("AdaptiveAvgPool2d", "output size 1", shown(outputSize)));
   }
 
   forward(x: Tensor): Tensor {

@@ -1,4 +1,5 @@
 import type { HostArray } from "../dtype.js";
+import { ArgumentError, expected, shown } from "../errors.js";
 
 /** A seeded stream of 32-bit numbers (splitmix32 steps through a murmur3 finaliser): small, fast and the same everywhere. */
 export class Generator {
@@ -31,6 +32,7 @@ let current = new Generator(0);
 
 /** Seeds the generator that layers constructed from here on draw their first weights from. */
 export function manualSeed(seed: number): void {
+  if (!Number.isSafeInteger(seed)) throw new ArgumentError(expected("manualSeed", "an integer", shown(seed)));
   current = new Generator(seed);
 }
 

@@ -1,4 +1,5 @@
 import { ArgumentError, expected } from "../errors.js";
+import { checkObject } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { Module } from "./module.js";
 
@@ -11,6 +12,7 @@ export class Sequential extends Module {
   constructor(...modules: readonly Module[] | readonly [Readonly<Record<string, Module>>]) {
     super();
     const [first] = modules;
+    if (modules.length === 1) checkObject("Sequential", "modules", first);
     const named = modules.length === 1 && !(first instanceof Module) ? Object.entries(first) : Object.entries(modules);
     for (const [name, module] of named) {
       if (!(module instanceof Module))

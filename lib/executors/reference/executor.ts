@@ -4,6 +4,7 @@ import { ArgumentError, DeviceError, DisposedError, DtypeError, expected, ShapeE
 import { planMemory } from "../../plan/memory.js";
 import { type Plan, sizeOf } from "../../plan/plan.js";
 import type { DeviceBuffer, Executor, LoadedPlan, LoadOptions, RunRequest, RunResult } from "../executor.js";
+import { collect } from "./collect.js";
 import { kernels } from "./kernels.js";
 import { bindProgram, type Program } from "./messages.js";
 import { Pool } from "./pool.js";
@@ -175,6 +176,11 @@ class ReferencePlan implements LoadedPlan {
     }
     bindVariables(variables);
     await this.#executor.pool.run(this.#program, variables, this.#threads);
+    if (allocatedBytes > collectEvery) {
+      allocatedBytes = 0;
+      collect("minor");
+      this.#executor.pool.collect();
+    }
     return {
       outputs: plan.outputs.map((slot) => {
         const { data, dtype } = views[slot];
@@ -188,8 +194,13 @@ class ReferencePlan implements LoadedPlan {
   }
 }
 
+/** Bytes of shared memory allocated between two collections: what may be alive in the workers beyond what is in use. */
+const collectEvery = 64 * 2 ** 20;
+let allocatedBytes = 0;
+
 /** Memory that all threads see. */
 function allocate(bytes: number): SharedArrayBuffer {
+  allocatedBytes += bytes;
   try {
     return new SharedArrayBuffer(bytes);
   } catch (cause) {

@@ -16,6 +16,7 @@ export interface Program {
 export type Request =
   | { readonly kind: "load"; readonly program: Program }
   | { readonly kind: "unload"; readonly id: number }
+  | { readonly kind: "collect" }
   | {
       readonly kind: "run";
       readonly id: number;

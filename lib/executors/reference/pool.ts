@@ -56,6 +56,11 @@ export class Pool {
     for (const { worker, programs } of this.#members) if (programs.delete(id)) send(worker, { kind: "unload", id });
   }
 
+  /** Lets the workers give back the shared memory they no longer use. */
+  collect(): void {
+    for (const { worker } of this.#members) send(worker, { kind: "collect" });
+  }
+
   #start(): Member {
     const worker = new Worker(join(__dirname, "worker.js"), { workerData: this.#words, execArgv: [] });
     worker.unref();

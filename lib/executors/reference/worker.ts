@@ -2,6 +2,7 @@ import { parentPort, workerData } from "node:worker_threads";
 import { roundTo } from "../../dtype.js";
 import { SeresnetError } from "../../errors.js";
 import { Barrier } from "./barrier.js";
+import { collect } from "./collect.js";
 import type { Share, Task } from "./kernel.js";
 import { kernels } from "./kernels.js";
 import { bindProgram, type Program, type Reply, type Request } from "./messages.js";
@@ -49,6 +50,7 @@ function run(tasks: Loaded["tasks"], thread: number, threads: number): Reply {
 parentPort?.on("message", (request: Request) => {
   if (request.kind === "load") loaded.set(request.program.id, load(request.program));
   if (request.kind === "unload") loaded.delete(request.id);
+  if (request.kind === "collect") collect("full");
   if (request.kind === "run") {
     const { tasks, bindVariables } = loaded.get(request.id) as Loaded;
     bindVariables(request.variables);
