@@ -31,7 +31,7 @@ const computeTypes = ["float32", "tf32", "bfloat16", "float16"] as const;
 export interface CompileOptions {
   /** Default "auto": the first usable of cuda, cpu, reference. */
   readonly device?: DeviceChoice;
-  /** Arithmetic of the whole network. Default "float32"; the reference device has no other. */
+  /** Arithmetic of the whole network. Default "float32"; the reference and cpu devices have no other yet. */
   readonly dtype?: (typeof computeTypes)[number];
   /** Threads on the CPU devices. Default: every core. */
   readonly threads?: number;
@@ -69,9 +69,8 @@ export async function compile(model: Module, options: CompileOptions = {}): Prom
   const device = resolveDevice(options.device);
   if (!computeTypes.includes(dtype))
     throw new DtypeError(expected("compile", `dtype ${computeTypes.join(", ")}`, shown(dtype)));
-  const only = device.name === "reference" ? ["float32"] : device.name === "cpu" ? ["float32", "bfloat16"] : undefined;
-  if (only && !only.includes(dtype))
-    throw new DtypeError(expected("compile", `${only.join(" or ")} on the ${device.name} device`, dtype));
+  if (device.name !== "cuda" && dtype !== "float32")
+    throw new DtypeError(expected("compile", `float32 on the ${device.name} device`, dtype));
 
   const variables = new Set([...model.parameters(), ...[...model.namedBuffers()].map(([, buffer]) => buffer)]);
   const frozen = new Map<Variable, Value>();
