@@ -6,7 +6,7 @@ import { constantValue, type Value } from "./graph/value.js";
 import { Variable } from "./graph/variable.js";
 import * as ops from "./ops/index.js";
 import { sizeOf } from "./plan/plan.js";
-import { formatShape } from "./shape.js";
+import { checkExtents, formatShape } from "./shape.js";
 
 /** Numbers nested to any depth; every level must be as long as its siblings. */
 export type NestedNumbers = readonly (number | NestedNumbers)[];
@@ -173,6 +173,7 @@ export function tensor(
   shape?: readonly number[],
   { dtype, requiresGrad = false }: TensorOptions = {},
 ): Tensor {
+  if (shape !== undefined) checkExtents("tensor", "a shape", shape);
   const flat = flatten(data);
   const extents = Object.freeze([...(shape ?? flat.shape)]);
   for (const extent of extents)
@@ -224,7 +225,7 @@ function toHost(values: ArrayLike<number | bigint>, dtype: DType): HostArray {
   if (host instanceof BigInt64Array)
     for (let i = 0; i < values.length; i++) {
       const value = values[i];
-      host[i] = typeof value === "bigint" ? value : BigInt(Math.trunc(value));
+      host[i] = typeof value === "bigint" ? value : BigInt(Math.trunc(value) || 0);
     }
   else if (values.length > 0 && typeof values[0] === "bigint")
     for (let i = 0; i < values.length; i++) host[i] = Number(values[i]);

@@ -8,6 +8,7 @@ import {
   nn,
   optim,
   ShapeError,
+  StaleTensorError,
   setDefaultDevice,
   type Tensor,
   tensor,
@@ -183,6 +184,20 @@ describe.each(devices.map(({ name }) => name))("on %s", (device) => {
       p.mul(q.mul(5).detach()).mul(plain).sum().backward();
       expect(await p.grad?.item()).toBe(40);
       expect([q.grad, r.grad, plain.grad]).toEqual([undefined, undefined, undefined]);
+    });
+
+    it("flows through values that were asked for before", async () => {
+      const p = new nn.Parameter([1], 3);
+      const middle = p.mul(p);
+      await middle.data();
+      const loss = middle.mul(2).sum();
+      expect(await loss.item()).toBe(18);
+      loss.backward();
+      expect(await p.grad?.item()).toBe(12);
+      new optim.SGD([p], { lr: 0.25 }).step();
+      expect(await p.item()).toBe(0);
+      loss.backward();
+      await expect((p.grad as Tensor).item()).rejects.toThrow(StaleTensorError);
     });
 
     it("refuses what is no scalar", () => {

@@ -61,6 +61,14 @@ describe("lazy values", () => {
   });
 });
 
+it("a value that was asked for lets go of what it was computed from, unless a gradient could need it", async () => {
+  const x = tensor([1]).add(1);
+  const p = new nn.Parameter([1], 1).mul(2);
+  await Promise.all([x.data(), p.data()]);
+  expect([x.value.node.inputs.length, p.value.node.inputs.length]).toEqual([0, 2]);
+  expect(await x.add(1).item()).toBe(3);
+});
+
 describe("writes", () => {
   it("track running statistics once a forward, in program order, whoever asks", async () => {
     const { norm, batch, mean } = tracked();
@@ -155,6 +163,16 @@ describe("a flush that fails", () => {
     await expect(p.item()).rejects.toThrow(/5/);
     expect(await p.item()).toBe(1);
     p.variable.write(p.add(1).value);
+    expect(await p.item()).toBe(2);
+  });
+
+  it("for want of a device leaves the writes waiting for one", async () => {
+    const p = new nn.Parameter([1], 1);
+    setDefaultDevice("auto");
+    process.env.SERESNET_DEVICE = "abacus";
+    p.fill(2);
+    await expect(p.mul(1).item()).rejects.toThrow(DeviceError);
+    delete process.env.SERESNET_DEVICE;
     expect(await p.item()).toBe(2);
   });
 

@@ -9,24 +9,12 @@ import { filled, Variable } from "./variable.js";
  * to what those variables have accumulated.
  */
 export function backward(loss: Value): void {
-  const targets = new Map<Variable, Value[]>();
-  const seen = new Set<Value>();
-  const find = (value: Value) => {
-    const { variable } = value;
-    if (!variable?.requiresGrad || seen.has(value)) return;
-    seen.add(value);
-    const values = targets.get(variable);
-    if (values) values.push(value);
-    else targets.set(variable, [value]);
-  };
-  find(loss);
-  const stops = (value: Value) => value.isLeaf || value.node.op === "detach" || value.variable !== undefined;
-  for (const { inputs } of topological([loss], stops)) inputs.forEach(find);
+  const { root, targets } = live(loss);
   keep(loss); // computed anyway, and what a training loop will ask for after the step
 
   const values = [...targets.values()].flat();
   if (values.length === 0) return;
-  const gradients = new Map(new Node("gradient", {}, [loss, ...values], values).outputs.map((g, i) => [values[i], g]));
+  const gradients = new Map(new Node("gradient", {}, [root, ...values], values).outputs.map((g, i) => [values[i], g]));
   for (const [variable, reads] of targets) {
     const parts = reads.map((value) => gradients.get(value) as Value);
     const known = variable.gradient;
@@ -34,6 +22,34 @@ export function backward(loss: Value): void {
     variable.gradient ??= zerosLike(variable, `${variable.name}.grad`);
     variable.gradient.write(parts.reduce((sum, part) => op("add", {}, [sum, part], variable)));
   }
+}
+
+/**
+ * The graph from the variables that want a gradient up to the loss, and those variables' reads. Values on the way that
+ * were asked for already are leaves to everybody else; here they are recorded again, so that gradients flow through.
+ */
+function live(loss: Value): { root: Value; targets: Map<Variable, Value[]> } {
+  const targets = new Map<Variable, Value[]>();
+  const seen = new Set<Value>();
+  const find = (value: Value) => {
+    const { variable } = value;
+    if (!variable?.requiresGrad || seen.has(value)) return;
+    seen.add(value);
+    targets.set(variable, [...(targets.get(variable) ?? []), value]);
+  };
+  find(loss);
+  const again = new Map<Value, Value>();
+  const renew = (value: Value) => again.get(value) ?? value;
+  const stops = ({ node, variable }: Value) => variable !== undefined || !node.differentiable;
+  for (const node of topological([loss], stops)) {
+    node.inputs.forEach(find);
+    const inputs = node.inputs.map(renew);
+    const changed = inputs.some((input, i) => input !== node.inputs[i]);
+    if (!changed && !node.outputs.some(({ isLeaf }) => isLeaf)) continue;
+    const copy = new Node(node.op, node.attributes, inputs, node.outputs);
+    for (const [i, output] of node.outputs.entries()) again.set(output, copy.outputs[i]);
+  }
+  return { root: renew(loss), targets };
 }
 
 /** Forgets what a variable has accumulated. */

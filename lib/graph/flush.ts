@@ -7,7 +7,7 @@ import { lower, trace } from "../plan/lower.js";
 import type { Plan } from "../plan/plan.js";
 import { differentiate } from "./differentiate.js";
 import { expand, fuse } from "./fuse.js";
-import { hasPendingWrites, takePendingWrites } from "./recording.js";
+import { hasPendingWrites, recordWrite, takePendingWrites } from "./recording.js";
 import { topological, type Value } from "./value.js";
 import { type Variable, Version } from "./variable.js";
 
@@ -72,6 +72,14 @@ function prepare(requests: Map<Value, Request[]>, writes: Map<Variable, Value>):
     for (const request of requests.get(value) ?? []) request.reject(error);
     requests.delete(value);
   };
+  let executor: Executor;
+  try {
+    executor = defaultExecutor();
+  } catch (error) {
+    for (const value of [...requests.keys()]) reject(value, error);
+    for (const [variable, value] of writes) recordWrite(variable, value); // they wait for a device that works
+    return async () => {};
+  }
   if ([...leavesUnder([...requests.keys(), ...writes.values()])].some(lost)) {
     for (const value of [...requests.keys()]) {
       const error = lostUnder(value);
@@ -86,10 +94,8 @@ function prepare(requests: Map<Value, Request[]>, writes: Map<Variable, Value>):
 
   const outputs = [...requests.keys()].filter((value) => !source(value).isLeaf);
   const written = [...new Set(writes.values())].filter((value) => !value.isLeaf);
-  let executor: Executor;
   let work: (() => Promise<Results>) | undefined;
   try {
-    executor = defaultExecutor();
     if (outputs.length + written.length > 0) work = planned(executor, outputs, written);
   } catch (error) {
     for (const value of [...requests.keys()]) reject(value, error);
@@ -116,7 +122,10 @@ function prepare(requests: Map<Value, Request[]>, writes: Map<Variable, Value>):
       if (version.previous) version.previous.contents = undefined;
       version.previous = undefined;
     }
-    for (const value of outputs) value.kept = results?.outputs.get(value);
+    for (const value of outputs) {
+      value.kept = results?.outputs.get(value);
+      value.node.forget();
+    }
   };
   const fail = (error: unknown) => {
     for (const [version, value] of versions) {

@@ -32,17 +32,32 @@ export class Value implements ValueType {
   }
 }
 
-/** One recorded operation. Immutable. */
+/** One recorded operation. Immutable, but that it forgets its inputs once nobody can need them. */
 export class Node {
   readonly outputs: readonly Value[];
+  /** Whether a gradient could flow back through it to a variable that wants one. */
+  readonly differentiable: boolean;
+  #inputs: readonly Value[];
 
   constructor(
     readonly op: string,
     readonly attributes: Attributes,
-    readonly inputs: readonly Value[],
+    inputs: readonly Value[],
     outputs: readonly ValueType[],
   ) {
+    this.#inputs = inputs;
     this.outputs = outputs.map((type, index) => new Value(this, index, type.shape, type.dtype));
+    this.differentiable =
+      op !== "detach" && inputs.some(({ variable, node }) => variable?.requiresGrad || node.differentiable);
+  }
+
+  get inputs(): readonly Value[] {
+    return this.#inputs;
+  }
+
+  /** Lets go of the history of results that are all kept and through which no gradient flows. */
+  forget(): void {
+    if (!this.differentiable && this.outputs.every((output) => output.kept)) this.#inputs = [];
   }
 }
 

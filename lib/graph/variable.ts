@@ -108,7 +108,7 @@ function leaf(version: Version): Value {
 /** Contents that are all `value`. */
 export function filled(dtype: DType, length: number, value: number): HostArray {
   const data = hostArray(dtype, length);
-  if (data instanceof BigInt64Array) data.fill(BigInt(value));
+  if (data instanceof BigInt64Array) data.fill(BigInt(Math.trunc(value) || 0));
   else data.fill(value);
   return data;
 }

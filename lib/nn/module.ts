@@ -1,8 +1,9 @@
 import { isFloat } from "../dtype.js";
 import { expected, listed, ShapeError, WeightsError } from "../errors.js";
 import { forcedTraining } from "../graph/recording.js";
+import { checkTensor } from "../ops/record.js";
 import { cast } from "../ops/unary.js";
-import { formatShape, sameShape } from "../shape.js";
+import { checkObject, formatShape, sameShape } from "../shape.js";
 import { Tensor } from "../tensor.js";
 import { Buffer, Parameter } from "./parameter.js";
 
@@ -94,6 +95,7 @@ export abstract class Module {
    * @throws WeightsError naming what is missing, unexpected, or of another shape or kind of dtype
    */
   loadStateDict(record: Readonly<Record<string, Tensor>>, { strict = true }: { strict?: boolean } = {}): LoadResult {
+    checkObject("loadStateDict", "a record of tensors", record);
     const state = new Map(this.#state());
     const missingKeys = [...state.keys()].filter((name) => !Object.hasOwn(record, name));
     const unexpectedKeys = Object.keys(record).filter((name) => !state.has(name));
@@ -127,5 +129,6 @@ export abstract class Module {
 
 /** Throws ShapeError when a module that takes images gets something else. */
 export function checkImages(where: string, x: Tensor): void {
+  checkTensor(where, x);
   if (x.shape.length !== 4) throw new ShapeError(expected(where, "input [N, C, H, W]", formatShape(x.shape)));
 }

@@ -5,7 +5,7 @@ import { type Attributes, sizeOf } from "../plan/plan.js";
 import { formatShape } from "../shape.js";
 import type { Tensor, VariableTensor } from "../tensor.js";
 import { add, mul } from "./binary.js";
-import { checkFloat, checkSameDtype, checkShape, record, recordAll } from "./record.js";
+import { checkFloat, checkSameDtype, checkShape, checkTensor, record, recordAll } from "./record.js";
 
 export interface BatchNormOptions {
   readonly weight?: Tensor;
@@ -38,6 +38,9 @@ export function batchNorm(x: Tensor, options: BatchNormOptions = {}): Tensor {
     throw new ArgumentError(expected(where, "eps of at least 0", `${eps}`));
   if (!(momentum >= 0 && momentum <= 1)) throw new ArgumentError(expected(where, "momentum in [0, 1]", `${momentum}`));
   const channels = x.shape[1];
+  if (!weight !== !bias) throw new ArgumentError(expected(where, "weight and bias together", "one of them"));
+  if (!runningMean !== !runningVar)
+    throw new ArgumentError(expected(where, "runningMean and runningVar together", "one of them"));
   const affine = weight && bias ? [weight, bias] : [];
   const running = runningMean && runningVar ? [runningMean, runningVar] : [];
   for (const vector of [...affine, ...running]) checkChannels(where, x, vector);
@@ -69,6 +72,7 @@ function track(running: Tensor, batch: Tensor, momentum: number): void {
 }
 
 function checkChannels(where: string, x: Tensor, vector: Tensor): void {
+  checkTensor(where, vector, "weight, bias and statistics to be tensors");
   if (vector.shape[0] !== x.shape[1]) {
     const pattern = ["N", vector.shape[0], ...x.shape.slice(2).map((_, i) => "HWD"[i] ?? "...")];
     checkShape(where, "input", x, pattern);

@@ -1,7 +1,7 @@
-import { expected, ShapeError } from "../errors.js";
+import { expected, ShapeError, shown } from "../errors.js";
 import { defineGradientOf } from "../graph/differentiate.js";
 import { op } from "../graph/value.js";
-import { formatShape } from "../shape.js";
+import { checkObject, formatShape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { checkTensor, record } from "./record.js";
 
@@ -9,9 +9,13 @@ import { checkTensor, record } from "./record.js";
 export function pad(x: Tensor, before: readonly number[], after: readonly number[]): Tensor {
   checkTensor("pad", x);
   for (const widths of [before, after])
-    if (widths.length !== x.shape.length || !widths.every((n) => Number.isSafeInteger(n) && n >= 0))
+    if (
+      !Array.isArray(widths) ||
+      widths.length !== x.shape.length ||
+      !widths.every((n) => Number.isSafeInteger(n) && n >= 0)
+    )
       throw new ShapeError(
-        expected("pad", `${x.shape.length} widths of at least 0 for ${formatShape(x.shape)}`, formatShape(widths)),
+        expected("pad", `${x.shape.length} widths of at least 0 for ${formatShape(x.shape)}`, shown(widths)),
       );
   const shape = x.shape.map((extent, i) => before[i] + extent + after[i]);
   return record("pad", { before: [...before], after: [...after] }, [x], { shape, dtype: x.dtype });
@@ -29,7 +33,7 @@ export interface SliceOptions {
 /** Every `step`-th index from `start` up to, not including, `end`, in each dimension. */
 export function slice(x: Tensor, options: SliceOptions): Tensor {
   checkTensor("slice", x);
-  const starts = options.starts ?? x.shape.map(() => 0);
+  const starts = checkObject("slice", "options", options).starts ?? x.shape.map(() => 0);
   const ends = options.ends ?? x.shape;
   const steps = options.steps ?? x.shape.map(() => 1);
   const shape = x.shape.map((extent, i) => {

@@ -1,7 +1,7 @@
 import { ArgumentError, expected, ShapeError } from "../errors.js";
 import { defineGradientOf } from "../graph/differentiate.js";
 import { op } from "../graph/value.js";
-import { formatShape, type Pair, pair } from "../shape.js";
+import { checkObject, formatShape, type Pair, pair } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { checkFloat, checkShape, record } from "./record.js";
 
@@ -28,13 +28,15 @@ export interface AvgPoolOptions extends PoolOptions {
 /** The largest value of each window. [N, C, H, W] -> [N, C, H', W']; the border counts as minus infinity. */
 export function maxPool2d(x: Tensor, options: MaxPoolOptions): Tensor {
   const where = "max_pool2d";
-  const dilation = pair(where, "dilation", options.dilation ?? 1, 1);
+  const dilation = pair(where, "dilation", checkObject(where, "options", options).dilation ?? 1, 1);
   return pool(where, x, options, dilation, { dilation });
 }
 
 /** The average of each window. [N, C, H, W] -> [N, C, H', W']. */
 export function avgPool2d(x: Tensor, options: AvgPoolOptions): Tensor {
-  return pool("avg_pool2d", x, options, [1, 1], { countIncludePad: options.countIncludePad ?? true });
+  return pool("avg_pool2d", x, options, [1, 1], {
+    countIncludePad: Boolean(checkObject("avg_pool2d", "options", options).countIncludePad ?? true),
+  });
 }
 
 function pool(
@@ -49,16 +51,17 @@ function pool(
   const kernelSize = pair(where, "kernelSize", options.kernelSize, 1);
   const stride = pair(where, "stride", options.stride ?? kernelSize, 1);
   const padding = pair(where, "padding", options.padding ?? 0, 0);
-  const ceilMode = options.ceilMode ?? false;
+  const ceilMode = Boolean(options.ceilMode ?? false);
   const [h, w] = [0, 1].map((i) => {
     if (2 * padding[i] > kernelSize[i])
       throw new ArgumentError(expected(where, `padding of at most half the kernel ${kernelSize[i]}`, `${padding[i]}`));
     const free = x.shape[2 + i] + 2 * padding[i] - dilation[i] * (kernelSize[i] - 1) - 1;
-    if (free < 0)
-      throw new ShapeError(expected(where, `an image of at least the window ${kernelSize}`, formatShape(x.shape)));
-    const extent = (ceilMode ? Math.ceil : Math.floor)(free / stride[i]) + 1;
+    const whole = (ceilMode ? Math.ceil : Math.floor)(free / stride[i]) + 1;
     // PyTorch: the last window must start inside the image or its left border
-    return ceilMode && (extent - 1) * stride[i] >= x.shape[2 + i] + padding[i] ? extent - 1 : extent;
+    const extent = ceilMode && (whole - 1) * stride[i] >= x.shape[2 + i] + padding[i] ? whole - 1 : whole;
+    if (extent < 1)
+      throw new ShapeError(expected(where, `an image of at least the window ${kernelSize}`, formatShape(x.shape)));
+    return extent;
   });
   const shape = [x.shape[0], x.shape[1], h, w];
   return record(where, { kernelSize, stride, padding, ceilMode, ...extra }, [x], { shape, dtype: x.dtype });

@@ -49,6 +49,7 @@ export function checkFloat(where: string, x: Tensor): void {
 
 /** Throws ShapeError unless `x` fits a pattern such as `["N", 64, "H", "W"]`, in which words fit any extent. */
 export function checkShape(where: string, name: string, x: Tensor, pattern: readonly (number | string)[]): void {
+  checkTensor(where, x, `${name} to be a tensor`);
   const fits = x.shape.length === pattern.length && pattern.every((p, i) => typeof p === "string" || p === x.shape[i]);
   if (!fits) throw new ShapeError(expected(where, `${name} ${formatShape(pattern)}`, formatShape(x.shape)));
 }

@@ -1,7 +1,7 @@
 import { defineGradientOf } from "../graph/differentiate.js";
 import { type Node, op, type Value } from "../graph/value.js";
 import { sizeOf } from "../plan/plan.js";
-import { normalizeDims } from "../shape.js";
+import { checkObject, normalizeDims } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { checkFloat, checkTensor, record } from "./record.js";
 
@@ -11,7 +11,8 @@ export interface ReduceOptions {
 }
 
 function reduceOp(op: string) {
-  return (x: Tensor, dims?: number | readonly number[], { keepDims = false }: ReduceOptions = {}): Tensor => {
+  return (x: Tensor, dims?: number | readonly number[], options: ReduceOptions = {}): Tensor => {
+    const { keepDims = false } = checkObject(op, "options", options);
     if (op === "mean") checkFloat(op, x);
     else checkTensor(op, x);
     const over = normalizeDims(op, dims, x.shape.length);

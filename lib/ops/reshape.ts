@@ -1,4 +1,4 @@
-import { expected, ShapeError } from "../errors.js";
+import { expected, ShapeError, shown } from "../errors.js";
 import { defineGradientOf } from "../graph/differentiate.js";
 import { op } from "../graph/value.js";
 import { sizeOf } from "../plan/plan.js";
@@ -10,6 +10,7 @@ import { checkTensor, record } from "./record.js";
 export function reshape(x: Tensor, shape: readonly number[]): Tensor {
   const where = "reshape";
   checkTensor(where, x);
+  if (!Array.isArray(shape)) throw new ShapeError(expected(where, "a shape as an array", shown(shape)));
   const size = sizeOf(x.shape);
   const known = sizeOf(shape.filter((extent) => extent !== -1));
   const full = shape.map((extent) => (extent === -1 ? size / known : extent));
@@ -25,7 +26,7 @@ export function flatten(x: Tensor, startDim = 0): Tensor {
   const rank = x.shape.length;
   const start = startDim < 0 ? startDim + rank : startDim;
   if (!Number.isInteger(start) || start < 0 || start > Math.max(rank - 1, 0))
-    throw new ShapeError(expected("flatten", `startDim from 0 to ${rank - 1}`, String(startDim)));
+    throw new ShapeError(expected("flatten", `startDim from 0 to ${rank - 1}`, shown(startDim)));
   return reshape(x, [...x.shape.slice(0, start), sizeOf(x.shape.slice(start))]);
 }
 

@@ -1,3 +1,4 @@
+import { expected, ShapeError, shown } from "../errors.js";
 import { defineGradientOf } from "../graph/differentiate.js";
 import { op, type Value } from "../graph/value.js";
 import { normalizeDims } from "../shape.js";
@@ -16,6 +17,7 @@ export function logSoftmax(x: Tensor, dim: number): Tensor {
 
 function along(op: string, x: Tensor, dim: number): Tensor {
   checkFloat(op, x);
+  if (typeof dim !== "number") throw new ShapeError(expected(op, "one dimension, a number", shown(dim)));
   return record(op, { dim: normalizeDims(op, dim, x.shape.length)[0] }, [x], x);
 }
 

@@ -33,6 +33,7 @@ export function cast(x: Tensor, dtype: DType): Tensor {
 
 /** The same values, cut off from what they were computed from. */
 export function detach(x: Tensor): Tensor {
+  checkTensor("detach", x);
   return record("detach", {}, [x], x);
 }
 
