@@ -205,7 +205,10 @@ function flatten(data: number | NestedNumbers | ArrayBufferView): Flat {
   }
   if (!Array.isArray(data)) throw new DtypeError(expected("tensor", "numbers or a typed array", typeof data));
   const shape: number[] = [];
-  for (let level: number | NestedNumbers = data; Array.isArray(level); level = level[0]) shape.push(level.length);
+  for (let level: number | NestedNumbers = data; Array.isArray(level); level = level[0]) {
+    shape.push(level.length);
+    if (shape.length > 32) throw new ShapeError(expected("tensor", "at most 32 levels of nesting", "more"));
+  }
   const values: number[] = [];
   const walk = (level: number | NestedNumbers, depth: number) => {
     if (!Array.isArray(level)) {

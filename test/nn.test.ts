@@ -167,6 +167,16 @@ describe("bad input is one typed sentence", () => {
     ["zero-sized image", () => tensor([], [1, 3, 0, 8]), ShapeError, "[1, 3, 0, 8]"],
     ["too few numbers", () => tensor([1, 2, 3], [2, 2]), ShapeError, "expected 4 elements for shape [2, 2], got 3"],
     ["ragged rows", () => tensor([[1, 2], [3]]), ShapeError, "expected rows of 2 elements"],
+    [
+      "an array that holds itself",
+      () => {
+        const loop: number[] = [];
+        loop.push(loop as unknown as number);
+        return tensor(loop);
+      },
+      ShapeError,
+      "32 levels",
+    ],
     ["no dtype of ours", () => tensor(new Uint16Array(2)), DtypeError, "Uint16Array"],
     ["no tensor", () => functional.relu("x" as unknown as Tensor), DtypeError, "got string"],
     ["broadcast", () => tensor([1, 2]).add(tensor([1, 2, 3])), ShapeError, "[2] and [3]"],

@@ -1,8 +1,9 @@
+import { existsSync } from "node:fs";
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
-import { loadWeights, saveSafetensors, type Tensor, tensor, WeightsError } from "seresnet";
+import { functional, loadWeights, saveSafetensors, type Tensor, tensor, WeightsError } from "seresnet";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import {
   type CheckpointInfo,
@@ -364,8 +365,8 @@ describe("writing", () => {
       throw new Error("the power went");
     }
     await expect(writeFileAtomic(path, broken())).rejects.toThrow("the power went");
-    const failing = { shape: [1], dtype: "float32", data: () => Promise.reject(new Error("out of memory")) };
-    await expect(saveSafetensors(path, { failing: failing as unknown as Tensor })).rejects.toThrow("out of memory");
+    const failing = functional.crossEntropy(tensor([[1, 2]]), tensor(Int32Array.of(9))); // no class 9
+    await expect(saveSafetensors(path, { failing })).rejects.toThrow("9 at position 0");
     expect(await readdir(home)).toEqual(["weights.safetensors"]);
     expect((await readFile(path)).equals(before)).toBe(true);
   });
@@ -446,4 +447,12 @@ describe("checkpoints", () => {
     expect(() => parseCheckpointInfo("[]", "x")).toThrow(/^x: expected metadata "seresnet" to be an object, got \[\]$/);
     expect(() => parseCheckpointInfo('{"model":"a","model":"b"}', "x")).toThrow(/duplicate key "model"/);
   });
+});
+
+test("what is no tensor is refused before anything is written", async () => {
+  const path = join(folder, "no_tensor.safetensors");
+  const bad = { fine: tensor([1]), wrong: 1 as unknown as Tensor };
+  await expect(saveSafetensors(path, bad)).rejects.toThrow('saveSafetensors: expected a tensor as "wrong", got number');
+  await expect(saveSafetensors(path, null as unknown as Record<string, Tensor>)).rejects.toThrow(WeightsError);
+  expect(existsSync(path)).toBe(false);
 });

@@ -200,11 +200,13 @@ export async function saveSafetensors(
   metadata: Record<string, string> = {},
 ): Promise<void> {
   const where = "saveSafetensors";
-  for (const [key, value] of Object.entries(metadata))
+  if (typeof stateDict !== "object" || stateDict === null) fail(where, "a record of tensors", String(stateDict));
+  for (const [key, value] of Object.entries(metadata ?? {}))
     if (typeof value !== "string" || !isWellFormed(key) || !isWellFormed(value))
       fail(where, `metadata ${quoted(key)} to be a well-formed string`, quoted(value));
   const named = Object.entries(stateDict);
-  for (const [name] of named) {
+  for (const [name, value] of named) {
+    if (!(value instanceof Tensor)) fail(where, `a tensor as ${quoted(name)}`, value === null ? "null" : typeof value);
     if (name === metadataKey) fail(where, `tensor names other than ${metadataKey}`, quoted(name));
     if (!isWellFormed(name)) fail(where, "tensor names in well-formed Unicode", quoted(name));
   }
