@@ -282,6 +282,19 @@ describe("compile", () => {
   });
 });
 
+/* PyTorch 2.13: F.avg_pool2d(torch.tensor([1., 2., 3., 4.]).view(2, 2, 1, 1), (4, 5), (4, 1), (1, 2), ceil_mode=True) */
+it("a ceil-mode window may be larger than the padded image", async () => {
+  const x = tensor([1, 2, 3, 4], [2, 2, 1, 1]);
+  const options = { kernelSize: [4, 5], stride: [4, 1], padding: [1, 2], ceilMode: true } as const;
+  const [average, largest] = [functional.avgPool2d(x, options), functional.maxPool2d(x, options)];
+  expect([average.shape, largest.shape]).toEqual([
+    [2, 2, 1, 1],
+    [2, 2, 1, 1],
+  ]);
+  expect(relativeError(await average.data(), [1 / 15, 2 / 15, 3 / 15, 4 / 15])).toBeLessThan(1e-6);
+  expect([...(await largest.data())]).toEqual([1, 2, 3, 4]);
+});
+
 describe("summary", () => {
   it.each([
     ["resnet18", 11.69, 1.81],
