@@ -28,12 +28,6 @@ export interface RunResult {
   readonly written: DeviceBuffer[];
 }
 
-/** How long each step of one run took, in milliseconds. */
-export interface StepTime {
-  readonly step: number;
-  readonly milliseconds: number;
-}
-
 /** A plan made ready on a device. Runs are first in, first out; a failed run changes nothing. */
 export interface LoadedPlan {
   run(request: RunRequest): Promise<RunResult>;
