@@ -19,9 +19,10 @@ interface Outcome {
   stderr: string;
 }
 
-/** Runs the built program on the device every machine has; `environment` overrides. */
+/** Runs the built program on the device every machine has, whatever colours the tests are shown in; `environment` overrides. */
 function seresnet(args: readonly string[], environment: NodeJS.ProcessEnv = {}): Promise<Outcome> {
-  const env = { ...process.env, SERESNET_DEVICE: "reference", ...environment };
+  const { FORCE_COLOR: _, NO_COLOR: __, SERESNET_DEBUG: ___, ...inherited } = process.env;
+  const env = { ...inherited, SERESNET_DEVICE: "reference", ...environment };
   return new Promise((resolve) => {
     const child: ChildProcess = execFile(process.execPath, [program, ...args], { env }, (_, stdout, stderr) =>
       resolve({ code: child.exitCode ?? -1, stdout, stderr }),
@@ -151,10 +152,17 @@ describe("classify", () => {
     expect(label).toBe("abcdefghij"[index]);
   });
 
-  test("people get the labels, and no colour codes into a pipe", async () => {
-    const { code, stdout, stderr } = await seresnet(["classify", chelsea, "--top", "2"]);
+  test("people get the labels, and no colour codes into a pipe or a CI log", async () => {
+    const { code, stdout, stderr } = await seresnet(["classify", chelsea, "--top", "2"], { CI: "true" });
     expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
     expect(stdout).toMatch(/^\S+chelsea\.png\n +\d+\.\d\d % {2}.+\n +\d+\.\d\d % {2}.+\n$/);
+  });
+
+  test("FORCE_COLOR brings the colours into a pipe, NO_COLOR takes them away", async () => {
+    const coloured = await seresnet(["classify", chelsea, "--top", "1"], { FORCE_COLOR: "1" });
+    expect(coloured.stdout).toContain("\u001b[1m");
+    const plain = await seresnet(["classify", chelsea, "--top", "1"], { FORCE_COLOR: "1", NO_COLOR: "1" });
+    expect(plain.stdout).not.toContain("\u001b");
   });
 
   test("pictures that cannot be read are named; the others are classified; exit 1", async () => {

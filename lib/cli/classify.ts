@@ -1,5 +1,4 @@
 import type { Command } from "commander";
-import pc from "picocolors";
 import { type CompiledModel, compile } from "../compile.js";
 import { SeresnetError } from "../errors.js";
 import { loadImage, type PreprocessOptions } from "../image/preprocess.js";
@@ -15,7 +14,7 @@ import {
   parseCount,
   weightsOption,
 } from "./options.js";
-import { percent, print, printJson, reportError } from "./output.js";
+import { colours, percent, print, printJson, reportError } from "./output.js";
 import { stack } from "./pictures.js";
 import { type Prediction, rank, runBatch } from "./predict.js";
 
@@ -103,7 +102,7 @@ function tellOf(error: unknown): SeresnetError {
 function describe({ image, predictions }: { image: string; predictions: readonly Prediction[] }): string {
   const lines = predictions.map(({ label, probability }, place) => {
     const line = `${percent(probability, 2).padStart(10)}  ${label}`;
-    return place === 0 ? pc.bold(line) : line;
+    return place === 0 ? colours.bold(line) : line;
   });
   return [image, ...lines].join("\n");
 }

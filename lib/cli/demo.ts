@@ -2,7 +2,6 @@ import { readdir } from "node:fs/promises";
 import { resolve } from "node:path";
 import Table from "cli-table3";
 import type { Command } from "commander";
-import pc from "picocolors";
 import { compile } from "../compile.js";
 import { type IdxDataset, loadIdxDataset } from "../data/idx.js";
 import { ArgumentError, expected } from "../errors.js";
@@ -10,7 +9,7 @@ import { reason, writeFileAtomic } from "../io/files.js";
 import { loadClassifier } from "./classifier.js";
 import { drawContactSheet, hasFonts } from "./contact_sheet.js";
 import { type Device, deviceOption, jsonOption, parseCount, parseCountUpTo } from "./options.js";
-import { percent, print, printJson, warn, withProgress } from "./output.js";
+import { colours, percent, print, printJson, warn, withProgress } from "./output.js";
 import { openPictures } from "./pictures.js";
 import { predictAll } from "./predict.js";
 
@@ -89,7 +88,7 @@ async function demo({ data, out, count, limit, device, json }: Options): Promise
   });
   for (const { index, prediction, confidence, truth, correct } of shown) {
     const row = [String(index), prediction, percent(confidence), truth];
-    table.push(correct ? row : row.map((cell) => pc.red(cell)));
+    table.push(correct ? row : row.map((cell) => colours.red(cell)));
   }
   print(table.toString());
   print(`accuracy ${percent(accuracy)} on the first ${images} test pictures`);

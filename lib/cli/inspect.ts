@@ -1,9 +1,8 @@
 import type { Command } from "commander";
-import pc from "picocolors";
 import { type DeviceInfo, listDevices, resolveDevice } from "../device.js";
 import { addonStatus, nativeVersions } from "../executors/native.js";
 import { jsonOption } from "./options.js";
-import { print, printJson } from "./output.js";
+import { colours, print, printJson } from "./output.js";
 import { packageVersion } from "./paths.js";
 
 export function addInspect(program: Command): void {
@@ -50,11 +49,11 @@ function automatic(): Report["auto"] {
 }
 
 function describe({ seresnet, node, platform, addon, devices, auto }: Report): string {
-  const mend = (fix: string | undefined) => (fix === undefined ? [] : [`           try: ${pc.bold(fix)}`]);
+  const mend = (fix: string | undefined) => (fix === undefined ? [] : [`           try: ${colours.bold(fix)}`]);
   const lines = [`seresnet ${seresnet}, node ${node}, ${platform}`];
   lines.push(addon.loaded ? `addon      loaded from ${addon.path}` : `addon      ${addon.reason}`, "");
   for (const { name, usable, description, reason, fix } of devices) {
-    lines.push(`${name.padEnd(10)} ${usable ? pc.green("works") : pc.red("does not work")}: ${description}`);
+    lines.push(`${name.padEnd(10)} ${usable ? colours.green("works") : colours.red("does not work")}: ${description}`);
     if (!usable) lines.push(`           because ${reason}`, ...mend(fix));
   }
   lines.push("", `auto takes ${auto.device ?? "nothing"}: ${auto.why}`);

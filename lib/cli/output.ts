@@ -1,5 +1,9 @@
 import { SingleBar } from "cli-progress";
+import pc from "picocolors";
 import { SeresnetError } from "../errors.js";
+
+/** Colours where a person reads stdout: no pipe, file or CI log gets colour codes unless FORCE_COLOR asks; NO_COLOR rules them out. */
+export const colours = pc.createColors(pc.isColorSupported && Boolean(process.stdout.isTTY || process.env.FORCE_COLOR));
 
 /** Writes a part of the answer: stdout carries nothing else. */
 export function print(text: string): void {
