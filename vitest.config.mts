@@ -2,6 +2,9 @@ import { defineConfig } from "vitest/config";
 
 const report = process.env.SERESNET_TEST_REPORT;
 
+// Programs the tests start must print what they print for users, whatever colours this run is shown in.
+delete process.env.FORCE_COLOR;
+
 export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
