@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "errors.h"
 #include "memory.h"
 #include "plan.h"
 
@@ -24,11 +25,25 @@ struct Run {
   const std::atomic<bool>* stopping = nullptr;  // becomes true when nobody waits for the run any more
 };
 
+// What one kernel of a program did in a profiled run.
+struct KernelTime {
+  int step = -1;               // its step in the plan; -1 for what brings results into the order they leave in
+  std::string op;              // the step's op, or what the executor put in before it: a change of layout
+  std::string implementation;  // the library's or our own name of what ran
+  double start = 0;            // milliseconds since the run began
+  double milliseconds = 0;
+  double bytes = 0;  // of its operands and results, each counted once
+};
+
 // A plan made ready on a device.
 class Program {
  public:
   virtual ~Program() = default;
   virtual void run(Run& run) = 0;
+  // Does what `run` does, one kernel after the other, and tells what each took, in the order in which they ran.
+  virtual std::vector<KernelTime> profile(Run&) {
+    throw Error("profile", "this executor does not time its kernels");
+  }
   // Bytes it holds, for JavaScript's garbage collector to know.
   virtual size_t bytes() const = 0;
   // What runs each kernel, for people: the op and its implementation.
