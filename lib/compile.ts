@@ -1,19 +1,20 @@
 import { type DeviceChoice, executorFor, type ResolvedDevice, resolveDevice } from "./device.js";
 import type { DType, HostArray } from "./dtype.js";
 import { ArgumentError, DisposedError, DtypeError, expected, shown } from "./errors.js";
-import type { Executor, LoadedPlan } from "./executors/executor.js";
+import type { Executor, LoadedPlan, RunRequest } from "./executors/executor.js";
 import { referenceExecutor } from "./executors/reference/executor.js";
 import { read } from "./graph/flush.js";
 import { fold } from "./graph/fold.js";
 import { expand, fuse } from "./graph/fuse.js";
 import { inIsolation } from "./graph/recording.js";
 import { findSetup } from "./graph/setup.js";
-import { constantValue, placeholder, type Value } from "./graph/value.js";
+import { constantValue, type Node, placeholder, type Value } from "./graph/value.js";
 import type { Variable } from "./graph/variable.js";
 import { Module } from "./nn/module.js";
 import { checkTensor } from "./ops/record.js";
 import { LeastRecentlyUsed } from "./plan/cache.js";
 import { lower, trace } from "./plan/lower.js";
+import { Profile } from "./profile.js";
 import { checkExtents, checkObject, formatShape, integer } from "./shape.js";
 import { Tensor, tensor } from "./tensor.js";
 
@@ -126,16 +127,37 @@ export class CompiledModel {
     return this.#track(this.#run(x, options));
   }
 
+  /**
+   * Runs the model twice and tells where the time of the second run went: layer, op, implementation, milliseconds and
+   * bytes of every kernel, as an object whose text form is a table and that gives a trace for Chrome and Perfetto.
+   *
+   * @param x as for `run`
+   * @throws what `run` throws
+   */
+  profile(x: Tensor, options: RunOptions = {}): Promise<Profile> {
+    return this.#track(this.#profile(x, options));
+  }
+
   async #run(x: Tensor, options: RunOptions): Promise<Tensor> {
-    checkTensor("run", x);
-    const { signal } = checkObject("run", "options", options);
-    if (signal !== undefined && !(signal instanceof AbortSignal))
-      throw new ArgumentError(expected("run", "signal to be an AbortSignal", shown(signal)));
-    signal?.throwIfAborted();
-    const ready = this.prepare(x.shape, x.dtype);
-    const [{ plan, shape, dtype }, input] = await Promise.all([ready, read(x.value)]);
-    const { outputs } = await plan.run({ inputs: [input], variables: [], signal });
+    const { plan, shape, dtype, request } = await this.#request("run", x, options);
+    const { outputs } = await plan.run(request);
     return new Tensor(constantValue(outputs[0], shape, dtype));
+  }
+
+  async #profile(x: Tensor, options: RunOptions): Promise<Profile> {
+    const { plan, request } = await this.#request("profile", x, options);
+    await plan.run(request);
+    return new Profile(this.device.name, await plan.profile(request));
+  }
+
+  async #request(where: string, x: Tensor, options: RunOptions): Promise<Ready & { request: RunRequest }> {
+    checkTensor(where, x);
+    const { signal } = checkObject(where, "options", options);
+    if (signal !== undefined && !(signal instanceof AbortSignal))
+      throw new ArgumentError(expected(where, "signal to be an AbortSignal", shown(signal)));
+    signal?.throwIfAborted();
+    const [ready, input] = await Promise.all([this.prepare(x.shape, x.dtype), read(x.value)]);
+    return { ...ready, request: { inputs: [input], variables: [], signal } };
   }
 
   /** Gets ready for inputs of a shape, so that the first run is as fast as the others. */
@@ -181,10 +203,33 @@ export class CompiledModel {
     const { constants, computed } = findSetup(root, new Set([input]));
     await this.#fold(computed);
     const contents = await Promise.all(constants.map((value) => value.kept ?? this.#folded.get(nameOf(value))));
-    const plan = lower([input, ...constants], (leaf) => (leaf === input ? "inputs" : "constants"), [root], []);
+    const role = (leaf: Value) => (leaf === input ? "inputs" : "constants");
+    const plan = lower([input, ...constants], role, [root], [], this.#layersOf(constants));
     const { threads, dtype: compute } = this.#options;
     const loaded = await this.#executor.load(plan, contents as HostArray[], { threads, compute });
     return { plan: loaded, shape: root.shape, dtype: root.dtype };
+  }
+
+  /** Names the layer of a node that reads some of `constants`: what the owners of their first weights share. */
+  #layersOf(constants: readonly Value[]): (node: Node) => string | undefined {
+    const owners = new Map<Value, string>();
+    for (const [name, { variable }] of [...this.#model.namedParameters(), ...this.#model.namedBuffers()]) {
+      const leaf = this.#frozen.get(variable);
+      if (leaf) owners.set(leaf, name.slice(0, Math.max(name.lastIndexOf("."), 0)));
+    }
+    const layers = new Map<Value, string>();
+    for (const value of constants) {
+      let first = value;
+      while (!first.isLeaf) first = first.node.inputs[0];
+      const owner = owners.get(first);
+      if (owner !== undefined) layers.set(value, owner);
+    }
+    return ({ inputs }) => {
+      const paths = inputs.flatMap((value) => (layers.has(value) ? [layers.get(value)?.split(".") as string[]] : []));
+      const [shortest] = [...paths].sort((a, b) => a.length - b.length);
+      const parts = shortest?.findIndex((part, i) => paths.some((path) => path[i] !== part));
+      return shortest && (parts < 0 ? shortest : shortest.slice(0, parts)).join(".");
+    };
   }
 
   /** Computes, on the reference and in one plan, the constants that no earlier shape has computed. */

@@ -13,12 +13,13 @@ export {
   StaleTensorError,
   WeightsError,
 } from "./errors.js";
-export type { DeviceName } from "./executors/executor.js";
+export type { DeviceName, StepProfile } from "./executors/executor.js";
 export * as functional from "./functional.js";
 export { loadImage, type PreprocessOptions } from "./image/preprocess.js";
 export { saveSafetensors } from "./io/safetensors.js";
 export { loadWeights } from "./io/weights.js";
 export * as nn from "./nn/index.js";
 export * as optim from "./optim/index.js";
+export { Profile } from "./profile.js";
 export { type LayerSummary, type Summary, summary } from "./summary.js";
 export { type NestedNumbers, type Operand, Tensor, type TensorOptions, tensor } from "./tensor.js";

@@ -26,6 +26,7 @@ class Addon : public Napi::Addon<Addon> {
                              InstanceMethod("read", &Addon::call<node::read>),
                              InstanceMethod("load", &Addon::call<node::load>),
                              InstanceMethod("run", &Addon::call<node::run>),
+                             InstanceMethod("profile", &Addon::call<node::profile>),
                              InstanceMethod("drop", &Addon::call<node::drop>),
                              InstanceMethod("dispose", &Addon::call<node::dispose>),
                              InstanceMethod("kernels", &Addon::call<node::kernels>),

@@ -9,7 +9,16 @@ import {
   ShapeError,
 } from "../errors.js";
 import { type Plan, sizeOf } from "../plan/plan.js";
-import type { DeviceBuffer, DeviceName, Executor, LoadedPlan, LoadOptions, RunRequest, RunResult } from "./executor.js";
+import type {
+  DeviceBuffer,
+  DeviceName,
+  Executor,
+  LoadedPlan,
+  LoadOptions,
+  RunRequest,
+  RunResult,
+  StepProfile,
+} from "./executor.js";
 import { type BufferHandle, type DeviceHandle, type NativeRuntime, nativeRuntime, type PlanHandle } from "./native.js";
 
 /** Runs plans on an executor thread of the addon. What is checked here is checked again there, for memory safety. */
@@ -56,6 +65,13 @@ class NativeBuffer implements DeviceBuffer {
   }
 }
 
+/** `run` or `profile` of the addon. */
+type NativeCall<T> = (
+  plan: PlanHandle,
+  inputs: readonly HostArray[],
+  variables: readonly BufferHandle[],
+) => { id: number; result: Promise<T> };
+
 class NativePlan implements LoadedPlan {
   readonly #executor: NativeExecutor;
   readonly #plan: Plan;
@@ -68,7 +84,24 @@ class NativePlan implements LoadedPlan {
     this.#handle = handle;
   }
 
-  async run({ inputs, variables, signal }: RunRequest): Promise<RunResult> {
+  async run(request: RunRequest): Promise<RunResult> {
+    const { outputs, written } = await this.#submit(request, this.#executor.addon.run);
+    return {
+      outputs,
+      written: written.map((buffer, i) => {
+        const { shape, dtype } = this.#plan.slots[this.#plan.written[i]];
+        return new NativeBuffer(this.#executor, dtype, sizeOf(shape), buffer);
+      }),
+    };
+  }
+
+  async profile(request: RunRequest): Promise<StepProfile[]> {
+    const times = await this.#submit(request, this.#executor.addon.profile);
+    return times.map(({ step, ...time }) => ({ ...time, layer: this.#plan.steps[step]?.layer ?? "" }));
+  }
+
+  /** Checks a request, puts it into the queue through `call`, and takes it out again when its signal says so. */
+  async #submit<T>({ inputs, variables, signal }: RunRequest, call: NativeCall<T>): Promise<T> {
     const plan = this.#plan;
     const { device, addon, handle } = this.#executor;
     if (this.#disposed) throw new DisposedError(`${device}: expected a loaded plan, got a disposed one`);
@@ -78,7 +111,7 @@ class NativePlan implements LoadedPlan {
     checkAll(device, "input", plan, plan.inputs, inputs);
     const buffers = variables.map((buffer, i) => this.#checkVariable(buffer, i));
     const { id, result } = await attempt(async () => {
-      const run = addon.run(this.#handle, inputs, buffers);
+      const run = call(this.#handle, inputs, buffers);
       run.result.catch(() => {}); // it is waited for below
       return run;
     });
@@ -86,14 +119,7 @@ class NativePlan implements LoadedPlan {
     signal?.addEventListener("abort", drop, { once: true });
     if (signal?.aborted) drop();
     try {
-      const { outputs, written } = await result;
-      return {
-        outputs,
-        written: written.map((buffer, i) => {
-          const { shape, dtype } = plan.slots[plan.written[i]];
-          return new NativeBuffer(this.#executor, dtype, sizeOf(shape), buffer);
-        }),
-      };
+      return await result;
     } catch (error) {
       throw signal?.aborted && error === signal.reason ? error : typed(error);
     } finally {

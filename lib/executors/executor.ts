@@ -28,9 +28,25 @@ export interface RunResult {
   readonly written: DeviceBuffer[];
 }
 
+/** What one kernel of a plan did in a profiled run. A step may take several, or none. */
+export interface StepProfile {
+  readonly op: string;
+  /** The layer whose parameters it reads (`layer1.0.conv1`), or "" where there is none. */
+  readonly layer: string;
+  /** The library's or our own name of what ran. */
+  readonly implementation: string;
+  /** Milliseconds since the run began. */
+  readonly start: number;
+  readonly milliseconds: number;
+  /** Of its operands and results, each counted once. */
+  readonly bytes: number;
+}
+
 /** A plan made ready on a device. Runs are first in, first out; a failed run changes nothing. */
 export interface LoadedPlan {
   run(request: RunRequest): Promise<RunResult>;
+  /** A run whose results are dropped and that tells what each kernel took, in the order in which they ran. */
+  profile(request: RunRequest): Promise<StepProfile[]>;
   /** Frees the plan once the runs under way are done. */
   dispose(): Promise<void>;
 }

@@ -4,7 +4,7 @@ import { join, resolve } from "node:path";
 import bindings from "bindings";
 import type { DType, HostArray } from "../dtype.js";
 import type { Plan } from "../plan/plan.js";
-import type { DeviceName, LoadOptions } from "./executor.js";
+import type { DeviceName, LoadOptions, StepProfile } from "./executor.js";
 
 /** One device of this machine: what it is, whether it works and, if not, why not and what mends it. */
 export interface DeviceInfo {
@@ -49,6 +49,9 @@ export type DeviceHandle = { readonly [handle]: "device" };
 export type BufferHandle = { readonly [handle]: "buffer" };
 export type PlanHandle = { readonly [handle]: "plan" };
 
+/** What one kernel took; `step` is an index into the plan's steps, or -1. */
+export type KernelTime = Omit<StepProfile, "layer"> & { readonly step: number };
+
 /** The part of the addon that computes: native/node/runtime.h. Its errors carry `code` and `call`. */
 export interface NativeRuntime {
   open(device: DeviceName): DeviceHandle;
@@ -60,6 +63,11 @@ export interface NativeRuntime {
     inputs: readonly HostArray[],
     variables: readonly BufferHandle[],
   ): { id: number; result: Promise<{ outputs: HostArray[]; written: BufferHandle[] }> };
+  profile(
+    plan: PlanHandle,
+    inputs: readonly HostArray[],
+    variables: readonly BufferHandle[],
+  ): { id: number; result: Promise<KernelTime[]> };
   drop(device: DeviceHandle, id: number, reason: unknown): boolean;
   dispose(plan: PlanHandle): Promise<void>;
   kernels(plan: PlanHandle): string[];
@@ -133,7 +141,9 @@ function open(override: string | undefined): { addon?: Addon; status: AddonStatu
   }
   try {
     const addon = withOpenMpSettings(() => loadFile(path));
-    const missing = (["listDevices", "versions", "run"] as const).filter((name) => typeof addon[name] !== "function");
+    const missing = (["listDevices", "versions", "profile"] as const).filter(
+      (name) => typeof addon[name] !== "function",
+    );
     if (missing.length === 0) return { addon: addon as Addon, status: { loaded: true, path, tried } };
     const reason = `the native addon ${path} is not of this version of seresnet: it lacks ${missing.join(", ")}`;
     return { status: { loaded: false, path, reason, fix, tried } };

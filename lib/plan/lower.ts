@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { topological, type Value } from "../graph/value.js";
+import { type Node, topological, type Value } from "../graph/value.js";
 import type { Plan, Slot, Step } from "./plan.js";
 
 /** A recorded graph seen from the values somebody wants: its leaves in a fixed order, and its structure as a key. */
@@ -49,13 +49,14 @@ export type LeafRole = "inputs" | "constants" | "variables";
 
 /**
  * Turns a graph into a plan. Leaves become slots in the order given, by their role; `outputs` and `written` name the
- * values that leave the plan.
+ * values that leave the plan; `layerOf` says, for people, to which layer a node belongs.
  */
 export function lower(
   leaves: readonly Value[],
   role: (leaf: Value) => LeafRole,
   outputs: readonly Value[],
   written: readonly Value[],
+  layerOf: (node: Node) => string | undefined = () => undefined,
 ): Plan {
   const slots: Slot[] = [];
   const slotOf = new Map<Value, number>();
@@ -76,7 +77,10 @@ export function lower(
   for (const node of topological([...outputs, ...written], (value) => slotOf.has(value))) {
     const inputs = node.inputs.map(find);
     if (aliases.has(node.op)) slotOf.set(node.outputs[0], inputs[0]);
-    else steps.push({ op: node.op, attributes: node.attributes, inputs, outputs: node.outputs.map(place) });
+    else {
+      const { op, attributes, outputs } = node;
+      steps.push({ op, attributes, inputs, outputs: outputs.map(place), layer: layerOf(node) });
+    }
   }
   return { slots, ...roles, outputs: outputs.map(find), written: written.map(find), steps };
 }

@@ -15,6 +15,8 @@ export interface Step {
   readonly attributes: Attributes;
   readonly inputs: readonly number[];
   readonly outputs: readonly number[];
+  /** The layer whose parameters it reads, where known. For people: no executor looks at it. */
+  readonly layer?: string;
 }
 
 /**

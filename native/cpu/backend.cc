@@ -1,5 +1,7 @@
 #include "backend.h"
 
+#include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <thread>
 
@@ -29,6 +31,43 @@ class CpuProgram final : public Program {
   }
 
   void run(Run& run) override {
+    execute(run, [](const NamedKernel& kernel, const Pointers& pointers) { call(kernel, pointers); });
+  }
+
+  std::vector<KernelTime> profile(Run& run) override {
+    using Clock = std::chrono::steady_clock;
+    using Milliseconds = std::chrono::duration<double, std::milli>;
+    std::vector<KernelTime> times;
+    const Clock::time_point begin = Clock::now();
+    execute(run, [&](const NamedKernel& kernel, const Pointers& pointers) {
+      const Clock::time_point start = Clock::now();
+      call(kernel, pointers);
+      const Clock::time_point end = Clock::now();
+      times.push_back({kernel.step, kernel.op, kernel.implementation, Milliseconds(start - begin).count(),
+                       Milliseconds(end - start).count(), bytesOf(kernel)});
+    });
+    return times;
+  }
+
+  size_t bytes() const override {
+    size_t total = arena_->bytes();
+    for (const Buffer& buffer : buffers_)
+      if (buffer.contents) total += buffer.contents->bytes();
+    return total;
+  }
+
+  std::vector<std::string> kernels() const override {
+    std::vector<std::string> names;
+    for (const NamedKernel& kernel : kernels_) names.push_back(kernel.name());
+    return names;
+  }
+
+ private:
+  static HostMemory& host(const std::shared_ptr<Memory>& memory) { return static_cast<HostMemory&>(*memory); }
+
+  // Prepares the addresses of a run, has `each` called for every kernel, and collects the results.
+  template <typename Each>
+  void execute(Run& run, const Each& each) {
     omp_set_num_threads(threads_);
     std::vector<std::shared_ptr<HostMemory>> results(results_);
     std::vector<char*> addresses = addresses_;
@@ -46,7 +85,7 @@ class CpuProgram final : public Program {
     const Pointers pointers(addresses);
     for (const NamedKernel& kernel : kernels_) {
       if (*run.stopping) throw Error("run", "the environment is closing");
-      call(kernel, pointers);
+      each(kernel, pointers);
     }
     for (size_t i = 0; i < outputs_.size(); ++i) {
       std::shared_ptr<HostMemory> memory = leave(outputs_[i], outputBytes_[i], results, addresses);
@@ -55,27 +94,25 @@ class CpuProgram final : public Program {
     }
   }
 
-  size_t bytes() const override {
-    size_t total = arena_->bytes();
-    for (const Buffer& buffer : buffers_)
-      if (buffer.contents) total += buffer.contents->bytes();
+  // Operands and results, each once. What lives during this kernel alone is scratch memory.
+  double bytesOf(const NamedKernel& kernel) const {
+    std::vector<BufferId> touched = kernel.touched;
+    std::sort(touched.begin(), touched.end());
+    touched.erase(std::unique(touched.begin(), touched.end()), touched.end());
+    double total = 0;
+    for (const BufferId id : touched) {
+      const Buffer& buffer = buffers_[static_cast<size_t>(id)];
+      const bool scratch = buffer.kind == Buffer::Kind::arena && buffer.block.first == buffer.block.last;
+      if (!scratch) total += static_cast<double>(buffer.block.bytes);
+    }
     return total;
   }
-
-  std::vector<std::string> kernels() const override {
-    std::vector<std::string> names;
-    for (const NamedKernel& kernel : kernels_) names.push_back(kernel.name);
-    return names;
-  }
-
- private:
-  static HostMemory& host(const std::shared_ptr<Memory>& memory) { return static_cast<HostMemory&>(*memory); }
 
   static void call(const NamedKernel& kernel, const Pointers& pointers) {
     try {
       kernel.kernel(pointers);
     } catch (const dnnl::error& error) {
-      throw Error(kernel.name, std::string("oneDNN: ") + error.what());
+      throw Error(kernel.name(), std::string("oneDNN: ") + error.what());
     }
   }
 

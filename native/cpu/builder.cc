@@ -16,6 +16,7 @@ Builder::Builder(const Plan& plan, const std::vector<std::shared_ptr<HostMemory>
       Buffer buffer;
       buffer.kind = kind;
       buffer.index = i;
+      buffer.block.bytes = plan.slots[slots[i]].bytes();
       if (kind == Buffer::Kind::constant) buffer.contents = constants[i];
       set(slots[i], Layout::plain, add(std::move(buffer)));
     }
@@ -161,19 +162,21 @@ const HostMemory* Builder::constant(size_t input) const {
 BufferId Builder::keep(std::shared_ptr<HostMemory> contents) {
   Buffer buffer;
   buffer.kind = Buffer::Kind::constant;
+  buffer.block.bytes = contents->bytes();
   buffer.contents = std::move(contents);
   return touch(add(std::move(buffer)));
 }
 
 void Builder::emit(std::string implementation, Kernel kernel) {
   const int time = static_cast<int>(kernels.size());
+  const int step = time_ < static_cast<int>(plan_.steps.size()) ? time_ : -1;
   for (const BufferId id : touched_) {
     Block& block = buffers[static_cast<size_t>(id)].block;
     if (block.first < 0) block.first = time;
     block.last = time;
   }
+  kernels.push_back({step_->op, std::move(implementation), step, std::move(touched_), std::move(kernel)});
   touched_.clear();
-  kernels.push_back({implementation.empty() ? step_->op : step_->op + " " + implementation, std::move(kernel)});
 }
 
 BufferId Builder::add(Buffer buffer) {

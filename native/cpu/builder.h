@@ -20,7 +20,7 @@ struct Buffer {
   enum class Kind { arena, constant, input, variable, result };
 
   Kind kind = Kind::arena;
-  Block block;                           // arena
+  Block block;                           // its lifetime: arena; its bytes: all
   size_t index = 0;                      // input, variable, result
   std::shared_ptr<HostMemory> contents;  // constant
 };
@@ -48,8 +48,13 @@ class Pointers {
 using Kernel = std::function<void(const Pointers&)>;
 
 struct NamedKernel {
-  std::string name;  // the op and what runs it
+  std::string op;
+  std::string implementation;  // what runs it; empty where that says nothing more
+  int step;                    // its step in the plan, or -1
+  std::vector<BufferId> touched;
   Kernel kernel;
+
+  std::string name() const { return implementation.empty() ? op : op + " " + implementation; }
 };
 
 // oneDNN's engine and stream, known to few.

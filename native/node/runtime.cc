@@ -236,44 +236,83 @@ Napi::Value load(const Napi::CallbackInfo& info) {
       });
 }
 
-Napi::Value run(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
-  const Loaded& loaded = unwrap<Loaded>(info[0], "run");
-  if (!loaded.program) throw Error("run", "the plan has been disposed");
-  const std::shared_ptr<Device> device = loaded.device;
-  const std::shared_ptr<const Plan> plan = loaded.plan;
-  const std::shared_ptr<Program> program = loaded.program;
-  auto run = std::make_shared<Run>();
-  run->stopping = &device->stopping();
-  run->inputs = hostArrays(info[1], *plan, plan->inputs, "inputs");
-  const Napi::Array variables = list(info[2], "variables", plan->variables.size());
-  for (uint32_t i = 0; i < plan->variables.size(); ++i) {
+namespace {
+
+// A run that is asked for: run(program, inputs, variables), and profile(…) alike.
+struct Request {
+  std::shared_ptr<Device> device;
+  std::shared_ptr<const Plan> plan;
+  std::shared_ptr<Program> program;
+  std::shared_ptr<Run> run;
+};
+
+Request toRequest(const Napi::CallbackInfo& info, const std::string& where) {
+  const Loaded& loaded = unwrap<Loaded>(info[0], where);
+  if (!loaded.program) throw Error(where, "the plan has been disposed");
+  const Request request{loaded.device, loaded.plan, loaded.program, std::make_shared<Run>()};
+  const Plan& plan = *request.plan;
+  request.run->stopping = &request.device->stopping();
+  request.run->inputs = hostArrays(info[1], plan, plan.inputs, "inputs");
+  const Napi::Array variables = list(info[2], "variables", plan.variables.size());
+  for (uint32_t i = 0; i < plan.variables.size(); ++i) {
     const std::string what = "variable " + std::to_string(i);
     const Buffer& buffer = unwrap<Buffer>(variables.Get(i), what);
-    const Slot& slot = plan->slots[plan->variables[i]];
-    if (buffer.device != device) throw Error(what, "expected a buffer of the plan's device");
+    const Slot& slot = plan.slots[plan.variables[i]];
+    if (buffer.device != request.device) throw Error(what, "expected a buffer of the plan's device");
     if (buffer.dtype != slot.dtype || buffer.memory->bytes() != slot.bytes())
       throw Error(what, "expected " + std::to_string(slot.size()) + " elements of " + nameOf(slot.dtype));
-    run->variables.push_back(buffer.memory);
+    request.run->variables.push_back(buffer.memory);
   }
+  return request;
+}
+
+// { id, result }, where `id` is what `drop` takes.
+Napi::Value submit(Napi::Env env, Device& device, Device::Work work, Device::Finish finish) {
   Napi::Object answer = Napi::Object::New(env);
-  answer.Set("result", device->submit([program, run] { program->run(*run); },
-                                      [device, plan, run](Napi::Env where) -> Napi::Value {
-                                        Napi::Array outputs = Napi::Array::New(where, plan->outputs.size());
-                                        for (uint32_t i = 0; i < plan->outputs.size(); ++i)
-                                          outputs.Set(i, toTypedArray(where, plan->slots[plan->outputs[i]].dtype,
-                                                                      *run->outputs[i]));
-                                        Napi::Array written = Napi::Array::New(where, plan->written.size());
-                                        for (uint32_t i = 0; i < plan->written.size(); ++i)
-                                          written.Set(i, wrap(where, Buffer{device, run->written[i],
-                                                                            plan->slots[plan->written[i]].dtype}));
-                                        Napi::Object result = Napi::Object::New(where);
-                                        result.Set("outputs", outputs);
-                                        result.Set("written", written);
-                                        return result;
-                                      }));
-  answer.Set("id", static_cast<double>(device->lastId()));
+  answer.Set("result", device.submit(std::move(work), std::move(finish)));
+  answer.Set("id", static_cast<double>(device.lastId()));
   return answer;
+}
+
+Napi::Value toObject(Napi::Env env, const KernelTime& time) {
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("step", time.step);
+  object.Set("op", time.op);
+  object.Set("implementation", time.implementation);
+  object.Set("start", time.start);
+  object.Set("milliseconds", time.milliseconds);
+  object.Set("bytes", time.bytes);
+  return object;
+}
+
+}  // namespace
+
+Napi::Value run(const Napi::CallbackInfo& info) {
+  const auto [device, plan, program, run] = toRequest(info, "run");
+  return submit(info.Env(), *device, [program = program, run = run] { program->run(*run); },
+                [device = device, plan = plan, run = run](Napi::Env env) -> Napi::Value {
+                  Napi::Array outputs = Napi::Array::New(env, plan->outputs.size());
+                  for (uint32_t i = 0; i < plan->outputs.size(); ++i)
+                    outputs.Set(i, toTypedArray(env, plan->slots[plan->outputs[i]].dtype, *run->outputs[i]));
+                  Napi::Array written = Napi::Array::New(env, plan->written.size());
+                  for (uint32_t i = 0; i < plan->written.size(); ++i)
+                    written.Set(i, wrap(env, Buffer{device, run->written[i], plan->slots[plan->written[i]].dtype}));
+                  Napi::Object result = Napi::Object::New(env);
+                  result.Set("outputs", outputs);
+                  result.Set("written", written);
+                  return result;
+                });
+}
+
+Napi::Value profile(const Napi::CallbackInfo& info) {
+  const auto [device, plan, program, run] = toRequest(info, "profile");
+  auto times = std::make_shared<std::vector<KernelTime>>();
+  return submit(info.Env(), *device, [program = program, run = run, times] { *times = program->profile(*run); },
+                [times](Napi::Env env) -> Napi::Value {
+                  Napi::Array all = Napi::Array::New(env, times->size());
+                  for (uint32_t i = 0; i < times->size(); ++i) all.Set(i, toObject(env, (*times)[i]));
+                  return all;
+                });
 }
 
 Napi::Value drop(const Napi::CallbackInfo& info) {

@@ -27,6 +27,9 @@ Napi::Value load(const Napi::CallbackInfo& info);
 // run(program, inputs, variables): { id, result: Promise<{ outputs, written }> }
 Napi::Value run(const Napi::CallbackInfo& info);
 
+// profile(program, inputs, variables): { id, result: Promise<times> }, a run that tells what each kernel took
+Napi::Value profile(const Napi::CallbackInfo& info);
+
 // drop(device, id, reason): whether the run had not started and is dropped; its promise then rejects with the reason
 Napi::Value drop(const Napi::CallbackInfo& info);
 

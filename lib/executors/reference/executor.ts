@@ -3,18 +3,31 @@ import { type DType, dtypeOf, type HostArray, hostArray, hostBytes, isFloat, rou
 import { ArgumentError, DeviceError, DisposedError, DtypeError, expected, ShapeError } from "../../errors.js";
 import { planMemory } from "../../plan/memory.js";
 import { type Plan, sizeOf } from "../../plan/plan.js";
-import type { DeviceBuffer, Executor, LoadedPlan, LoadOptions, RunRequest, RunResult } from "../executor.js";
+import type {
+  DeviceBuffer,
+  Executor,
+  LoadedPlan,
+  LoadOptions,
+  RunRequest,
+  RunResult,
+  StepProfile,
+} from "../executor.js";
 import { collect } from "./collect.js";
 import { kernels } from "./kernels.js";
-import { bindProgram, type Program } from "./messages.js";
+import { bindProgram, type Program, type StepTime } from "./messages.js";
 import { Pool } from "./pool.js";
+
+/** What a run gave, and what its steps took. */
+interface TimedResult extends RunResult {
+  readonly times: readonly StepTime[];
+}
 
 interface Job {
   readonly plan: ReferencePlan;
   readonly request: RunRequest;
   /** Called when the run starts: from then on its signal is not heard. */
   started(): void;
-  resolve(result: RunResult): void;
+  resolve(result: TimedResult): void;
   reject(reason: unknown): void;
 }
 
@@ -50,7 +63,7 @@ class ReferenceExecutor implements Executor {
   }
 
   /** Puts a run at the end of the queue. */
-  submit(plan: ReferencePlan, request: RunRequest): Promise<RunResult> {
+  submit(plan: ReferencePlan, request: RunRequest): Promise<TimedResult> {
     const { signal } = request;
     return new Promise((resolve, reject) => {
       if (signal?.aborted) return reject(signal.reason);
@@ -139,7 +152,23 @@ class ReferencePlan implements LoadedPlan {
     this.#bound = bindProgram(this.#program);
   }
 
-  run(request: RunRequest): Promise<RunResult> {
+  async run(request: RunRequest): Promise<RunResult> {
+    const { outputs, written } = await this.#submit(request);
+    return { outputs, written };
+  }
+
+  async profile(request: RunRequest): Promise<StepProfile[]> {
+    const { times } = await this.#submit(request);
+    const { slots, steps } = this.#program.plan;
+    const bytesOf = (slot: number) => sizeOf(slots[slot].shape) * hostBytes(slots[slot].dtype);
+    const implementation = this.#threads === 1 ? "TypeScript" : `TypeScript, ${this.#threads} threads`;
+    return steps.map(({ op, layer = "", inputs, outputs }, i) => {
+      const bytes = [...new Set([...inputs, ...outputs])].reduce((sum, slot) => sum + bytesOf(slot), 0);
+      return { op, layer, implementation, ...times[i], bytes };
+    });
+  }
+
+  #submit(request: RunRequest): Promise<TimedResult> {
     if (this.#disposed)
       return Promise.reject(new DisposedError("reference: expected a loaded plan, got a disposed one"));
     const run = this.#executor.submit(this, request);
@@ -154,7 +183,7 @@ class ReferencePlan implements LoadedPlan {
   }
 
   /** One run, called when its turn has come. */
-  async execute(request: RunRequest): Promise<RunResult> {
+  async execute(request: RunRequest): Promise<TimedResult> {
     const { plan } = this.#program;
     const { views, bindVariables } = this.#bound;
     checkCount("inputs", plan.inputs, request.inputs);
@@ -175,13 +204,14 @@ class ReferencePlan implements LoadedPlan {
       roundTo(view.dtype, view.data);
     }
     bindVariables(variables);
-    await this.#executor.pool.run(this.#program, variables, this.#threads);
+    const times = await this.#executor.pool.run(this.#program, variables, this.#threads);
     if (allocatedBytes > collectEvery) {
       allocatedBytes = 0;
       collect("minor");
       this.#executor.pool.collect();
     }
     return {
+      times,
       outputs: plan.outputs.map((slot) => {
         const { data, dtype } = views[slot];
         return copy(data, hostArray(dtype, data.length));

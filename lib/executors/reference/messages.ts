@@ -26,8 +26,16 @@ export type Request =
       readonly threads: number;
     };
 
-/** What a worker says when it has left a run: nothing but that, or what went wrong. */
+/** When a step began and how long it took, in milliseconds; steps begin when all threads have left the one before. */
+export interface StepTime {
+  readonly start: number;
+  readonly milliseconds: number;
+}
+
+/** What a worker says when it has left a run: how its steps went, or what went wrong. */
 export interface Reply {
+  /** One for each step; from the first thread only. */
+  readonly times?: readonly StepTime[];
   readonly error?: { readonly name: string; readonly message: string };
 }
 

@@ -3,7 +3,7 @@ import { Worker } from "node:worker_threads";
 import type { HostArray } from "../../dtype.js";
 import { ArgumentError, DeviceError, DtypeError, ShapeError } from "../../errors.js";
 import { Barrier, barrierWords } from "./barrier.js";
-import type { Program, Reply, Request } from "./messages.js";
+import type { Program, Reply, Request, StepTime } from "./messages.js";
 
 const errors: Record<string, new (message: string) => Error> = { ArgumentError, DtypeError, ShapeError };
 
@@ -17,7 +17,8 @@ interface CurrentRun {
   /** Workers that have not left the run yet. */
   waiting: number;
   error?: Error;
-  resolve(): void;
+  times: readonly StepTime[];
+  resolve(times: readonly StepTime[]): void;
   reject(error: Error): void;
 }
 
@@ -30,13 +31,16 @@ export class Pool {
   #members: Member[] = [];
   #current?: CurrentRun;
 
-  /** Runs a program on `threads` threads. One at a time: the caller waits for the last run to end. */
-  async run(program: Program, variables: readonly HostArray[], threads: number): Promise<void> {
+  /**
+   * Runs a program on `threads` threads and tells what its steps took. One at a time: the caller waits for the last run
+   * to end.
+   */
+  async run(program: Program, variables: readonly HostArray[], threads: number): Promise<readonly StepTime[]> {
     while (this.#members.length < threads) this.#members.push(this.#start());
     new Barrier(this.#words, threads).reset();
     const members = this.#members.slice(0, threads);
-    const done = new Promise<void>((resolve, reject) => {
-      this.#current = { waiting: threads, resolve, reject };
+    const done = new Promise<readonly StepTime[]>((resolve, reject) => {
+      this.#current = { waiting: threads, times: [], resolve, reject };
     });
     for (const [thread, { worker, programs }] of members.entries()) {
       worker.ref();
@@ -45,7 +49,7 @@ export class Pool {
       send(worker, { kind: "run", id: program.id, variables, thread, threads });
     }
     try {
-      await done;
+      return await done;
     } finally {
       for (const { worker } of members) worker.unref();
     }
@@ -70,15 +74,16 @@ export class Pool {
     return { worker, programs: new Set() };
   }
 
-  #left({ error }: Reply): void {
+  #left({ error, times = [] }: Reply): void {
     const run = this.#current;
     if (!run) return;
     if (error) run.error ??= new (errors[error.name] ?? DeviceError)(error.message);
+    if (times.length > 0) run.times = times;
     run.waiting--;
     if (run.waiting > 0) return;
     this.#current = undefined;
     if (run.error) run.reject(run.error);
-    else run.resolve();
+    else run.resolve(run.times);
   }
 
   #lost(worker: Worker, reason: string): void {

@@ -5,7 +5,7 @@ import { Barrier } from "./barrier.js";
 import { collect } from "./collect.js";
 import type { Share, Task } from "./kernel.js";
 import { kernels } from "./kernels.js";
-import { bindProgram, type Program, type Reply, type Request } from "./messages.js";
+import { bindProgram, type Program, type Reply, type Request, type StepTime } from "./messages.js";
 
 interface Loaded extends Pick<ReturnType<typeof bindProgram>, "bindVariables"> {
   readonly tasks: readonly (Task & { readonly op: string })[];
@@ -31,20 +31,24 @@ function run(tasks: Loaded["tasks"], thread: number, threads: number): Reply {
     Math.floor((total * thread) / threads),
     Math.floor((total * (thread + 1)) / threads),
   ];
+  const times: StepTime[] = [];
+  const begin = performance.now();
   for (const task of tasks) {
+    const start = performance.now();
     try {
       kernels[task.op](task, share);
       if (!barrier.wait()) return {};
       const halves = task.outputs.filter(({ dtype }) => dtype === "float16" || dtype === "bfloat16");
       for (const { dtype, data } of halves) roundTo(dtype, data, ...share(data.length));
       if (halves.length > 0 && !barrier.wait()) return {};
+      if (thread === 0) times.push({ start: start - begin, milliseconds: performance.now() - start });
     } catch (error) {
       barrier.abandon();
       if (error instanceof SeresnetError) return { error: { name: error.name, message: error.message } };
       return { error: { name: "DeviceError", message: `reference: ${task.op} failed: ${(error as Error).message}` } };
     }
   }
-  return {};
+  return { times };
 }
 
 parentPort?.on("message", (request: Request) => {
