@@ -1,8 +1,9 @@
+import { classifier } from "./classifier.js";
 import { reference } from "./reference.js";
 import { type Bench, save } from "./report.js";
 
 /** Table of contents: every benchmark by name. */
-const benches: Readonly<Record<string, Bench>> = { reference };
+const benches: Readonly<Record<string, Bench>> = { reference, classifier };
 
 async function main(name: string | undefined): Promise<number> {
   if (name === undefined) {

@@ -1,4 +1,12 @@
 export { createModel, listModels } from "../models/registry.js";
+export {
+  type ClassifiedImage,
+  type ClassifyOptions,
+  ImageClassifier,
+  type ImageClassifierOptions,
+  type ImageInput,
+} from "./classifier/image_classifier.js";
+export type { Prediction } from "./classifier/prediction.js";
 export { type CompiledModel, type CompileOptions, compile, type Normalization, type RunOptions } from "./compile.js";
 export { type DeviceChoice, type DeviceInfo, listDevices, type ResolvedDevice, setDefaultDevice } from "./device.js";
 export type { DType, HostArray } from "./dtype.js";

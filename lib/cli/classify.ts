@@ -1,9 +1,7 @@
 import type { Command } from "commander";
-import { type CompiledModel, compile } from "../compile.js";
-import { SeresnetError } from "../errors.js";
-import { loadImage, type PreprocessOptions } from "../image/preprocess.js";
-import type { Tensor } from "../tensor.js";
-import { type ClassifierOptions, loadClassifier, preprocessingOf } from "./classifier.js";
+import { ImageClassifier } from "../classifier/image_classifier.js";
+import type { Prediction } from "../classifier/prediction.js";
+import type { ClassifierOptions } from "../classifier/source.js";
 import {
   type ComputeType,
   type Device,
@@ -15,8 +13,6 @@ import {
   weightsOption,
 } from "./options.js";
 import { colours, percent, print, printJson, reportError } from "./output.js";
-import { stack } from "./pictures.js";
-import { type Prediction, rank, runBatch } from "./predict.js";
 
 interface Options extends ClassifierOptions {
   top: number;
@@ -57,46 +53,21 @@ Examples:
     .action(classify);
 }
 
-async function classify(paths: string[], options: Options): Promise<void> {
-  const { device, dtype, top, json } = options;
-  const classifier = await loadClassifier(options);
-  const preprocessing = preprocessingOf(classifier);
-  await using compiled = await compile(classifier.network, { device, dtype });
+async function classify(paths: string[], { top, json, ...options }: Options): Promise<void> {
+  await using classifier = await ImageClassifier.load(options.weights, { ...options, maxBatch: batchSize });
   const results: Result[] = [];
-  for (let at = 0; at < paths.length; at += batchSize) {
-    const batch = await classifyBatch(compiled, paths.slice(at, at + batchSize), preprocessing, (logits) =>
-      rank(logits, classifier.info.classes, top),
-    );
-    results.push(...batch);
-    if (!json) for (const result of batch) if ("predictions" in result) print(describe(result));
+  for await (const result of classifier.classifyEach(paths, { topK: top })) {
+    if ("error" in result) {
+      reportError(result.error);
+      results.push({ image: result.image, error: result.error.message });
+    } else {
+      results.push(result);
+      if (!json) print(describe(result));
+    }
   }
-  const { model } = classifier.info;
-  if (json) printJson({ model, weights: classifier.weights, device: compiled.device.name, dtype, results });
+  const { model, weights, device } = classifier;
+  if (json) printJson({ model, weights, device: device.name, dtype: options.dtype, results });
   if (results.some((result) => "error" in result)) process.exitCode = 1;
-}
-
-/** Pictures that cannot be read are told of and left out; the others are classified as one batch. */
-async function classifyBatch(
-  compiled: CompiledModel,
-  paths: readonly string[],
-  preprocessing: PreprocessOptions,
-  interpret: (logits: ArrayLike<number>) => Prediction[],
-): Promise<Result[]> {
-  const loaded = await Promise.all(paths.map((path) => loadImage(path, preprocessing).catch(tellOf)));
-  const inputs = loaded.filter((input): input is Tensor => !(input instanceof SeresnetError));
-  const logits = inputs.length > 0 ? await runBatch(compiled, await stack(inputs)) : [];
-  let next = 0;
-  return loaded.map((input, i) =>
-    input instanceof SeresnetError
-      ? { image: paths[i], error: input.message }
-      : { image: paths[i], predictions: interpret(logits[next++]) },
-  );
-}
-
-function tellOf(error: unknown): SeresnetError {
-  if (!(error instanceof SeresnetError)) throw error;
-  reportError(error);
-  return error;
 }
 
 function describe({ image, predictions }: { image: string; predictions: readonly Prediction[] }): string {

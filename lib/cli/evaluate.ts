@@ -1,7 +1,8 @@
 import Table from "cli-table3";
 import type { Command } from "commander";
+import type { Prediction } from "../classifier/prediction.js";
+import { type ClassifierOptions, loadClassifier } from "../classifier/source.js";
 import { compile } from "../compile.js";
-import { type ClassifierOptions, loadClassifier } from "./classifier.js";
 import {
   type ComputeType,
   type Device,
@@ -14,7 +15,7 @@ import {
 } from "./options.js";
 import { percent, print, printJson, withProgress } from "./output.js";
 import { openPictures } from "./pictures.js";
-import { type Prediction, predictAll } from "./predict.js";
+import { predictAll } from "./predict.js";
 
 interface Options extends ClassifierOptions {
   device: Device;

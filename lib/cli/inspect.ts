@@ -1,9 +1,9 @@
 import type { Command } from "commander";
 import { type DeviceInfo, listDevices, resolveDevice } from "../device.js";
 import { addonStatus, nativeVersions } from "../executors/native.js";
+import { packageVersion } from "../paths.js";
 import { jsonOption } from "./options.js";
 import { colours, print, printJson } from "./output.js";
-import { packageVersion } from "./paths.js";
 
 export function addInspect(program: Command): void {
   program

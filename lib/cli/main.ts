@@ -1,12 +1,12 @@
 #!/usr/bin/env node
 import { Command, CommanderError } from "commander";
+import { packageVersion } from "../paths.js";
 import { addClassify } from "./classify.js";
 import { addDemo } from "./demo.js";
 import { addEvaluate } from "./evaluate.js";
 import { addInspect } from "./inspect.js";
 import { addModels } from "./models.js";
 import { endQuietlyWithoutReader, reportError } from "./output.js";
-import { packageVersion } from "./paths.js";
 import { addSummary } from "./summary.js";
 
 const wrongUsage = 2;

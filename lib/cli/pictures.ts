@@ -1,11 +1,12 @@
 import { readdir } from "node:fs/promises";
 import { extname, join } from "node:path";
+import { type Classifier, preprocessingOf } from "../classifier/source.js";
 import { loadIdxDataset } from "../data/idx.js";
 import { ArgumentError, expected, listed, ShapeError } from "../errors.js";
 import { loadImage } from "../image/preprocess.js";
+import { stack } from "../image/stack.js";
 import { reason } from "../io/files.js";
 import { type Tensor, tensor } from "../tensor.js";
-import { type Classifier, preprocessingOf } from "./classifier.js";
 import { warn } from "./output.js";
 
 /** Pictures with the truth about them. */
@@ -73,15 +74,6 @@ async function openClassFolders(
   const batch = async (from: number, to: number) =>
     stack(await Promise.all(chosen.slice(from, to).map(({ path }) => loadImage(path, preprocessing))));
   return { labels: chosen.map(({ label }) => label), batch };
-}
-
-/** Float32 tensors [1, …] of one shape as one [N, …]. */
-export async function stack(tensors: readonly Tensor[]): Promise<Tensor> {
-  const [, ...shape] = tensors[0].shape;
-  const size = shape.reduce((product, extent) => product * extent, 1);
-  const values = new Float32Array(tensors.length * size);
-  for (const [i, item] of tensors.entries()) values.set((await item.data()) as Float32Array, i * size);
-  return tensor(values, [tensors.length, ...shape]);
 }
 
 function isPicture(file: string): boolean {

@@ -7,8 +7,8 @@ import { imagenetMean, imagenetStd, type PreprocessOptions } from "../image/prep
 import { type CheckpointInfo, readCheckpoint } from "../io/checkpoint.js";
 import { reason } from "../io/files.js";
 import { loadWeights } from "../io/weights.js";
+import { defaultWeights } from "../paths.js";
 import type { Tensor } from "../tensor.js";
-import { defaultWeights } from "./paths.js";
 import { readTimmConfig } from "./timm_config.js";
 
 export interface ClassifierOptions {

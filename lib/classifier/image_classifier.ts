@@ -1,0 +1,307 @@
+import type { Network } from "../../models/index.js";
+import { type CompiledModel, type CompileOptions, compile } from "../compile.js";
+import type { ResolvedDevice } from "../device.js";
+import { ArgumentError, DisposedError, expected, ImageError, ShapeError, shown } from "../errors.js";
+import { loadImage, type PreprocessOptions } from "../image/preprocess.js";
+import { stack } from "../image/stack.js";
+import { Module } from "../nn/module.js";
+import { checkObject, formatShape, integer, sameShape } from "../shape.js";
+import { Tensor } from "../tensor.js";
+import { Batcher, Gate } from "./batcher.js";
+import { type Prediction, rank, runBatch } from "./prediction.js";
+import { type Classifier, type ClassifierOptions, loadClassifier, preprocessingOf } from "./source.js";
+
+/** A picture: its file, its bytes (JPEG, PNG, WebP, GIF, TIFF, AVIF), or what `loadImage` made of it. */
+export type ImageInput = string | Uint8Array | Tensor;
+
+/** Undefined means the default. */
+export interface ImageClassifierOptions extends Omit<ClassifierOptions, "weights"> {
+  /** Default "auto": the first usable of cuda, cpu, reference. */
+  readonly device?: CompileOptions["device"];
+  /** Arithmetic of the network, default "float32". */
+  readonly dtype?: CompileOptions["dtype"];
+  /** Threads on the CPU devices. Default: every core. */
+  readonly threads?: number;
+  /** Pictures computed at once at most, default 16. */
+  readonly maxBatch?: number;
+  /** How long a picture waits for others to share its batch, in milliseconds; default 5. */
+  readonly maxDelayMs?: number;
+  /** Pictures held in memory at once; calls beyond wait before theirs is read. Default 4 * maxBatch. */
+  readonly maxQueue?: number;
+}
+
+export interface ClassifyOptions {
+  /** How many classes to name, likeliest first; default 5. */
+  readonly topK?: number;
+  /** Gives the call up: its promise rejects with the signal's reason. */
+  readonly signal?: AbortSignal;
+}
+
+/** What `classifyEach` makes of one picture: predictions, or why it cannot be read. */
+export type ClassifiedImage<T> =
+  | { readonly image: T; readonly predictions: Prediction[] }
+  | { readonly image: T; readonly error: ImageError };
+
+/** A network's last features, averaged over the picture: `[N, C, H, W] -> [N, features]`. */
+class PooledFeatures extends Module {
+  readonly network: Network;
+
+  constructor(network: Network) {
+    super();
+    this.network = network;
+  }
+
+  override forward(x: Tensor): Tensor {
+    const stages = this.network.features(x);
+    return stages[stages.length - 1].mean([2, 3]);
+  }
+}
+
+/**
+ * Names what is on pictures: a network with its weights, its preprocessing and its labels, on a device.
+ *
+ * Calls may be made at any time and in any number: those that come together are computed together, in batches of at
+ * most `maxBatch`, and at most `maxQueue` pictures are in memory, so 100,000 calls at once cost 100,000 promises and no
+ * more. Nothing of the network's work is done on the JavaScript thread.
+ *
+ * ```ts
+ * await using classifier = await ImageClassifier.load("seresnet50.safetensors", { model: "seresnet50" });
+ * const [best] = await classifier.classify("cat.jpg", { topK: 1 });
+ * ```
+ */
+export class ImageClassifier {
+  readonly #source: Classifier;
+  readonly #compiled: CompiledModel;
+  readonly #options: ImageClassifierOptions;
+  readonly #gate: Gate;
+  readonly #maxQueue: number;
+  readonly #logits: Batcher<Tensor, ArrayLike<number>>;
+  #embedder: Promise<CompiledModel> | undefined;
+  readonly #features: Batcher<Tensor, ArrayLike<number>>;
+  /** The calls that are not done. None of these promises rejects. */
+  readonly #underWay = new Set<Promise<void>>();
+  #disposed = false;
+
+  private constructor(source: Classifier, compiled: CompiledModel, options: ImageClassifierOptions) {
+    const { maxBatch = 16, maxDelayMs = 5 } = options;
+    const { maxQueue = 4 * maxBatch } = options;
+    this.#source = source;
+    this.#compiled = compiled;
+    this.#options = options;
+    this.#maxQueue = maxQueue;
+    this.#gate = new Gate(maxQueue);
+    const limits = { maxBatch, maxDelayMs };
+    this.#logits = new Batcher(async (batch) => runBatch(compiled, await stack(batch)), limits);
+    this.#features = new Batcher(async (batch) => runBatch(await this.#embedding(), await stack(batch)), limits);
+  }
+
+  /**
+   * Loads a network with its preprocessing and labels, and gets it ready on a device.
+   *
+   * @param source a file that `loadWeights` reads, or a folder with one (and timm's config.json); left out: the small
+   *   Fashion-MNIST network that ships with the package
+   * @throws WeightsError for weights that are damaged or of another network; DeviceError; ArgumentError
+   */
+  static async load(source?: string, options: ImageClassifierOptions = {}): Promise<ImageClassifier> {
+    const where = "ImageClassifier.load";
+    const { device, dtype, threads, maxBatch, maxDelayMs, maxQueue, ...rest } = checkObject(where, "options", options);
+    if (source !== undefined && typeof source !== "string")
+      throw new ArgumentError(expected(where, "source to be a path", shown(source)));
+    if (maxBatch !== undefined) integer(where, "maxBatch", maxBatch, 1);
+    if (maxQueue !== undefined) integer(where, "maxQueue", maxQueue, 1);
+    if (maxDelayMs !== undefined && !(Number.isFinite(maxDelayMs) && maxDelayMs >= 0 && maxDelayMs < 2 ** 31))
+      throw new ArgumentError(expected(where, "maxDelayMs in milliseconds", shown(maxDelayMs)));
+    const loaded = await loadClassifier({ ...rest, weights: source });
+    const compiled = await compile(loaded.network, { device, dtype, threads });
+    return new ImageClassifier(loaded, compiled, options);
+  }
+
+  /** The name `createModel` knows the network by. */
+  get model(): string {
+    return this.#source.info.model;
+  }
+
+  /** One label for each output, in order. */
+  get classes(): readonly string[] {
+    return this.#source.info.classes;
+  }
+
+  /** The file the weights came from. */
+  get weights(): string {
+    return this.#source.weights;
+  }
+
+  /** Where the network runs, and why there. */
+  get device(): ResolvedDevice {
+    return this.#compiled.device;
+  }
+
+  /** What `loadImage` takes to prepare a picture for this network. Throws WeightsError where no picture can (4 channels). */
+  get preprocessing(): PreprocessOptions {
+    return preprocessingOf(this.#source);
+  }
+
+  /** The network itself, in eval mode. Changing its weights does not change this classifier. */
+  get network(): Network {
+    return this.#source.network;
+  }
+
+  /**
+   * The `topK` likeliest classes of a picture, likeliest first; of several pictures, a list of them for each.
+   *
+   * @throws ImageError for a picture that cannot be read (of several: for the first such), ShapeError for a tensor of
+   *   another shape than [1, C, H, W] of the network, DisposedError
+   */
+  classify(image: ImageInput, options?: ClassifyOptions): Promise<Prediction[]>;
+  classify(images: readonly ImageInput[], options?: ClassifyOptions): Promise<Prediction[][]>;
+  async classify(images: ImageInput | readonly ImageInput[], options: ClassifyOptions = {}): Promise<unknown> {
+    const { topK = 5, signal } = checkOptions("classify", options);
+    integer("classify", "topK", topK, 1);
+    return this.#each("classify", images, signal, this.#logits, (logits) => rank(logits, this.classes, topK));
+  }
+
+  /**
+   * The pooled features of a picture, a vector for search and clustering (seresnet50: 2048 numbers); of several
+   * pictures, one for each. The first call readies a second plan on the device. Throws what `classify` throws.
+   */
+  embed(image: ImageInput, options?: Pick<ClassifyOptions, "signal">): Promise<Float32Array>;
+  embed(images: readonly ImageInput[], options?: Pick<ClassifyOptions, "signal">): Promise<Float32Array[]>;
+  async embed(
+    images: ImageInput | readonly ImageInput[],
+    options: Pick<ClassifyOptions, "signal"> = {},
+  ): Promise<unknown> {
+    const { signal } = checkOptions("embed", options);
+    return this.#each("embed", images, signal, this.#features, (features) => Float32Array.from(features));
+  }
+
+  /**
+   * Classifies any number of pictures, in their order, reading at most `maxQueue` of them ahead. A picture that cannot
+   * be read comes out as `{ image, error }` and ends nothing. Leaving the loop drops what was read ahead.
+   *
+   * ```ts
+   * for await (const result of classifier.classifyEach(await readdir("."))) console.log(result);
+   * ```
+   */
+  async *classifyEach<T extends ImageInput>(
+    images: Iterable<T> | AsyncIterable<T>,
+    options: ClassifyOptions = {},
+  ): AsyncGenerator<ClassifiedImage<T>, void, void> {
+    const { topK, signal } = checkOptions("classifyEach", options);
+    const left = new AbortController();
+    const both = signal ? AbortSignal.any([signal, left.signal]) : left.signal;
+    const classify = (image: T): Promise<ClassifiedImage<T>> =>
+      this.classify(image, { topK, signal: both }).then(
+        (predictions) => ({ image, predictions }),
+        (error: unknown) => {
+          if (error instanceof ImageError) return { image, error };
+          throw error;
+        },
+      );
+    const iterator = iterate(images);
+    const ahead: Promise<ClassifiedImage<T>>[] = [];
+    let next: Promise<IteratorResult<T>> | undefined = iterator.next();
+    next.catch(() => {}); // it is awaited below, perhaps later
+    try {
+      while (next || ahead.length > 0) {
+        const events: Promise<{ taken: IteratorResult<T> } | { result: ClassifiedImage<T> }>[] = [];
+        if (ahead.length > 0) events.push(ahead[0].then((result) => ({ result })));
+        if (next && ahead.length < this.#maxQueue) events.push(next.then((taken) => ({ taken })));
+        const event = await Promise.race(events);
+        if ("result" in event) {
+          ahead.shift();
+          yield event.result;
+        } else if (event.taken.done) {
+          next = undefined;
+        } else {
+          const result = classify(event.taken.value);
+          result.catch(() => {}); // it is awaited when its turn comes
+          ahead.push(result);
+          next = iterator.next();
+          next.catch(() => {});
+        }
+      }
+    } finally {
+      left.abort();
+      if (next) await iterator.return?.();
+    }
+  }
+
+  /** Frees the device's memory once the calls under way are done. Later calls throw DisposedError. */
+  async dispose(): Promise<void> {
+    this.#disposed = true;
+    await Promise.all(this.#underWay);
+    await Promise.all([this.#compiled.dispose(), (await this.#embedder)?.dispose()]);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.dispose();
+  }
+
+  #each<Out>(
+    where: string,
+    images: ImageInput | readonly ImageInput[],
+    signal: AbortSignal | undefined,
+    batcher: Batcher<Tensor, ArrayLike<number>>,
+    interpret: (row: ArrayLike<number>) => Out,
+  ): Promise<Out | Out[]> {
+    if (this.#disposed) throw new DisposedError(`${where}: this classifier has been disposed`);
+    const one = async (image: ImageInput): Promise<Out> => {
+      await this.#gate.enter(signal);
+      try {
+        const input = await this.#read(where, image);
+        signal?.throwIfAborted();
+        return interpret(await batcher.submit(input, signal));
+      } finally {
+        this.#gate.leave();
+      }
+    };
+    const work = Array.isArray(images) ? Promise.all(images.map(one)) : one(images as ImageInput);
+    const forget = () => {
+      this.#underWay.delete(settled);
+    };
+    const settled: Promise<void> = work.then(forget, forget);
+    this.#underWay.add(settled);
+    return work;
+  }
+
+  async #read(where: string, image: ImageInput): Promise<Tensor> {
+    if (!(image instanceof Tensor)) return loadImage(image, this.preprocessing);
+    const shape = [1, ...this.#source.info.inputSize];
+    if (image.dtype !== "float32" || !sameShape(image.shape, shape))
+      throw new ShapeError(
+        expected(where, `a float32 tensor ${formatShape(shape)}`, `${image.dtype} ${formatShape(image.shape)}`),
+      );
+    return image;
+  }
+
+  #embedding(): Promise<CompiledModel> {
+    const { device, dtype, threads } = this.#options;
+    this.#embedder ??= compile(new PooledFeatures(this.network), { device, dtype, threads }).catch((error: unknown) => {
+      this.#embedder = undefined; // another call may have better luck
+      throw error;
+    });
+    return this.#embedder;
+  }
+}
+
+function checkOptions<T extends { readonly signal?: AbortSignal }>(where: string, options: T): T {
+  const { signal } = checkObject(where, "options", options);
+  if (signal !== undefined && !(signal instanceof AbortSignal))
+    throw new ArgumentError(expected(where, "signal to be an AbortSignal", shown(signal)));
+  signal?.throwIfAborted();
+  return options;
+}
+
+function iterate<T>(items: Iterable<T> | AsyncIterable<T>): AsyncIterator<T> {
+  if (typeof items === "object" && items !== null) {
+    if (Symbol.asyncIterator in items) return items[Symbol.asyncIterator]();
+    if (Symbol.iterator in items) {
+      const iterator = items[Symbol.iterator]();
+      return {
+        next: async () => iterator.next(),
+        return: async () => iterator.return?.() ?? { done: true, value: undefined },
+      };
+    }
+  }
+  throw new ArgumentError(expected("classifyEach", "a list or stream of pictures", shown(items)));
+}
