@@ -2,7 +2,6 @@ import { type DeviceChoice, executorFor, type ResolvedDevice, resolveDevice } fr
 import type { DType, HostArray } from "./dtype.js";
 import { ArgumentError, DisposedError, DtypeError, expected, shown } from "./errors.js";
 import type { Executor, LoadedPlan, RunRequest } from "./executors/executor.js";
-import { referenceExecutor } from "./executors/reference/executor.js";
 import { read } from "./graph/flush.js";
 import { fold } from "./graph/fold.js";
 import { expand, fuse } from "./graph/fuse.js";
@@ -10,19 +9,16 @@ import { inIsolation } from "./graph/recording.js";
 import { findSetup } from "./graph/setup.js";
 import { constantValue, type Node, placeholder, type Value } from "./graph/value.js";
 import type { Variable } from "./graph/variable.js";
+import { checkNormalization, type Normalization, normalized } from "./image/normalize.js";
 import { Module } from "./nn/module.js";
+import { snapshot } from "./nn/snapshot.js";
 import { checkTensor } from "./ops/record.js";
 import { LeastRecentlyUsed } from "./plan/cache.js";
-import { lower, trace } from "./plan/lower.js";
+import { evaluate } from "./plan/evaluate.js";
+import { lower } from "./plan/lower.js";
 import { Profile } from "./profile.js";
-import { checkExtents, checkObject, formatShape, integer } from "./shape.js";
-import { Tensor, tensor } from "./tensor.js";
-
-/** How pixels become a network's input: `(pixel / 255 - mean) / std`, one number per channel. */
-export interface Normalization {
-  readonly mean: readonly number[];
-  readonly std: readonly number[];
-}
+import { checkExtents, checkObject, integer } from "./shape.js";
+import { Tensor } from "./tensor.js";
 
 /** More are a mistake: each is a thread of the system, and they meet after every step. */
 const mostThreads = 1024;
@@ -66,20 +62,14 @@ export async function compile(model: Module, options: CompileOptions = {}): Prom
   if (threads !== undefined && integer("compile", "threads", threads, 1) > mostThreads)
     throw new ArgumentError(expected("compile", `at most ${mostThreads} threads`, `${threads}`));
   if (inputShape !== undefined) checkExtents("compile", "inputShape", inputShape);
-  if (normalize) checkNormalization(normalize);
+  if (normalize) checkNormalization("compile", normalize);
   const device = resolveDevice(options.device);
   if (!computeTypes.includes(dtype))
     throw new DtypeError(expected("compile", `dtype ${computeTypes.join(", ")}`, shown(dtype)));
   if (device.name !== "cuda" && dtype !== "float32")
     throw new DtypeError(expected("compile", `float32 on the ${device.name} device`, dtype));
 
-  const variables = new Set([...model.parameters(), ...[...model.namedBuffers()].map(([, buffer]) => buffer)]);
-  const frozen = new Map<Variable, Value>();
-  await Promise.all(
-    [...variables].map(async ({ variable, value }) => {
-      frozen.set(variable, constantValue(await read(value), variable.shape, variable.dtype));
-    }),
-  );
+  const frozen = await snapshot(model);
   const compiled = new CompiledModel(model, device, executorFor(device), frozen, options);
   if (inputShape) await compiled.prepare(inputShape, "float32");
   return compiled;
@@ -236,19 +226,7 @@ export class CompiledModel {
   async #fold(computed: readonly Value[]): Promise<void> {
     const fresh = computed.filter((value) => !this.#folded.has(nameOf(value)));
     if (fresh.length === 0) return;
-    const run = async () => {
-      const { leaves } = trace(fresh, fresh.map(nameOf));
-      const plan = await referenceExecutor().load(
-        lower(leaves, () => "inputs", fresh, []),
-        [],
-      );
-      try {
-        return (await plan.run({ inputs: leaves.map((leaf) => leaf.kept as HostArray), variables: [] })).outputs;
-      } finally {
-        await plan.dispose();
-      }
-    };
-    const results = run();
+    const results = evaluate(fresh);
     for (const [i, value] of fresh.entries()) {
       const contents = results.then((outputs) => outputs[i]);
       contents.catch(() => this.#folded.delete(nameOf(value))); // another run may have better luck
@@ -265,11 +243,7 @@ export class CompiledModel {
       throw new DtypeError(
         expected("run", normalize ? "float32 or uint8" : "float32 (or compile with normalize)", x.dtype),
       );
-    const { mean, std } = normalize;
-    if (x.shape[1] !== mean.length)
-      throw new ArgumentError(expected("run", `${mean.length} channels, as in normalize`, formatShape(x.shape)));
-    const channel = (values: readonly number[]) => tensor([...values], [1, values.length, 1, 1]);
-    return x.cast("float32").div(255).sub(channel(mean)).div(channel(std));
+    return normalized("run", x, normalize);
   }
 }
 
@@ -288,16 +262,4 @@ function nameOf(value: Value): string {
   }
   const { op, attributes, inputs } = value.node;
   return `${op}${JSON.stringify(attributes)}(${inputs.map(nameOf)})${value.shape}.${value.index}`;
-}
-
-function checkNormalization({ mean, std }: Normalization): void {
-  const numbers = Array.isArray(mean) && Array.isArray(std) && [...mean, ...std].every(Number.isFinite);
-  if (!numbers || mean.length === 0 || mean.length !== std.length || std.some((s) => s === 0))
-    throw new ArgumentError(
-      expected(
-        "compile",
-        "normalize to hold as many means as non-zero standard deviations",
-        JSON.stringify({ mean, std }),
-      ),
-    );
 }

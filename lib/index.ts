@@ -7,7 +7,7 @@ export {
   type ImageInput,
 } from "./classifier/image_classifier.js";
 export type { Prediction } from "./classifier/prediction.js";
-export { type CompiledModel, type CompileOptions, compile, type Normalization, type RunOptions } from "./compile.js";
+export { type CompiledModel, type CompileOptions, compile, type RunOptions } from "./compile.js";
 export { type DeviceChoice, type DeviceInfo, listDevices, type ResolvedDevice, setDefaultDevice } from "./device.js";
 export type { DType, HostArray } from "./dtype.js";
 export {
@@ -23,7 +23,9 @@ export {
 } from "./errors.js";
 export type { DeviceName, StepProfile } from "./executors/executor.js";
 export * as functional from "./functional.js";
+export type { Normalization } from "./image/normalize.js";
 export { loadImage, type PreprocessOptions } from "./image/preprocess.js";
+export { exportOnnx, type OnnxOptions } from "./io/onnx.js";
 export { saveSafetensors } from "./io/safetensors.js";
 export { loadWeights } from "./io/weights.js";
 export * as nn from "./nn/index.js";

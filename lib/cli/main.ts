@@ -4,6 +4,7 @@ import { packageVersion } from "../paths.js";
 import { addClassify } from "./classify.js";
 import { addDemo } from "./demo.js";
 import { addEvaluate } from "./evaluate.js";
+import { addExport } from "./export.js";
 import { addInspect } from "./inspect.js";
 import { addModels } from "./models.js";
 import { endQuietlyWithoutReader, reportError } from "./output.js";
@@ -26,12 +27,13 @@ Examples:
   seresnet classify boot.png                                        name what is on a picture
   seresnet evaluate /usr/share/datasets/fashion-mnist --limit 1000  measure accuracy
   seresnet summary seresnet50                                       look into a model
+  seresnet export seresnet50 --onnx seresnet50.onnx                 write it for other runtimes
 
 The answer goes to stdout, progress and complaints to stderr. Exit status: 0 done, 1 failed, 2 wrong usage.
 SERESNET_DEVICE overrides --device auto; SERESNET_DEBUG=1 shows where an error came from.`,
     );
   // subcommands inherit the settings above because they are added below
-  for (const add of [addClassify, addEvaluate, addDemo, addModels, addSummary, addInspect]) add(program);
+  for (const add of [addClassify, addEvaluate, addDemo, addModels, addSummary, addExport, addInspect]) add(program);
   return program;
 }
 

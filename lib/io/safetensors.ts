@@ -250,7 +250,8 @@ function encodeHeader(entries: readonly [string, unknown][]): Uint8Array {
   return header;
 }
 
-function encodeElements(dtype: DType, data: HostArray): Uint8Array {
+/** The little-endian bytes of a host array, as files store `dtype`. */
+export function encodeElements(dtype: DType, data: HostArray): Uint8Array {
   if (dtype !== "float16" && dtype !== "bfloat16") return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
   const toBits = dtype === "float16" ? toFloat16Bits : toBfloat16Bits;
   const bits = new Uint16Array(data.length);

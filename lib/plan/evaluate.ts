@@ -1,0 +1,23 @@
+import type { HostArray } from "../dtype.js";
+import { referenceExecutor } from "../executors/reference/executor.js";
+import { read } from "../graph/flush.js";
+import type { Value } from "../graph/value.js";
+import { lower, trace } from "./lower.js";
+
+/** Computes values that depend on no placeholder, on the reference and in one plan. */
+export async function evaluate(values: readonly Value[]): Promise<HostArray[]> {
+  const { leaves } = trace(
+    values,
+    values.map(() => "output"),
+  );
+  const inputs = await Promise.all(leaves.map((leaf) => leaf.kept ?? read(leaf)));
+  const plan = await referenceExecutor().load(
+    lower(leaves, () => "inputs", values, []),
+    [],
+  );
+  try {
+    return (await plan.run({ inputs, variables: [] })).outputs;
+  } finally {
+    await plan.dispose();
+  }
+}
