@@ -1,11 +1,12 @@
 import { classifier } from "./classifier.js";
+import { degradation } from "./degradation.js";
 import { reference } from "./reference.js";
 import { type Bench, save } from "./report.js";
 
 /** Table of contents: every benchmark by name. */
-const benches: Readonly<Record<string, Bench>> = { reference, classifier };
+const benches: Readonly<Record<string, Bench>> = { reference, classifier, degradation };
 
-async function main(name: string | undefined): Promise<number> {
+async function main([name, ...args]: readonly string[]): Promise<number> {
   if (name === undefined) {
     for (const [known, { title }] of Object.entries(benches)) console.log(`${known.padEnd(12)} ${title}`);
     return 0;
@@ -14,13 +15,13 @@ async function main(name: string | undefined): Promise<number> {
     console.error(`bench: expected one of ${Object.keys(benches).join(", ")}, got ${name}`);
     return 2;
   }
-  const report = await benches[name].run();
+  const report = await benches[name].run(args);
   console.log(report.table);
   console.log(`written to ${save(name, report.figures)}`);
   return 0;
 }
 
-main(process.argv[2]).then(
+main(process.argv.slice(2)).then(
   (code) => {
     process.exitCode = code;
   },

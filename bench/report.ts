@@ -6,7 +6,8 @@ import { join, relative } from "node:path";
 /** One benchmark: what it measures, in one line, and how. */
 export interface Bench {
   readonly title: string;
-  run(): Promise<Report>;
+  /** `args` are the words after its name on the command line. */
+  run(args?: readonly string[]): Promise<Report>;
 }
 
 export interface Report {
