@@ -123,6 +123,7 @@ describe.runIf(built)("ops on the CPU equal the reference", () => {
     [2, 5, 7, 3],
     [3, 40, 6, 6],
     [4, 7],
+    [701, 5],
     [2, 3, 11],
   ])
     test(`batch norm of [${shape}]`, async () => {
@@ -332,6 +333,7 @@ describe.runIf(built)("ops on the CPU equal the reference", () => {
     [2, 5, 7, 3],
     [3, 40, 6, 6],
     [9, 4],
+    [701, 5],
   ])
     test(`gradients of batch norm of [${shape}]`, async () => {
       const c = [shape[1]];
@@ -344,6 +346,27 @@ describe.runIf(built)("ops on the CPU equal the reference", () => {
         expect(await compare(planOf([shape, c, c, shape, c], lines))).toBeLessThan(limit);
       }
     });
+
+  test("gradients of batch norm and activations after a convolution, over more rows than one task sums", async () => {
+    const shape = [3, 6, 17, 19];
+    for (const op of ["relu_gradient", "sigmoid_gradient"]) {
+      const lines: Line[] = [
+        ...positive(3, [6]),
+        { op: "conv2d", attributes: conv(1, 1), from: [0, 1], to: [shape] },
+        { op: "batch_norm_train", attributes: norm, from: [6], to: [shape, [6], [6]] },
+        { op, from: [7, 6], to: [shape] },
+        {
+          op: "batch_norm_gradient",
+          attributes: { ...norm, training: true },
+          from: [6, 8, 9, 10, 4],
+          to: [shape, [6], [6]],
+        },
+      ];
+      expect(
+        await compare(planOf([shape, [6, 6, 3, 3], [6], [6], [6]], lines, [7, 8, 9, 10, 11, 12, 13])),
+      ).toBeLessThan(limit);
+    }
+  });
 
   test("gradients of pooling", async () => {
     const [x, y] = [

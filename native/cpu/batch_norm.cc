@@ -1,6 +1,7 @@
 #include <cmath>
 #include <vector>
 
+#include "channels.h"
 #include "ops.h"
 #include "parallel.h"
 #include "vector.h"
@@ -8,17 +9,6 @@
 namespace seresnet::cpu {
 
 namespace {
-
-// A tensor [N, C, ...] seen as [outer, C, inner]; channels-last images have inner 1.
-struct View {
-  int64_t outer, channels, inner;
-};
-
-View viewOf(const Shape& shape, Layout layout) {
-  const int64_t plane = sizeOf(shape) / std::max<int64_t>(shape[0] * shape[1], 1);
-  if (layout == Layout::channelsLast) return {shape[0] * plane, shape[1], 1};
-  return {shape[0], shape[1], plane};
-}
 
 SERESNET_CLONES void applyRow(const float* x, const float* mean, const float* scale, const float* shift,
                               const float* residual, bool relu, float* y, int64_t channels) {
@@ -60,15 +50,25 @@ void apply(const View& v, const float* x, const float* mean, const float* scale,
   });
 }
 
-SERESNET_CLONES void addRow(const float* x, double* sums, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) sums[i] += x[i];
+// sums[c] += the rows' elements, two rows at a time
+SERESNET_CLONES void addRowsTo(const float* x, int64_t rows, int64_t channels, double* sums) {
+  int64_t row = 0;
+  for (; row + 2 <= rows; row += 2, x += 2 * channels)
+    for (int64_t c = 0; c < channels; ++c) sums[c] += static_cast<double>(x[c]) + static_cast<double>(x[c + channels]);
+  for (; row < rows; ++row, x += channels)
+    for (int64_t c = 0; c < channels; ++c) sums[c] += x[c];
 }
 
-SERESNET_CLONES void addSquares(const float* x, const double* mean, double* sums, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) {
-    const double difference = x[i] - mean[i];
-    sums[i] += difference * difference;
-  }
+SERESNET_CLONES void addSquaresTo(const float* x, int64_t rows, int64_t channels, const double* mean, double* sums) {
+  int64_t row = 0;
+  for (; row + 2 <= rows; row += 2, x += 2 * channels)
+    for (int64_t c = 0; c < channels; ++c) {
+      const double first = x[c] - mean[c];
+      const double second = x[c + channels] - mean[c];
+      sums[c] += first * first + second * second;
+    }
+  for (; row < rows; ++row, x += channels)
+    for (int64_t c = 0; c < channels; ++c) sums[c] += (x[c] - mean[c]) * (x[c] - mean[c]);
 }
 
 SERESNET_CLONES double squaresOf(const float* x, double mean, int64_t count) {
@@ -79,33 +79,20 @@ SERESNET_CLONES double squaresOf(const float* x, double mean, int64_t count) {
 }
 
 // Mean and biased variance of each channel, in two passes and in float64, so that the variance of large values near each
-// other is right. A channel is summed by one thread in one order: the number of threads changes nothing.
-void statistics(const View& v, const float* x, double* mean, double* variance) {
+// other is right.
+void statistics(const View& v, const float* x, double* mean, double* variance, double* partials) {
   const double count = static_cast<double>(v.outer * v.inner);
-  constexpr int64_t strip = 32;  // channels that one thread sums at a time where they lie side by side
-  const int64_t strips = (v.channels + strip - 1) / strip;
-  parallel(strips, 1, [&](int64_t first, int64_t last) {
-    for (int64_t from = first * strip; from < std::min(last * strip, v.channels); from += strip) {
-      const int64_t width = std::min(strip, v.channels - from);
-      double sums[strip] = {};
-      double squares[strip] = {};
-      for (int64_t row = 0; row < v.outer; ++row) {
-        const float* start = x + (row * v.channels + from) * v.inner;
-        if (v.inner == 1) addRow(start, sums, width);
-        else for (int64_t c = 0; c < width; ++c) sums[c] += sumOf(start + c * v.inner, v.inner);
-      }
-      for (int64_t c = 0; c < width; ++c) sums[c] /= count;
-      for (int64_t row = 0; row < v.outer; ++row) {
-        const float* start = x + (row * v.channels + from) * v.inner;
-        if (v.inner == 1) addSquares(start, sums, squares, width);
-        else for (int64_t c = 0; c < width; ++c) squares[c] += squaresOf(start + c * v.inner, sums[c], v.inner);
-      }
-      for (int64_t c = 0; c < width; ++c) {
-        mean[from + c] = sums[c];
-        variance[from + c] = squares[c] / count;
-      }
-    }
-  });
+  const auto start = [&](int64_t row) { return x + row * v.channels; };
+  sumByChannel(
+      v, 1, partials, mean,
+      [&](int64_t from, int64_t to, double* sums) { addRowsTo(start(from), to - from, v.channels, sums); },
+      [&](int64_t at, int64_t, double* sums, int64_t) { *sums += sumOf(x + at, v.inner); });
+  for (int64_t c = 0; c < v.channels; ++c) mean[c] /= count;
+  sumByChannel(
+      v, 1, partials, variance,
+      [&](int64_t from, int64_t to, double* sums) { addSquaresTo(start(from), to - from, v.channels, mean, sums); },
+      [&](int64_t at, int64_t c, double* sums, int64_t) { *sums += squaresOf(x + at, mean[c], v.inner); });
+  for (int64_t c = 0; c < v.channels; ++c) variance[c] /= count;
 }
 
 Layout layoutOf(const Builder& b, size_t input) {
@@ -171,6 +158,7 @@ void batchNormTrain(Builder& b) {
   const BufferId gamma = affine ? b.read(1) : -1;
   const BufferId beta = affine ? b.read(2) : -1;
   const BufferId work = b.scratch(static_cast<size_t>(v.channels) * 2 * (sizeof(double) + sizeof(float)));
+  const BufferId partials = b.scratch(partialsOf(v, 1) * sizeof(double));
   const BufferId y = b.write(0, layout);
   const BufferId mean = b.write(1);
   const BufferId variance = b.write(2);
@@ -180,7 +168,7 @@ void batchNormTrain(Builder& b) {
     double* spread = center + v.channels;
     auto* scale = reinterpret_cast<float*>(spread + v.channels);
     float* shift = scale + v.channels;
-    statistics(v, p.at(x), center, spread);
+    statistics(v, p.at(x), center, spread, p.at<double>(partials));
     for (int64_t c = 0; c < v.channels; ++c) {
       p.at(mean)[c] = static_cast<float>(center[c]);
       p.at(variance)[c] = static_cast<float>(spread[c]);

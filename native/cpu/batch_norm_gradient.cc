@@ -1,5 +1,6 @@
 #include <cmath>
 
+#include "channels.h"
 #include "ops.h"
 #include "parallel.h"
 
@@ -7,20 +8,47 @@ namespace seresnet::cpu {
 
 namespace {
 
-constexpr int64_t strip = 32;  // channels that one thread takes at a time where they lie side by side
+// sums[c] += dy, sums[C + c] += dy (x - mean)
+SERESNET_CLONES void addMoments(const float* x, const float* dy, const float* mean, int64_t rows, int64_t channels,
+                                double* sums) {
+  double* products = sums + channels;
+  for (int64_t row = 0; row < rows; ++row, x += channels, dy += channels)
+    for (int64_t c = 0; c < channels; ++c) {
+      const double gradient = dy[c];
+      sums[c] += gradient;
+      products[c] += gradient * (static_cast<double>(x[c]) - mean[c]);
+    }
+}
 
-SERESNET_CLONES void addMoments(const float* x, const float* dy, const float* mean, double* sums, double* products,
-                                int64_t count) {
-  for (int64_t c = 0; c < count; ++c) {
-    sums[c] += dy[c];
-    products[c] += static_cast<double>(dy[c]) * (static_cast<double>(x[c]) - mean[c]);
+SERESNET_CLONES void addPlaneMoments(const float* x, const float* dy, double mean, int64_t count, double* sum,
+                                     double* product) {
+  double total = 0;
+  double products = 0;
+#pragma omp simd reduction(+ : total, products)
+  for (int64_t i = 0; i < count; ++i) {
+    const double gradient = dy[i];
+    total += gradient;
+    products += gradient * (x[i] - mean);
   }
+  *sum += total;
+  *product += products;
+}
+
+// dx = scale (dy - meanPart - (x - mean) variancePart)
+SERESNET_CLONES void applyRow(const float* x, const float* dy, const float* mean, const float* scale, const float* meanPart,
+                              const float* variancePart, float* dx, int64_t channels) {
+  for (int64_t c = 0; c < channels; ++c) dx[c] = scale[c] * (dy[c] - meanPart[c] - (x[c] - mean[c]) * variancePart[c]);
+}
+
+SERESNET_CLONES void applyPlane(const float* x, const float* dy, float mean, float scale, float meanPart, float variancePart,
+                                float* dx, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) dx[i] = scale * (dy[i] - meanPart - (x[i] - mean) * variancePart);
 }
 
 }  // namespace
 
 // x, mean, variance, dy, gamma? -> dx, dgamma, dbeta. With `training` the statistics came from x itself and pass gradients
-// on; otherwise they are constants. Sums are in float64, a channel's by one thread.
+// on; otherwise they are constants. Sums are in float64.
 void batchNormGradient(Builder& b) {
   b.expectArity(4, 5, 3);
   b.expectFloats();
@@ -32,10 +60,7 @@ void batchNormGradient(Builder& b) {
   b.expect(b.output(1).shape == perChannel && b.output(2).shape == perChannel, "gradients [C]");
 
   const Layout layout = b.has(0, Layout::channelsLast) ? Layout::channelsLast : Layout::plain;
-  const int64_t channels = x[1];
-  const int64_t plane = sizeOf(x) / std::max<int64_t>(x[0] * channels, 1);
-  const int64_t outer = layout == Layout::channelsLast ? x[0] * plane : x[0];
-  const int64_t inner = layout == Layout::channelsLast ? 1 : plane;
+  const View v = viewOf(x, layout);
   const BufferId from = b.read(0, layout);
   const BufferId mean = b.read(1);
   const BufferId variance = b.read(2);
@@ -46,40 +71,44 @@ void batchNormGradient(Builder& b) {
   const BufferId dbeta = b.write(2);
   const double eps = b.step().number("eps");
   const bool training = b.step().flag("training");
+  const BufferId work = b.scratch(static_cast<size_t>(v.channels) * (2 * sizeof(double) + 3 * sizeof(float)));
+  const BufferId partials = b.scratch(partialsOf(v, 2) * sizeof(double));
   b.emit("", [=](const Pointers& p) {
-    const double count = static_cast<double>(outer * inner);
-    parallel((channels + strip - 1) / strip, 1, [&](int64_t first, int64_t last) {
-      for (int64_t start = first * strip; start < std::min(last * strip, channels); start += strip) {
-        const int64_t width = std::min(strip, channels - start);
-        double sums[strip] = {};
-        double products[strip] = {};
-        float scale[strip];
-        float meanPart[strip];
-        float variancePart[strip];
-        const float* center = p.at(mean) + start;
-        for (int64_t row = 0; row < outer; ++row) {
-          const int64_t at = (row * channels + start) * inner;
-          if (inner == 1) addMoments(p.at(from) + at, p.at(gradient) + at, center, sums, products, width);
-          else
-            for (int64_t c = 0; c < width; ++c)
-              for (int64_t i = at + c * inner; i < at + (c + 1) * inner; ++i)
-                addMoments(p.at(from) + i, p.at(gradient) + i, center + c, sums + c, products + c, 1);
-        }
-        for (int64_t c = 0; c < width; ++c) {
-          const double inverse = 1 / std::sqrt(p.at(variance)[start + c] + eps);
-          products[c] *= inverse;
-          scale[c] = static_cast<float>((gamma < 0 ? 1.0 : p.at(gamma)[start + c]) * inverse);
-          meanPart[c] = training ? static_cast<float>(sums[c] / count) : 0;
-          variancePart[c] = training ? static_cast<float>(products[c] / count * inverse) : 0;
-          p.at(dgamma)[start + c] = static_cast<float>(products[c]);
-          p.at(dbeta)[start + c] = static_cast<float>(sums[c]);
-        }
-        for (int64_t row = 0; row < outer; ++row)
-          for (int64_t c = 0; c < width; ++c) {
-            const int64_t at = (row * channels + start + c) * inner;
-            for (int64_t i = at; i < at + inner; ++i)
-              p.at(dx)[i] = scale[c] * (p.at(gradient)[i] - meanPart[c] - (p.at(from)[i] - center[c]) * variancePart[c]);
-          }
+    const double count = static_cast<double>(v.outer * v.inner);
+    const int64_t channels = v.channels;
+    const float* values = p.at(from);
+    const float* gradients = p.at(gradient);
+    const float* center = p.at(mean);
+    auto* sums = p.at<double>(work);
+    auto* scale = reinterpret_cast<float*>(sums + 2 * channels);
+    float* meanPart = scale + channels;
+    float* variancePart = meanPart + channels;
+    sumByChannel(
+        v, 2, p.at<double>(partials), sums,
+        [&](int64_t first, int64_t last, double* totals) {
+          addMoments(values + first * channels, gradients + first * channels, center, last - first, channels, totals);
+        },
+        [&](int64_t at, int64_t c, double* totals, int64_t stride) {
+          addPlaneMoments(values + at, gradients + at, center[c], v.inner, totals, totals + stride);
+        });
+    for (int64_t c = 0; c < channels; ++c) {
+      const double inverse = 1 / std::sqrt(p.at(variance)[c] + eps);
+      const double product = sums[channels + c] * inverse;
+      scale[c] = static_cast<float>((gamma < 0 ? 1.0 : p.at(gamma)[c]) * inverse);
+      meanPart[c] = training ? static_cast<float>(sums[c] / count) : 0;
+      variancePart[c] = training ? static_cast<float>(product / count * inverse) : 0;
+      p.at(dgamma)[c] = static_cast<float>(product);
+      p.at(dbeta)[c] = static_cast<float>(sums[c]);
+    }
+    const bool rows = v.inner == 1;
+    const int64_t length = rows ? channels : v.inner;
+    parallel(rows ? v.outer : v.outer * channels, std::max<int64_t>(1, 8192 / length), [&](int64_t first, int64_t last) {
+      for (int64_t row = first; row < last; ++row) {
+        const int64_t at = row * length;
+        const int64_t c = row % channels;  // of a plane
+        if (rows) applyRow(values + at, gradients + at, center, scale, meanPart, variancePart, p.at(dx) + at, channels);
+        else
+          applyPlane(values + at, gradients + at, center[c], scale[c], meanPart[c], variancePart[c], p.at(dx) + at, v.inner);
       }
     });
   });

@@ -63,6 +63,21 @@ void transpose(Builder& b) {
   });
 }
 
+namespace {
+
+SERESNET_CLONES void reluGradientLoop(const float* y, const float* dy, float* dx, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    const float gradient = dy[i];  // loaded whether it is used or not, so that the loop has no branch
+    dx[i] = y[i] > 0 ? gradient : 0;
+  }
+}
+
+SERESNET_CLONES void sigmoidGradientLoop(const float* y, const float* dy, float* dx, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) dx[i] = dy[i] * y[i] * (1 - y[i]);
+}
+
+}  // namespace
+
 // relu_gradient and sigmoid_gradient: y, dy -> dx
 void activationGradient(Builder& b) {
   b.expectArity(2, 2);
@@ -76,11 +91,8 @@ void activationGradient(Builder& b) {
   const bool relu = b.step().op == "relu_gradient";
   b.emit("", [=, count = b.output().size()](const Pointers& p) {
     parallel(count, 8192, [&](int64_t first, int64_t last) {
-      const float* value = p.at(y);
-      const float* gradient = p.at(dy);
-      float* out = p.at(dx);
-      if (relu) for (int64_t i = first; i < last; ++i) out[i] = value[i] > 0 ? gradient[i] : 0;
-      else for (int64_t i = first; i < last; ++i) out[i] = gradient[i] * value[i] * (1 - value[i]);
+      const auto loop = relu ? reluGradientLoop : sigmoidGradientLoop;
+      loop(p.at(y) + first, p.at(dy) + first, p.at(dx) + first, last - first);
     });
   });
 }
