@@ -26,6 +26,15 @@ async function compare(model: nn.Module, x: Tensor, pass: Pass) {
   return { ops: opsUnder(passed), error: relativeError(after, before) };
 }
 
+/** The gate of squeeze-and-excitation over two images of 8 channels. */
+function gateOf(t: Tensor): Tensor {
+  const w = tensor(new Float32Array(64).fill(0.1), [8, 8]);
+  const b = tensor(new Float32Array(8));
+  const squeezed = functional.mean(t, [2, 3]);
+  const excited = functional.linear(functional.linear(squeezed, w, b).relu(), w, b).sigmoid();
+  return excited.reshape([2, 8, 1, 1]);
+}
+
 const models: Record<string, () => nn.Module> = {
   "seed residual block": () => new ResidualBlock(3, 8, 16),
   "seed SE block": () => new SEBlock(3, 8, 16, { reduction: 4 }),
@@ -60,19 +69,47 @@ describe("passes find their patterns", () => {
     return opsUnder(pass([y.value])[0]);
   };
 
-  it("one step a convolution in a bottleneck network, one a squeeze-excite", async () => {
+  it("one step a convolution in a bottleneck network, its gate included", async () => {
     const model = createModel("seresnet50");
     const { ops } = await compareOps(model, [1, 3, 64, 64]);
-    expect(ops.filter((op) => op === "fused_conv2d").length + ops.filter((op) => op === "conv2d").length).toBe(53);
-    expect(ops.filter((op) => op === "squeeze_excite").length).toBe(16);
-    for (const gone of ["relu", "add", "mul", "sigmoid", "batch_norm"]) expect(ops).not.toContain(gone);
+    const count = (name: string) => ops.filter((op) => op === name).length;
+    expect([count("fused_conv2d"), count("conv2d"), count("gated_conv2d")]).toEqual([33, 4, 16]);
+    for (const gone of ["relu", "add", "mul", "sigmoid", "batch_norm", "squeeze_excite"])
+      expect(ops).not.toContain(gone);
   });
 
   it("the seed's SE block, whose gate is made of Linear layers and which has no ReLU behind it", async () => {
     const { ops } = await compareOps(new SEBlock(8, 8, 16, { reduction: 4 }), [2, 8, 10, 10]);
-    expect(ops.filter((op) => op === "squeeze_excite")).toHaveLength(1);
+    expect(ops.filter((op) => op === "squeeze_excite")).toHaveLength(1); // a ReLU stands before the gate
     expect(ops).not.toContain("sigmoid");
     expect(ops).not.toContain("add");
+  });
+
+  it("leave the gate where it is when the convolution's result is read by others, or is not linear", async () => {
+    const conv = new nn.Conv2d(8, 8, { kernelSize: 1 });
+    const squeeze = (t: Tensor) => t.mul(gateOf(t));
+    expect(await ops((t) => squeeze(conv.forward(t)))).toContain("gated_conv2d");
+    for (const record of [
+      (t: Tensor) => squeeze(conv.forward(t).relu()),
+      (t: Tensor) => {
+        const y = conv.forward(t);
+        return squeeze(y).add(y);
+      },
+    ]) {
+      expect(await ops(record)).toContain("squeeze_excite");
+      expect(await ops(record)).not.toContain("gated_conv2d");
+    }
+  });
+
+  it("are undone only as far as an executor asks", () => {
+    const model = createModel("seresnet14_cifar");
+    const passed = both([inIsolation(() => model.forward(image("ops", [1, 3, 32, 32]))).value]);
+    const known = (...names: string[]) => new Set(opsUnder(expand(passed, new Set(names))[0]));
+    expect(known("gated_conv2d", "fused_conv2d")).toContain("gated_conv2d");
+    expect(known("squeeze_excite", "fused_conv2d")).toContain("squeeze_excite");
+    expect(known("squeeze_excite", "fused_conv2d")).not.toContain("gated_conv2d");
+    expect(known()).toContain("sigmoid");
+    for (const name of ["gated_conv2d", "squeeze_excite", "fused_conv2d"]) expect(known()).not.toContain(name);
   });
 
   it("batch norm and ReLU where the weights are not constants", async () => {
@@ -97,16 +134,9 @@ describe("passes find their patterns", () => {
   });
 
   it("do not take a gate over another tensor, or one that is read twice, for squeeze-excite", async () => {
-    const gate = (t: Tensor) => {
-      const w = tensor(new Float32Array(64).fill(0.1), [8, 8]);
-      const b = tensor(new Float32Array(8));
-      const squeezed = functional.mean(t, [2, 3]);
-      const excited = functional.linear(functional.linear(squeezed, w, b).relu(), w, b).sigmoid();
-      return excited.reshape([2, 8, 1, 1]);
-    };
-    expect(await ops((t) => t.mul(gate(t)))).toContain("squeeze_excite");
-    expect(await ops((t) => gate(t).mul(t))).toContain("squeeze_excite");
-    expect(await ops((t) => t.mul(gate(t.relu())))).not.toContain("squeeze_excite");
+    expect(await ops((t) => t.mul(gateOf(t)))).toContain("squeeze_excite");
+    expect(await ops((t) => gateOf(t).mul(t))).toContain("squeeze_excite");
+    expect(await ops((t) => t.mul(gateOf(t.relu())))).not.toContain("squeeze_excite");
     expect(
       await ops((t) => {
         // a gate over the whole batch at once
@@ -118,7 +148,7 @@ describe("passes find their patterns", () => {
     ).not.toContain("squeeze_excite");
     expect(
       await ops((t) => {
-        const g = gate(t);
+        const g = gateOf(t);
         return t.mul(g).add(g);
       }),
     ).not.toContain("squeeze_excite");

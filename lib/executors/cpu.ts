@@ -208,7 +208,7 @@ export function cpuExecutor(): Executor {
   const { addon, reason } = nativeRuntime();
   if (!addon) throw new DeviceError(`no usable cpu device: ${reason}`);
   try {
-    const fused = new Set(["fused_conv2d", "batch_norm_act", "squeeze_excite"]);
+    const fused = new Set(["fused_conv2d", "batch_norm_act", "squeeze_excite", "gated_conv2d"]);
     executor = new NativeExecutor("cpu", fused, addon, addon.open("cpu"));
     return executor;
   } catch (cause) {

@@ -44,9 +44,7 @@ void Builder::findLastReaders() {
 void Builder::build() {
   for (const Step& step : plan_.steps) {
     step_ = &step;
-    const auto found = ops().find(step.op);
-    if (found == ops().end()) throw Error("cpu", "expected ops it has a kernel for, got " + step.op);
-    found->second(*this);
+    build(step);
     for (size_t i = 0; i < step.outputs.size(); ++i) {
       const Value& value = values_[step.outputs[i]];
       const DType dtype = output(i).dtype;
@@ -70,6 +68,23 @@ void Builder::build() {
     }
   for (Buffer& buffer : buffers)
     if (buffer.kind != Buffer::Kind::arena) buffer.block.last = -1;
+}
+
+void Builder::build(const Step& step) {
+  const auto found = ops().find(step.op);
+  if (found == ops().end()) throw Error("cpu", "expected ops it has a kernel for, got " + step.op);
+  const Step* outer = step_;
+  step_ = &step;
+  found->second(*this);
+  step_ = outer;
+}
+
+uint32_t Builder::addSlot(const Slot& slot) {
+  const auto id = static_cast<uint32_t>(values_.size());
+  plan_.slots.push_back(slot);
+  values_.emplace_back().root = id;
+  lastRead_.push_back(time_);
+  return id;
 }
 
 void Builder::expect(bool fits, const std::string& what) const {

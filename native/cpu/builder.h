@@ -97,6 +97,9 @@ class Builder {
   BufferId keep(std::shared_ptr<HostMemory> contents);
   // Adds a kernel, which uses every buffer named by the calls above since the last one.
   void emit(std::string implementation, Kernel kernel);
+  // A slot that lives within the current step, and the kernels of a step that is part of it.
+  uint32_t addSlot(const Slot& slot);
+  void build(const Step& step);
   // Names a buffer for the next kernel, too.
   BufferId touch(BufferId id);
   Onednn& onednn() { return onednn_; }
@@ -121,7 +124,7 @@ class Builder {
   void set(uint32_t slot, Layout layout, BufferId id);
   void findLastReaders();
 
-  const Plan& plan_;
+  Plan plan_;
   Onednn& onednn_;
   const Step* step_ = nullptr;
   int time_ = 0;  // index of the current step

@@ -24,6 +24,7 @@ const std::unordered_map<std::string_view, Op>& ops() {
       {"fill", fill},
       {"fold_batch_norm", foldBatchNorm},
       {"fused_conv2d", conv2d},
+      {"gated_conv2d", gatedConv2d},
       {"linear", linear},
       {"log", unary},
       {"log_softmax", softmax},

@@ -1,8 +1,6 @@
-#include <cmath>
+#include "squeeze_excite.h"
 
 #include "ops.h"
-#include "parallel.h"
-#include "vector.h"
 
 namespace seresnet::cpu {
 
@@ -49,18 +47,15 @@ void pool(const Sizes& s, const float* x, float* pooled) {
   });
 }
 
-// One fully connected layer for all images, each output finished by `activate`.
-template <typename Activate>
-void connect(int64_t images, int64_t outputs, int64_t depth, const float* x, const float* weight, const float* bias,
-             float* y, Activate activate) {
-  parallel(outputs, std::max<int64_t>(1, 8192 / (depth * images)), [&](int64_t first, int64_t last) {
-    for (int64_t o = first; o < last; ++o)
-      for (int64_t n = 0; n < images; ++n)
-        y[n * outputs + o] = activate(dot(x + n * depth, weight + o * depth, depth) + bias[o]);
+}  // namespace
+
+void applyGate(const float* x, const float* gate, const float* residual, bool relu, float* y, int64_t plane,
+               int64_t channels) {
+  parallel(plane, std::max<int64_t>(1, 8192 / channels), [&](int64_t first, int64_t last) {
+    const int64_t at = first * channels;
+    gatePixels(x + at, gate, residual == nullptr ? nullptr : residual + at, relu, y + at, last - first, channels);
   });
 }
-
-}  // namespace
 
 // x [N, C, H, W], W1 [R, C], b1 [R], W2 [C, R], b2 [C], residual?: x * sigmoid(W2 relu(W1 mean(x) + b1) + b2)
 // (+ residual) (+ ReLU), on channels-last images.
@@ -94,19 +89,12 @@ void squeezeExcite(Builder& b) {
     float* gate = pooled + s.images * s.channels;
     float* excited = gate + s.images * s.channels;
     pool(s, p.at(image), pooled);
-    connect(s.images, s.hidden, s.channels, pooled, p.at(w1), p.at(b1), excited, [](float v) { return v < 0 ? 0 : v; });
-    connect(s.images, s.channels, s.hidden, excited, p.at(w2), p.at(b2), gate,
-            [](float v) { return 1.F / (1.F + std::exp(-v)); });
-    parallel(s.images * s.plane, std::max<int64_t>(1, 8192 / s.channels), [&](int64_t first, int64_t last) {
-      for (int64_t at = first; at < last;) {
-        const int64_t n = at / s.plane;
-        const int64_t pixels = std::min(last, (n + 1) * s.plane) - at;
-        const int64_t offset = at * s.channels;
-        const float* other = residual < 0 ? nullptr : p.at(residual) + offset;
-        gatePixels(p.at(image) + offset, gate + n * s.channels, other, relu, p.at(y) + offset, pixels, s.channels);
-        at += pixels;
-      }
-    });
+    connect(s.images, s.hidden, s.channels, pooled, p.at(w1), p.at(b1), excited, reluOf);
+    connect(s.images, s.channels, s.hidden, excited, p.at(w2), p.at(b2), gate, sigmoidOf);
+    const int64_t size = s.plane * s.channels;
+    for (int64_t n = 0; n < s.images; ++n)
+      applyGate(p.at(image) + n * size, gate + n * s.channels, residual < 0 ? nullptr : p.at(residual) + n * size, relu,
+                p.at(y) + n * size, s.plane, s.channels);
   });
 }
 
