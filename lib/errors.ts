@@ -72,6 +72,13 @@ export class ImageError extends SeresnetError {
   }
 }
 
+/** Training cannot go on: the loss is not finite, or what to resume from is another run's. */
+export class TrainingError extends SeresnetError {
+  constructor(message: string, options?: ErrorOptions) {
+    super("ERR_TRAINING", message, options);
+  }
+}
+
 /** Something was used after `dispose`. */
 export class DisposedError extends SeresnetError {
   constructor(message: string, options?: ErrorOptions) {

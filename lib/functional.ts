@@ -36,3 +36,4 @@ export {
   sub,
   sum,
 } from "./ops/index.js";
+export { mixup, mixupCrossEntropy } from "./train/mixup.js";

@@ -8,6 +8,7 @@ export {
 } from "./classifier/image_classifier.js";
 export type { Prediction } from "./classifier/prediction.js";
 export { type CompiledModel, type CompileOptions, compile, type RunOptions } from "./compile.js";
+export * as data from "./data/index.js";
 export { type DeviceChoice, type DeviceInfo, listDevices, type ResolvedDevice, setDefaultDevice } from "./device.js";
 export type { DType, HostArray } from "./dtype.js";
 export {
@@ -19,6 +20,7 @@ export {
   SeresnetError,
   ShapeError,
   StaleTensorError,
+  TrainingError,
   WeightsError,
 } from "./errors.js";
 export type { DeviceName, StepProfile } from "./executors/executor.js";
@@ -33,3 +35,5 @@ export * as optim from "./optim/index.js";
 export { Profile } from "./profile.js";
 export { type LayerSummary, type Summary, summary } from "./summary.js";
 export { type NestedNumbers, type Operand, Tensor, type TensorOptions, tensor } from "./tensor.js";
+export { type Answer, type Evaluation, evaluate } from "./train/evaluate.js";
+export { type Batches, type EpochReport, type FitOptions, fit, type Progress, type StepReport } from "./train/fit.js";

@@ -149,8 +149,13 @@ export class VariableTensor extends Tensor {
     return gradient && new VariableTensor(gradient);
   }
 
+  /** Whether `backward` gives it a gradient. Set to false on parameters to freeze them: what leads only to them is not computed. */
   get requiresGrad(): boolean {
     return this.variable.requiresGrad;
+  }
+
+  set requiresGrad(requiresGrad: boolean) {
+    this.variable.requiresGrad = requiresGrad;
   }
 }
 

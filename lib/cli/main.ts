@@ -9,6 +9,7 @@ import { addInspect } from "./inspect.js";
 import { addModels } from "./models.js";
 import { endQuietlyWithoutReader, reportError } from "./output.js";
 import { addSummary } from "./summary.js";
+import { addTrain } from "./train.js";
 
 const wrongUsage = 2;
 
@@ -33,7 +34,8 @@ The answer goes to stdout, progress and complaints to stderr. Exit status: 0 don
 SERESNET_DEVICE overrides --device auto; SERESNET_DEBUG=1 shows where an error came from.`,
     );
   // subcommands inherit the settings above because they are added below
-  for (const add of [addClassify, addEvaluate, addDemo, addModels, addSummary, addExport, addInspect]) add(program);
+  const commands = [addClassify, addEvaluate, addTrain, addDemo, addModels, addSummary, addExport, addInspect];
+  for (const add of commands) add(program);
   return program;
 }
 

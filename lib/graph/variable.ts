@@ -53,7 +53,7 @@ export class Variable {
     contents: Contents,
     public name = "variable",
     /** Whether `backward` gives it a gradient. */
-    readonly requiresGrad = false,
+    public requiresGrad = false,
   ) {
     this.#version = new Version(this, contents);
     this.#value = leaf(this.#version);

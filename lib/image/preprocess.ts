@@ -76,7 +76,10 @@ function isStatistic(values: unknown, channels: number): boolean {
 }
 
 /** torchvision's Resize(floor(size / cropPct)) and CenterCrop(size), as one window of the resized picture. */
-function resizeAndCrop(image: Raster, { size, cropPct, interpolation }: Required<PreprocessOptions>): Raster {
+export function resizeAndCrop(
+  image: Raster,
+  { size, cropPct, interpolation }: Pick<Required<PreprocessOptions>, "size" | "cropPct" | "interpolation">,
+): Raster {
   const short = Math.floor(size / cropPct);
   const [width, height] =
     image.width <= image.height

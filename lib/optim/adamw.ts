@@ -1,8 +1,6 @@
-import { zerosLike } from "../graph/backward.js";
 import { Node, type Value } from "../graph/value.js";
 import type { Variable } from "../graph/variable.js";
-import type { Tensor } from "../tensor.js";
-import { inRange, Optimizer, scalar } from "./optimizer.js";
+import { inRange, type OptimizedParameters, Optimizer, type ParameterState, scalar } from "./optimizer.js";
 
 export interface AdamWOptions {
   /** Learning rate, default 1e-3. */
@@ -15,42 +13,33 @@ export interface AdamWOptions {
   readonly weightDecay?: number;
 }
 
-interface State {
-  readonly first: Variable;
-  readonly second: Variable;
-  steps: number;
-}
-
 /** Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2). */
 export class AdamW extends Optimizer {
   readonly betas: readonly [number, number];
   readonly eps: number;
   readonly weightDecay: number;
-  readonly #states = new Map<Variable, State>();
 
-  constructor(parameters: Iterable<Tensor>, options: AdamWOptions = {}) {
-    super("AdamW", parameters, options.lr ?? 1e-3);
-    const [beta1, beta2] = options.betas ?? [0.9, 0.999];
+  constructor(parameters: OptimizedParameters, options: AdamWOptions = {}) {
+    const { lr = 1e-3, betas = [0.9, 0.999], eps = 1e-8, weightDecay = 0.01 } = options;
+    super("AdamW", parameters, { lr, weightDecay, stateNames: ["exp_avg", "exp_avg_sq"] });
+    const [beta1, beta2] = betas;
     this.betas = [inRange("AdamW", "betas", beta1, 0, 1), inRange("AdamW", "betas", beta2, 0, 1)];
-    this.eps = inRange("AdamW", "eps", options.eps ?? 1e-8, 0);
-    this.weightDecay = inRange("AdamW", "weightDecay", options.weightDecay ?? 0.01, 0);
+    this.eps = inRange("AdamW", "eps", eps, 0);
+    this.weightDecay = weightDecay;
   }
 
-  protected override update(parameter: Variable, gradient: Value): void {
-    const { name } = parameter;
-    const fresh = () => ({
-      first: zerosLike(parameter, `${name}.first_moment`),
-      second: zerosLike(parameter, `${name}.second_moment`),
-      steps: 0,
-    });
-    const state: State = this.#states.get(parameter) ?? fresh();
-    this.#states.set(parameter, state);
-    state.steps++;
-    const scalars = [this.lr, ...this.betas, this.eps, this.weightDecay, state.steps].map(scalar);
-    const inputs = [parameter.read(), gradient, state.first.read(), state.second.read(), ...scalars];
-    const { outputs } = new Node("adamw", {}, inputs, [parameter, parameter, parameter]);
-    parameter.write(outputs[0]);
-    state.first.write(outputs[1]);
-    state.second.write(outputs[2]);
+  protected override updater(lr: number, weightDecay: number) {
+    const scalars = [lr, ...this.betas, this.eps, weightDecay].map(scalar);
+    // the counts of parameters that have stepped together are one input
+    const counts = new Map<number, Value>();
+    return (parameter: Variable, gradient: Value, { variables: { exp_avg, exp_avg_sq }, steps }: ParameterState) => {
+      const count = counts.get(steps) ?? scalar(steps);
+      counts.set(steps, count);
+      const inputs = [parameter.read(), gradient, exp_avg.read(), exp_avg_sq.read(), ...scalars, count];
+      const { outputs } = new Node("adamw", {}, inputs, [parameter, parameter, parameter]);
+      parameter.write(outputs[0]);
+      exp_avg.write(outputs[1]);
+      exp_avg_sq.write(outputs[2]);
+    };
   }
 }

@@ -1,25 +1,62 @@
 import { isFloat } from "../dtype.js";
-import { ArgumentError, expected } from "../errors.js";
-import { zeroGradient } from "../graph/backward.js";
+import { ArgumentError, expected, listed, shown, WeightsError } from "../errors.js";
+import { zeroGradient, zerosLike } from "../graph/backward.js";
 import { submit } from "../graph/flush.js";
 import { constantValue, type Value } from "../graph/value.js";
 import type { Variable } from "../graph/variable.js";
-import { type Tensor, VariableTensor } from "../tensor.js";
+import { checkObject, formatShape, sameShape } from "../shape.js";
+import { Tensor, tensor, VariableTensor } from "../tensor.js";
+
+/** Parameters with settings of their own. */
+export interface ParameterGroup {
+  readonly params: Iterable<Tensor>;
+  /** In place of the optimiser's weight decay. */
+  readonly weightDecay?: number;
+  /** Times the optimiser's learning rate, default 1. */
+  readonly lrScale?: number;
+}
+
+/** What an optimiser updates: parameters, or groups of them (PyTorch's parameter groups). */
+export type OptimizedParameters = Iterable<Tensor> | Iterable<ParameterGroup>;
+
+interface Group {
+  readonly parameters: readonly Variable[];
+  readonly weightDecay: number;
+  readonly lrScale: number;
+}
+
+/** What an optimiser keeps of one parameter between steps. */
+export interface ParameterState {
+  readonly variables: Readonly<Record<string, Variable>>;
+  steps: number;
+}
 
 /** Updates parameters from their gradients. */
 export abstract class Optimizer {
-  readonly #variables: readonly Variable[];
+  readonly #where: string;
+  readonly #groups: readonly Group[];
+  readonly #stateNames: readonly string[];
+  readonly #states = new Map<Variable, ParameterState>();
   #lr: number;
 
-  /** @throws ArgumentError when there are no parameters, one is no parameter, or a number is out of its range */
-  constructor(where: string, parameters: Iterable<Tensor>, lr: number) {
-    this.#variables = [...new Set(parameters)].map((parameter) => {
-      if (!(parameter instanceof VariableTensor) || !parameter.requiresGrad || !isFloat(parameter.dtype))
-        throw new ArgumentError(expected(where, "parameters that want gradients", "a tensor that does not"));
-      return parameter.variable;
-    });
-    if (this.#variables.length === 0) throw new ArgumentError(expected(where, "at least one parameter", "none"));
+  /**
+   * @param stateNames what is kept of every parameter, each of its shape and zero at first
+   * @throws ArgumentError when there are no parameters, one is no parameter or in two groups, or a number is out of its range
+   */
+  constructor(
+    where: string,
+    parameters: OptimizedParameters,
+    { lr, weightDecay, stateNames }: { lr: number; weightDecay: number; stateNames: readonly string[] },
+  ) {
+    this.#where = where;
+    this.#stateNames = stateNames;
     this.#lr = inRange(where, "lr", lr, 0);
+    inRange(where, "weightDecay", weightDecay, 0);
+    this.#groups = groupsOf(where, parameters, weightDecay);
+    const all = this.#groups.flatMap((group) => group.parameters);
+    if (all.length === 0) throw new ArgumentError(expected(where, "at least one parameter", "none"));
+    if (new Set(all).size !== all.length)
+      throw new ArgumentError(expected(where, "every parameter in one group", "one that is in two"));
   }
 
   /** The learning rate of the next step. Changing it never makes a new plan. */
@@ -36,21 +73,120 @@ export abstract class Optimizer {
    * needs, without waiting. The loss is kept: `await loss.item()` afterwards costs nothing more.
    */
   step(): void {
-    this.prepareStep();
-    for (const variable of this.#variables) if (variable.gradient) this.update(variable, variable.gradient.read());
+    for (const { parameters, weightDecay, lrScale } of this.#groups) {
+      const update = this.updater(this.lr * lrScale, weightDecay);
+      for (const parameter of parameters) {
+        if (!parameter.gradient) continue;
+        const state = this.#stateOf(parameter);
+        state.steps++;
+        update(parameter, parameter.gradient.read(), state);
+      }
+    }
     submit();
   }
 
   /** Forgets all gradients. */
   zeroGrad(): void {
-    for (const variable of this.#variables) zeroGradient(variable);
+    for (const parameter of this.#parameters()) zeroGradient(parameter);
   }
 
-  /** Called once a step, before the updates. */
-  protected prepareStep(): void {}
+  /**
+   * Everything the next step depends on but the parameters and the settings: for the parameter at place `i` of all groups
+   * `i.step`, and `i.` with PyTorch's names of what is kept (`i.momentum_buffer`). Live: reading one later sees later steps.
+   */
+  stateDict(): Record<string, Tensor> {
+    const record: Record<string, Tensor> = {};
+    for (const [i, parameter] of this.#parameters().entries()) {
+      const state = this.#states.get(parameter);
+      if (!state) continue;
+      record[`${i}.step`] = tensor(Int32Array.of(state.steps));
+      for (const [name, variable] of Object.entries(state.variables))
+        record[`${i}.${name}`] = new VariableTensor(variable);
+    }
+    return record;
+  }
 
-  /** Records the update of one parameter. */
-  protected abstract update(parameter: Variable, gradient: Value): void;
+  /**
+   * Takes up the state that `stateDict` gave. Nothing is changed when anything does not fit.
+   *
+   * @throws WeightsError naming what is missing, unexpected or of another shape
+   */
+  async loadStateDict(record: Readonly<Record<string, Tensor>>): Promise<void> {
+    const where = `${this.#where}.loadStateDict`;
+    checkObject(where, "a record of tensors", record);
+    const fail = (what: string, got: string): never => {
+      throw new WeightsError(expected(where, what, got));
+    };
+    const parameters = this.#parameters();
+    const known = new Set(parameters.flatMap((_, i) => ["step", ...this.#stateNames].map((name) => `${i}.${name}`)));
+    const unexpected = Object.keys(record).filter((name) => !known.has(name));
+    if (unexpected.length > 0) fail(`the state of ${parameters.length} parameters`, `also ${listed(unexpected)}`);
+    const loaded: [Variable, ParameterState, Value[]][] = [];
+    for (const [i, parameter] of parameters.entries()) {
+      const names = ["step", ...this.#stateNames].map((name) => `${i}.${name}`);
+      const missing = names.filter((name) => !(record[name] instanceof Tensor));
+      if (missing.length === names.length) continue; // a parameter that never had a gradient
+      if (missing.length > 0) fail(`a tensor for each of ${listed(names)}`, `no ${listed(missing)}`);
+      const kept = names.slice(1).map((name) => record[name]);
+      for (const [k, { shape, dtype }] of kept.entries())
+        if (!sameShape(shape, parameter.shape) || dtype !== parameter.dtype)
+          fail(
+            `${names[k + 1]} to be ${parameter.dtype} ${formatShape(parameter.shape)}`,
+            `${dtype} ${formatShape(shape)}`,
+          );
+      const steps = await record[names[0]].item();
+      if (!Number.isSafeInteger(steps) || steps < 0) fail(`${names[0]} to be a count`, String(steps));
+      loaded.push([parameter, { ...this.#fresh(parameter), steps }, kept.map(({ value }) => value)]);
+    }
+    this.#states.clear();
+    for (const [parameter, state, values] of loaded) {
+      this.#states.set(parameter, state);
+      for (const [k, variable] of Object.values(state.variables).entries()) variable.write(values[k]);
+    }
+  }
+
+  /** How one step updates a parameter, at a learning rate and weight decay; called once a group and step. */
+  protected abstract updater(
+    lr: number,
+    weightDecay: number,
+  ): (parameter: Variable, gradient: Value, state: ParameterState) => void;
+
+  #parameters(): Variable[] {
+    return this.#groups.flatMap(({ parameters }) => parameters);
+  }
+
+  #stateOf(parameter: Variable): ParameterState {
+    const state = this.#states.get(parameter) ?? this.#fresh(parameter);
+    this.#states.set(parameter, state);
+    return state;
+  }
+
+  #fresh(parameter: Variable): ParameterState {
+    const zeros = this.#stateNames.map((name) => [name, zerosLike(parameter, `${parameter.name}.${name}`)] as const);
+    return { variables: Object.fromEntries(zeros), steps: 0 };
+  }
+}
+
+function groupsOf(where: string, parameters: OptimizedParameters, weightDecay: number): Group[] {
+  if (typeof parameters !== "object" || parameters === null || !(Symbol.iterator in parameters))
+    throw new ArgumentError(expected(where, "parameters, or groups of them", shown(parameters)));
+  const items: (Tensor | ParameterGroup)[] = [...parameters];
+  const isGroup = (item: Tensor | ParameterGroup): item is ParameterGroup =>
+    typeof item === "object" && item !== null && "params" in item;
+  const groups = items.some(isGroup) ? items : [{ params: items as Tensor[] }];
+  return groups.map((group) => {
+    if (!isGroup(group)) throw new ArgumentError(expected(where, "groups only, or parameters only", "both"));
+    const { params, lrScale = 1 } = group;
+    return {
+      parameters: [...new Set(params)].map((parameter) => {
+        if (!(parameter instanceof VariableTensor) || !parameter.requiresGrad || !isFloat(parameter.dtype))
+          throw new ArgumentError(expected(where, "parameters that want gradients", "a tensor that does not"));
+        return parameter.variable;
+      }),
+      weightDecay: inRange(where, "weightDecay", group.weightDecay ?? weightDecay, 0),
+      lrScale: inRange(where, "lrScale", lrScale, 0),
+    };
+  });
 }
 
 /** A number as an input of the plan, so that schedules never make a new one. */

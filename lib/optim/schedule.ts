@@ -4,6 +4,42 @@ import { integer } from "../shape.js";
 /** The learning rate of a step, counted from 0. */
 export type Schedule = (step: number) => number;
 
+/**
+ * A linear rise to the first rate of `schedule` over `steps` steps, then `schedule` from its step 0
+ * (Goyal et al. 2017, 2.2; PyTorch's LinearLR and SequentialLR with `start_factor = 1 / steps`).
+ */
+export function warmup(schedule: Schedule, steps: number): Schedule {
+  integer("warmup", "steps", steps, 0);
+  return (step) => (step < steps ? (schedule(0) * (step + 1)) / steps : schedule(step - steps));
+}
+
+/** The same rate at every step, after `warmupSteps` (default 0) of linear rise. */
+export function constantSchedule({ lr, warmupSteps = 0 }: { lr: number; warmupSteps?: number }): Schedule {
+  return warmup(() => lr, warmupSteps);
+}
+
+export interface StepOptions {
+  /** Learning rate before the first drop. */
+  readonly lr: number;
+  /** Steps (not counting the warm-up) from which each drop holds, or their one distance. */
+  readonly milestones: readonly number[] | number;
+  /** What every drop multiplies the rate with, default 0.1. */
+  readonly gamma?: number;
+  /** Steps in which the rate rises linearly from 0, default 0. */
+  readonly warmupSteps?: number;
+}
+
+/** Drops by `gamma` at the milestones (He et al. 2016; PyTorch's MultiStepLR, and StepLR for a number). */
+export function stepSchedule({ lr, milestones, gamma = 0.1, warmupSteps = 0 }: StepOptions): Schedule {
+  if (typeof milestones === "number") integer("stepSchedule", "milestones", milestones, 1);
+  else for (const milestone of milestones) integer("stepSchedule", "milestones", milestone, 0);
+  const drops = (step: number) =>
+    typeof milestones === "number"
+      ? Math.floor(step / milestones)
+      : milestones.filter((milestone) => milestone <= step).length;
+  return warmup((step) => lr * gamma ** drops(step), warmupSteps);
+}
+
 export interface CosineOptions {
   /** Learning rate after the warm-up. */
   readonly lr: number;
@@ -20,10 +56,8 @@ export function cosineSchedule({ lr, totalSteps, warmupSteps = 0, finalLr = 0 }:
   integer("cosineSchedule", "warmupSteps", warmupSteps, 0);
   if (warmupSteps >= totalSteps)
     throw new ArgumentError(expected("cosineSchedule", `warmupSteps below ${totalSteps}`, String(warmupSteps)));
-  return (step) => {
-    if (step < warmupSteps) return (lr * (step + 1)) / warmupSteps;
-    return between(lr, finalLr, Math.min(1, (step - warmupSteps) / Math.max(1, totalSteps - 1 - warmupSteps)));
-  };
+  const last = Math.max(1, totalSteps - 1 - warmupSteps);
+  return warmup((step) => between(lr, finalLr, Math.min(1, step / last)), warmupSteps);
 }
 
 export interface OneCycleOptions {
@@ -38,7 +72,7 @@ export interface OneCycleOptions {
   readonly finalDivFactor?: number;
 }
 
-/** One rise and one fall, both cosines (Smith & Topin 2018; PyTorch's OneCycleLR). */
+/** One rise, which is its warm-up, and one fall, both cosines (Smith & Topin 2018; PyTorch's OneCycleLR). */
 export function oneCycleSchedule(options: OneCycleOptions): Schedule {
   const { maxLr, totalSteps, pctStart = 0.3, divFactor = 25, finalDivFactor = 1e4 } = options;
   integer("oneCycleSchedule", "totalSteps", totalSteps, 1);

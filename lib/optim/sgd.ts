@@ -1,9 +1,7 @@
 import { ArgumentError, expected } from "../errors.js";
-import { zerosLike } from "../graph/backward.js";
 import { Node, type Value } from "../graph/value.js";
 import type { Variable } from "../graph/variable.js";
-import type { Tensor } from "../tensor.js";
-import { inRange, Optimizer, scalar } from "./optimizer.js";
+import { inRange, type OptimizedParameters, Optimizer, type ParameterState, scalar } from "./optimizer.js";
 
 export interface SGDOptions {
   /** Learning rate, default 1e-3. */
@@ -21,28 +19,24 @@ export class SGD extends Optimizer {
   readonly momentum: number;
   readonly weightDecay: number;
   readonly nesterov: boolean;
-  readonly #velocities = new Map<Variable, Variable>();
-  #scalars: readonly Value[] = [];
 
-  constructor(parameters: Iterable<Tensor>, options: SGDOptions = {}) {
-    super("SGD", parameters, options.lr ?? 1e-3);
-    this.momentum = inRange("SGD", "momentum", options.momentum ?? 0, 0);
-    this.weightDecay = inRange("SGD", "weightDecay", options.weightDecay ?? 0, 0);
-    this.nesterov = options.nesterov ?? false;
+  constructor(parameters: OptimizedParameters, options: SGDOptions = {}) {
+    const { lr = 1e-3, momentum = 0, weightDecay = 0, nesterov = false } = options;
+    super("SGD", parameters, { lr, weightDecay, stateNames: ["momentum_buffer"] });
+    this.momentum = inRange("SGD", "momentum", momentum, 0);
+    this.weightDecay = weightDecay;
+    this.nesterov = nesterov;
     if (this.nesterov && this.momentum === 0)
       throw new ArgumentError(expected("SGD", "momentum above 0 where nesterov is set", "0"));
   }
 
-  protected override prepareStep(): void {
-    this.#scalars = [this.lr, this.momentum, this.weightDecay].map(scalar);
-  }
-
-  protected override update(parameter: Variable, gradient: Value): void {
-    const velocity = this.#velocities.get(parameter) ?? zerosLike(parameter, `${parameter.name}.velocity`);
-    this.#velocities.set(parameter, velocity);
-    const inputs = [parameter.read(), gradient, velocity.read(), ...this.#scalars];
-    const { outputs } = new Node("sgd", { nesterov: this.nesterov }, inputs, [parameter, parameter]);
-    parameter.write(outputs[0]);
-    velocity.write(outputs[1]);
+  protected override updater(lr: number, weightDecay: number) {
+    const scalars = [lr, this.momentum, weightDecay].map(scalar);
+    return (parameter: Variable, gradient: Value, { variables: { momentum_buffer } }: ParameterState) => {
+      const inputs = [parameter.read(), gradient, momentum_buffer.read(), ...scalars];
+      const { outputs } = new Node("sgd", { nesterov: this.nesterov }, inputs, [parameter, parameter]);
+      parameter.write(outputs[0]);
+      momentum_buffer.write(outputs[1]);
+    };
   }
 }

@@ -1,0 +1,341 @@
+import { mkdir, readFile } from "node:fs/promises";
+import { extname, join } from "node:path";
+import { type Command, InvalidArgumentError, Option } from "commander";
+import { createModel, type ModelOptions, type Network } from "../../models/index.js";
+import { type Dataset, openDataset, pixelStatistics } from "../data/dataset.js";
+import { DataLoader } from "../data/loader.js";
+import { setDefaultDevice } from "../device.js";
+import { ArgumentError, DeviceError, expected, SeresnetError } from "../errors.js";
+import { imagenetMean, imagenetStd } from "../image/preprocess.js";
+import { type CheckpointInfo, readCheckpoint } from "../io/checkpoint.js";
+import { reason } from "../io/files.js";
+import { loadWeights } from "../io/weights.js";
+import { EMA } from "../optim/ema.js";
+import type { Evaluation } from "../train/evaluate.js";
+import { fit, type Progress } from "../train/fit.js";
+import { writeReport } from "../train/report.js";
+import { checkSettings, readRun, restoreRun, type SavedRun, saveRun } from "../train/state.js";
+import { freeze, loadForTuning, parseFreeze } from "./finetune.js";
+import { type Device, deviceOption, jsonOption, modelOption, parseCount } from "./options.js";
+import { percent, print, printJson, warn } from "./output.js";
+import { addRecipeOptions, learningRate, makeOptimizer, makeSchedule, type Recipe } from "./recipe.js";
+import { Metrics, TrainingBar } from "./training_output.js";
+
+interface Options extends Recipe {
+  model?: string;
+  out: string;
+  resume?: boolean;
+  weights?: string;
+  freeze?: number | "all";
+  batch: number | "auto";
+  size?: number;
+  classes?: string;
+  validation: number;
+  workers?: number;
+  strict?: boolean;
+  saveEvery?: number;
+  device: Device;
+  json?: boolean;
+}
+
+const firstAutomaticBatch = 256;
+
+export function addTrain(program: Command): void {
+  const command = program
+    .command("train")
+    .description("Train a network on your pictures, or tune one that is trained.")
+    .argument(
+      "<data>",
+      "a folder with IDX files (MNIST's layout), or one of class folders, or one with train and val folders of them",
+    )
+    .addOption(modelOption())
+    .requiredOption("--out <folder>", "where checkpoint, resume file, metrics and report go")
+    .option("--resume", "go on where the run in --out stopped; give it the same options")
+    .option("--weights <file>", "start from these weights; a classifier for other classes starts anew")
+    .addOption(
+      new Option("--freeze <stages>", 'leave the stem and so many stages as they are, or "all"').argParser(parseFreeze),
+    )
+    .addOption(
+      new Option("--batch <count>", 'pictures computed at once; "auto" halves until they fit into memory')
+        .argParser(parseBatch)
+        .default(128),
+    )
+    .option(
+      "--size <pixels>",
+      "side of the pictures (default: 32 for …_cifar, else 224; IDX pictures keep theirs)",
+      parseCount,
+    )
+    .option("--classes <file>", "class names, one a line, in the order of the labels")
+    .option("--validation <share>", "of each class to set aside where the data brings none", parseShare, 0.1)
+    .option("--workers <count>", "threads that decode and augment pictures", parseCount)
+    .option("--strict", "stop at a picture that cannot be read; else it is named, skipped and counted")
+    .option("--save-every <steps>", "save within epochs too", parseCount)
+    .addOption(deviceOption())
+    .addOption(jsonOption())
+    .addHelpText(
+      "after",
+      `
+Writes into --out: model.safetensors (what classify and evaluate take), resume.safetensors, metrics.jsonl, report.html.
+Ctrl-C saves and ends with exit status 130.
+
+Examples:
+  seresnet train /usr/share/datasets/fashion-mnist --model seresnet20_cifar --epochs 30 --out runs/fashion
+  seresnet train photos --model seresnet18 --weights seresnet18.safetensors --freeze 3 --epochs 5 --out runs/photos
+  seresnet train photos --model seresnet18 --weights seresnet18.safetensors --freeze 3 --epochs 5 --out runs/photos --resume`,
+    );
+  addRecipeOptions(command).action(train);
+}
+
+function parseBatch(text: string): number | "auto" {
+  return text === "auto" ? text : parseCount(text);
+}
+
+function parseShare(text: string): number {
+  const share = Number(text);
+  if (text.trim() === "" || !(share >= 0 && share < 1))
+    throw new InvalidArgumentError("Expected a number from 0 to below 1.");
+  return share;
+}
+
+/** Files of a run. */
+function filesIn(folder: string) {
+  const [checkpoint, resume, metrics, report] = [
+    "model.safetensors",
+    "resume.safetensors",
+    "metrics.jsonl",
+    "report.html",
+  ];
+  return {
+    checkpoint: join(folder, checkpoint),
+    resume: join(folder, resume),
+    metrics: join(folder, metrics),
+    report: join(folder, report),
+  };
+}
+
+async function train(folder: string, options: Options): Promise<void> {
+  setDefaultDevice(options.device);
+  const { validation: share, seed, out } = options;
+  const classes = options.classes === undefined ? undefined : await readLines(options.classes);
+  const datasets = await openDataset(folder, { classes, validation: share, seed });
+  const start = await startingPoint(options, datasets.train);
+  await mkdir(out, { recursive: true }).catch((error: unknown) => {
+    throw new ArgumentError(expected(out, "a folder to write into", reason(error)), { cause: error });
+  });
+  const saved = options.resume ? await readRun(filesIn(out).resume) : undefined;
+  for (let batch = firstBatch(options, saved); ; batch = Math.floor(batch / 2)) {
+    try {
+      return await runWith(batch, options, datasets, start, saved);
+    } catch (error) {
+      if (options.batch !== "auto" || saved || batch < 2 || !isOutOfMemory(error)) throw error;
+      warn(`a batch of ${batch} pictures does not fit into memory: trying ${Math.floor(batch / 2)}`);
+    }
+  }
+}
+
+function firstBatch({ batch }: Options, saved: SavedRun | undefined): number {
+  if (batch !== "auto") return batch;
+  return saved ? Number(saved.settings.batch) : firstAutomaticBatch;
+}
+
+function isOutOfMemory(error: unknown): boolean {
+  return error instanceof DeviceError && /memory/i.test(error.message);
+}
+
+/** What the checkpoints of a run say about themselves, and the weights it starts from. */
+interface StartingPoint {
+  readonly info: CheckpointInfo;
+  readonly build: () => Network;
+}
+
+async function startingPoint(options: Options, { classes, pictures }: Dataset): Promise<StartingPoint> {
+  const { weights: file, seed } = options;
+  const given =
+    file === undefined
+      ? undefined
+      : extname(file).toLowerCase() === ".safetensors"
+        ? await readCheckpoint(file)
+        : { info: undefined, weights: await loadWeights(file) };
+  const model = options.model ?? given?.info?.model;
+  if (model === undefined)
+    throw new ArgumentError(expected("train", "--model NAME", "none (seresnet models lists them)"));
+  const isSmall = model.endsWith("_cifar");
+  const known = given?.info?.model === model ? given.info : undefined;
+  const stem = given && (given.weights["conv1.weight"] ?? given.weights["layer0.conv1.weight"]);
+  const isGrey = pictures.kind === "pixels";
+  const inChannels = stem?.shape[1] ?? (isGrey ? 1 : 3);
+  if (inChannels !== 3 && inChannels !== 1)
+    throw new ArgumentError(expected(file ?? "train", "weights for 1 or 3 channels", `${inChannels}`));
+  const side = options.size ?? known?.inputSize[1] ?? (isSmall ? 32 : 224);
+  const own = isGrey && !known ? pixelStatistics(pictures) : undefined;
+  const info: CheckpointInfo = {
+    model,
+    options: { ...(known?.options ?? {}), numClasses: classes.length, inChannels },
+    classes: [...classes],
+    inputSize: isGrey ? [inChannels, pictures.height, pictures.width] : [inChannels, side, side],
+    mean: known?.mean ?? perChannel(own ? [own.mean] : imagenetMean, inChannels),
+    std: known?.std ?? perChannel(own ? [own.std] : imagenetStd, inChannels),
+    interpolation: known?.interpolation ?? "bilinear",
+    cropPct: known?.cropPct ?? (isSmall || isGrey ? 1 : 0.875),
+  };
+  const build = () => {
+    const network = createModel(model, { ...(info.options as ModelOptions), seed });
+    if (given && file !== undefined) loadForTuning(network, given.weights, file);
+    if (options.freeze !== undefined) freeze(network, options.freeze);
+    return network;
+  };
+  build(); // what does not fit together is said before anything is written
+  return { info, build };
+}
+
+function perChannel(statistic: readonly number[], channels: number): number[] {
+  if (statistic.length === channels) return [...statistic];
+  const mean = statistic.reduce((sum, value) => sum + value, 0) / statistic.length;
+  return new Array<number>(channels).fill(mean);
+}
+
+type Datasets = { train: Dataset; validation: Dataset | undefined };
+
+/** One training, or the rest of one, with a size of batch. */
+async function runWith(
+  batch: number,
+  options: Options,
+  datasets: Datasets,
+  { info, build }: StartingPoint,
+  saved: SavedRun | undefined,
+): Promise<void> {
+  const { out, resume, json, strict = false, workers, saveEvery, device: _device, ...rest } = options;
+  const { epochs, accumulate, labelSmoothing, mixup, clipNorm, seed } = options;
+  const files = filesIn(out);
+  const settings = {
+    ...rest,
+    ...info,
+    batch,
+    lr: learningRate(options, batch),
+    pictures: datasets.train.labels.length,
+  };
+  if (saved) checkSettings(files.resume, saved.settings, settings);
+  const [channels, size] = info.inputSize;
+  const isGrey = datasets.train.pictures.kind === "pixels";
+  const shape = { size, channels: channels as 1 | 3, cropPct: info.cropPct, interpolation: info.interpolation };
+  const common = { ...shape, seed, strict, workers };
+  const largest = Math.min(batch, datasets.train.labels.length);
+  await using data = new DataLoader(datasets.train, {
+    ...common,
+    batchSize: largest,
+    shuffle: true,
+    dropLast: true,
+    augment: {
+      randomResizedCrop: !isGrey && (options.randomCrop ?? size > 64),
+      padCrop: options.padCrop ?? (size > 64 ? 0 : Math.floor(size / 8)),
+      flip: options.flip,
+      erasing: options.erasing,
+      fill: info.mean.map((mean) => Math.round(mean * 255)),
+    },
+  });
+  const held = datasets.validation && new DataLoader(datasets.validation, { ...common, batchSize: batch });
+  const model = build();
+  const optimizer = makeOptimizer(options, model, batch);
+  const schedule = makeSchedule(options, optimizer.lr, Math.ceil(data.length / accumulate));
+  const ema = options.ema > 0 ? new EMA(model, { decay: options.ema, warmup: true }) : undefined;
+  const trainee = { model, optimizer, ema };
+  if (saved) await restoreRun(files.resume, trainee, saved);
+  const metrics = await Metrics.open(files.metrics, saved?.progress.step ?? 0);
+  const bar = new TrainingBar(epochs, data.length * largest);
+  const stop = new AbortController();
+  const release = stopOnSignals(stop);
+  const named = new Set<number>();
+  let progress: Progress | undefined = saved?.progress;
+  let last: Evaluation | undefined;
+  try {
+    const history = await fit(model, data, {
+      epochs,
+      optimizer,
+      schedule,
+      accumulate,
+      normalize: { mean: info.mean, std: info.std },
+      labelSmoothing,
+      mixup,
+      clipNorm,
+      ema,
+      seed,
+      validation: held,
+      signal: stop.signal,
+      start: progress,
+      saveEvery,
+      onSkip: ({ index, message }) => {
+        if (named.has(index)) return;
+        named.add(index);
+        bar.say(`${message}: skipped`);
+      },
+      onStep: (step) => {
+        bar.step(step);
+        metrics.step(step);
+      },
+      onSave: async (now) => {
+        await saveRun(files, trainee, info, { settings, progress: now });
+        progress = now;
+      },
+      onEpoch: async (epoch, evaluation) => {
+        last = evaluation;
+        metrics.epoch(epoch);
+        bar.epoch(epoch);
+        const { history: epochsSoFar } = progress as Progress;
+        await writeReport(files.report, { info, settings, history: epochsSoFar, evaluation, held: held?.dataset });
+      },
+    });
+    tell(history.at(-1), last, files, json ?? false);
+  } catch (error) {
+    if (stop.signal.aborted && error === stop.signal.reason) {
+      const at = progress ? `saved at step ${progress.step}; --resume goes on` : "nothing was saved yet";
+      bar.say(`stopped: ${at}`);
+      return;
+    }
+    if (!(error instanceof SeresnetError) || !progress || isOutOfMemory(error)) throw error;
+    const kept = `${files.checkpoint} is of step ${progress.step}`;
+    throw new SeresnetError(error.code, `${error.message}; ${kept}`, { cause: error });
+  } finally {
+    bar.stop();
+    release();
+    await held?.dispose();
+  }
+}
+
+/** Ctrl-C and SIGTERM stop after the step under way; a second one ends at once. Returns what undoes it. */
+function stopOnSignals(stop: AbortController): () => void {
+  const codes = { SIGINT: 130, SIGTERM: 143 } as const;
+  const listeners = (["SIGINT", "SIGTERM"] as const).map((signal) => {
+    const listener = () => {
+      if (stop.signal.aborted) process.exit(codes[signal]);
+      process.exitCode = codes[signal];
+      stop.abort();
+    };
+    process.on(signal, listener);
+    return [signal, listener] as const;
+  });
+  return () => {
+    for (const [signal, listener] of listeners) process.off(signal, listener);
+  };
+}
+
+function tell(
+  epoch: Progress["history"][number] | undefined,
+  evaluation: Evaluation | undefined,
+  files: ReturnType<typeof filesIn>,
+  json: boolean,
+): void {
+  const accuracy = evaluation?.accuracy ?? epoch?.validationAccuracy;
+  if (json) {
+    printJson({ ...epoch, ...files });
+    return;
+  }
+  if (accuracy !== undefined) print(`accuracy ${percent(accuracy, 2)}`);
+  print(`${files.checkpoint}\n${files.report}`);
+}
+
+async function readLines(path: string): Promise<string[]> {
+  const text = await readFile(path, "utf8").catch((error: unknown) => {
+    throw new ArgumentError(expected(path, "a file of class names", reason(error)), { cause: error });
+  });
+  return text.trimEnd().split(/\r?\n/);
+}

@@ -1,0 +1,135 @@
+import { appendFileSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { SingleBar } from "cli-progress";
+import { writeFileAtomic } from "../io/files.js";
+import { isObject } from "../io/json.js";
+import type { EpochReport, StepReport } from "../train/fit.js";
+import { percent, warn } from "./output.js";
+
+const stepsPerLine = 20;
+
+/** `metrics.jsonl`: one line for every epoch and every twentieth step, each with its `step`. */
+export class Metrics {
+  readonly #path: string;
+
+  private constructor(path: string) {
+    this.#path = path;
+  }
+
+  /** Starts a file, keeping the lines of an earlier run up to `step`; what a kill cut off is dropped. */
+  static async open(path: string, step: number): Promise<Metrics> {
+    const text = step > 0 ? await readFile(path, "utf8").catch(() => "") : "";
+    const lines = text.split("\n").filter((line) => {
+      try {
+        const entry: unknown = JSON.parse(line);
+        return isObject(entry) && Number(entry.step) <= step;
+      } catch {
+        return false;
+      }
+    });
+    await writeFileAtomic(path, [Buffer.from(lines.map((line) => `${line}\n`).join(""))]);
+    return new Metrics(path);
+  }
+
+  step(step: StepReport): void {
+    if (step.step % stepsPerLine === 0) this.#append({ kind: "step", ...step });
+  }
+
+  epoch(epoch: EpochReport): void {
+    this.#append({ kind: "epoch", ...epoch });
+  }
+
+  #append(entry: object): void {
+    appendFileSync(this.#path, `${JSON.stringify(entry)}\n`);
+  }
+}
+
+/** Progress on stderr: a bar where a person watches, a line for every epoch elsewhere. */
+export class TrainingBar {
+  readonly #epochs: number;
+  readonly #images: number;
+  #bar: SingleBar | undefined;
+  #epoch = 0;
+  #seen = 0;
+  #began = 0;
+  #loss = 0;
+  #accuracy = 0;
+
+  constructor(epochs: number, imagesPerEpoch: number) {
+    this.#epochs = epochs;
+    this.#images = imagesPerEpoch;
+  }
+
+  step({ epoch, loss, accuracy, images, lr }: StepReport): void {
+    if (epoch !== this.#epoch) {
+      this.#epoch = epoch;
+      this.#seen = 0;
+      this.#began = performance.now();
+      [this.#loss, this.#accuracy] = [loss, accuracy];
+      this.#start();
+    }
+    this.#seen += images;
+    // what people read: smooth over the last twenty steps or so
+    this.#loss += (loss - this.#loss) * 0.05;
+    this.#accuracy += (accuracy - this.#accuracy) * 0.05;
+    const seconds = (performance.now() - this.#began) / 1000;
+    this.#bar?.update(this.#seen, {
+      loss: this.#loss.toFixed(3),
+      accuracy: percent(this.#accuracy),
+      speed: Math.round(this.#seen / Math.max(seconds, 1e-3)),
+      lr: lr.toPrecision(3),
+    });
+  }
+
+  epoch({
+    epoch,
+    loss,
+    accuracy,
+    validationLoss,
+    validationAccuracy,
+    imagesPerSecond,
+    skipped,
+    idle,
+  }: EpochReport): void {
+    const parts = [
+      `epoch ${epoch}/${this.#epochs}`,
+      `loss ${loss.toFixed(4)}`,
+      `accuracy ${percent(accuracy, 2)}`,
+      ...(validationLoss === undefined ? [] : [`validation loss ${validationLoss.toFixed(4)}`]),
+      ...(validationAccuracy === undefined ? [] : [`accuracy ${percent(validationAccuracy, 2)}`]),
+      `${Math.round(imagesPerSecond)} pictures a second`,
+      `device idle ${percent(idle)}`,
+      ...(skipped > 0 ? [`${skipped} skipped`] : []),
+    ];
+    this.#line(parts.join(" | "));
+  }
+
+  /** A complaint between the bars. */
+  say(message: string): void {
+    this.stop();
+    warn(message);
+  }
+
+  stop(): void {
+    this.#bar?.stop();
+    this.#bar = undefined;
+  }
+
+  #line(text: string): void {
+    this.stop();
+    process.stderr.write(`${text}\n`);
+  }
+
+  #start(): void {
+    this.stop();
+    if (!process.stderr.isTTY) return;
+    this.#bar = new SingleBar({
+      format: `epoch ${this.#epoch}/${this.#epochs} {bar} loss {loss} | {accuracy} | lr {lr} | {speed}/s | {eta_formatted} left`,
+      stream: process.stderr,
+      clearOnComplete: true,
+      hideCursor: true,
+      etaBuffer: 20_000,
+    });
+    this.#bar.start(this.#images, 0, { loss: "", accuracy: "", speed: "", lr: "" });
+  }
+}

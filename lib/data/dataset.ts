@@ -1,0 +1,184 @@
+import { readdir, stat } from "node:fs/promises";
+import { basename, extname, join } from "node:path";
+import { ArgumentError, expected, listed } from "../errors.js";
+import { reason } from "../io/files.js";
+import { fashionMnistClasses, loadIdxDataset } from "./idx.js";
+import { permutation, streamOf } from "./random.js";
+
+/** Labelled pictures, as plain data that worker threads can share. */
+export interface Dataset {
+  readonly classes: readonly string[];
+  /** The class of each picture. */
+  readonly labels: Int32Array;
+  readonly pictures: PixelPictures | FilePictures;
+}
+
+/** Decoded pictures in shared memory: `[count, height, width]` bytes, grey. */
+export interface PixelPictures {
+  readonly kind: "pixels";
+  readonly data: Uint8Array;
+  readonly height: number;
+  readonly width: number;
+}
+
+/** Pictures in files, decoded when they are needed. */
+export interface FilePictures {
+  readonly kind: "files";
+  readonly paths: readonly string[];
+}
+
+const pictureExtensions = [".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".avif"];
+
+/** Whether a file's name says that it is a picture. */
+export function isPicture(file: string): boolean {
+  return !file.startsWith(".") && pictureExtensions.includes(extname(file).toLowerCase());
+}
+
+/**
+ * One split of a folder of IDX files (MNIST's layout).
+ *
+ * @param classes what the labels mean; default Fashion-MNIST's names in a folder called so, else the numbers
+ * @throws ArgumentError for missing or damaged files, and labels that no class goes with
+ */
+export async function openIdx(folder: string, split: "train" | "test", classes?: readonly string[]): Promise<Dataset> {
+  const { images, labels, height, width } = await loadIdxDataset(folder, split);
+  const count = labels.reduce((most, label) => Math.max(most, label), 0) + 1;
+  const isFashion = /fashion/i.test(basename(folder)) && count <= fashionMnistClasses.length;
+  const names = classes ?? (isFashion ? fashionMnistClasses : Array.from({ length: count }, (_, i) => `${i}`));
+  if (count > names.length) {
+    const at = labels.findIndex((label) => label >= names.length);
+    throw new ArgumentError(
+      expected(folder, `${split} labels under ${names.length}, as there are classes`, `${labels[at]} at picture ${at}`),
+    );
+  }
+  const data = new Uint8Array(new SharedArrayBuffer(images.length));
+  data.set(images);
+  return { classes: names, labels: Int32Array.from(labels), pictures: { kind: "pixels", data, height, width } };
+}
+
+/**
+ * A folder of class folders: `photos/cat/1.jpg` is a picture of class `cat`. Classes and files are in the order of their
+ * names; what is no picture by its name is left alone.
+ *
+ * @param classes the classes to look for, in this order; default every folder
+ * @throws ArgumentError for a folder that is missing, has no class folders, or one without pictures, or one of no class
+ */
+export async function openImageFolder(folder: string, classes?: readonly string[]): Promise<Dataset> {
+  const entries = await readdir(folder, { withFileTypes: true }).catch((error: unknown) => {
+    throw new ArgumentError(expected(folder, "a folder of class folders", reason(error)), { cause: error });
+  });
+  const folders = entries.filter((entry) => entry.isDirectory() && !entry.name.startsWith(".")).map(({ name }) => name);
+  const names = classes ?? folders.sort();
+  if (names.length === 0) throw new ArgumentError(expected(folder, "class folders with pictures in them", "none"));
+  const strangers = folders.filter((name) => !names.includes(name));
+  if (strangers.length > 0)
+    throw new ArgumentError(expected(folder, `folders named after the classes (${listed(names)})`, listed(strangers)));
+  const paths: string[] = [];
+  const labels: number[] = [];
+  for (const [label, name] of names.entries()) {
+    const files = folders.includes(name) ? (await readdir(join(folder, name))).filter(isPicture).sort() : [];
+    if (files.length === 0)
+      throw new ArgumentError(expected(join(folder, name), `pictures of class ${JSON.stringify(name)}`, "none"));
+    for (const file of files) {
+      paths.push(join(folder, name, file));
+      labels.push(label);
+    }
+  }
+  return { classes: names, labels: Int32Array.from(labels), pictures: { kind: "files", paths } };
+}
+
+export interface OpenOptions {
+  /** What IDX labels mean, or which class folders to expect. */
+  readonly classes?: readonly string[];
+  /** Share of each class kept for validation where the folder brings no pictures of its own for it, default 0.1. */
+  readonly validation?: number;
+  /** Chooses that share, default 0. */
+  readonly seed?: number;
+}
+
+/**
+ * What to train on and what to judge by: IDX files (train, and t10k where they are), a folder with `train` and `val` (or
+ * `validation`, `test`) folders of class folders, or class folders alone, of which a share of every class is set aside.
+ */
+export async function openDataset(
+  folder: string,
+  { classes, validation = 0.1, seed = 0 }: OpenOptions = {},
+): Promise<{ train: Dataset; validation: Dataset | undefined }> {
+  if (!(validation >= 0 && validation < 1))
+    throw new ArgumentError(expected("openDataset", "validation in [0, 1)", `${validation}`));
+  const names = await readdir(folder).catch((error: unknown) => {
+    throw new ArgumentError(expected(folder, "a folder of IDX files or of class folders", reason(error)), {
+      cause: error,
+    });
+  });
+  if (names.some((name) => /^train-(images|labels)-idx/.test(name))) {
+    const train = await openIdx(folder, "train", classes);
+    const hasTest = names.some((name) => /^t10k-images-idx/.test(name));
+    return { train, validation: hasTest ? await openIdx(folder, "test", train.classes) : undefined };
+  }
+  if (names.includes("train") && (await stat(join(folder, "train"))).isDirectory()) {
+    const train = await openImageFolder(join(folder, "train"), classes);
+    const held = ["val", "validation", "test"].find((name) => names.includes(name));
+    if (held) return { train, validation: await openImageFolder(join(folder, held), train.classes) };
+    return splitDataset(train, validation, seed);
+  }
+  return splitDataset(await openImageFolder(folder, classes), validation, seed);
+}
+
+/** Sets a share of every class aside, at least one picture of each that has two. */
+export function splitDataset(
+  dataset: Dataset,
+  share: number,
+  seed = 0,
+): { train: Dataset; validation: Dataset | undefined } {
+  const held = new Set<number>();
+  for (const label of dataset.classes.keys()) {
+    const members = [...dataset.labels.keys()].filter((i) => dataset.labels[i] === label);
+    const count = share > 0 && members.length > 1 ? Math.max(1, Math.round(members.length * share)) : 0;
+    for (const at of permutation(streamOf(seed, label), members.length).subarray(0, count)) held.add(members[at]);
+  }
+  const all = [...dataset.labels.keys()];
+  const validation =
+    held.size > 0
+      ? subset(
+          dataset,
+          all.filter((i) => held.has(i)),
+        )
+      : undefined;
+  return {
+    train: subset(
+      dataset,
+      all.filter((i) => !held.has(i)),
+    ),
+    validation,
+  };
+}
+
+/** The pictures at `indices`. */
+export function subset({ classes, labels, pictures }: Dataset, indices: readonly number[]): Dataset {
+  const chosen = Int32Array.from(indices, (i) => labels[i]);
+  if (pictures.kind === "files") {
+    const paths = indices.map((i) => pictures.paths[i]);
+    return { classes, labels: chosen, pictures: { kind: "files", paths } };
+  }
+  const size = pictures.height * pictures.width;
+  const data = new Uint8Array(new SharedArrayBuffer(indices.length * size));
+  for (const [to, from] of indices.entries())
+    data.set(pictures.data.subarray(from * size, (from + 1) * size), to * size);
+  return { classes, labels: chosen, pictures: { ...pictures, data } };
+}
+
+/** Mean and standard deviation of all pixels, of values in 0..1, rounded to four digits. */
+export function pixelStatistics({ data }: PixelPictures): { mean: number; std: number } {
+  const counts = new Float64Array(256);
+  for (const value of data) counts[value]++;
+  let sum = 0;
+  let squares = 0;
+  for (const [value, count] of counts.entries()) {
+    sum += (count * value) / 255;
+    squares += count * (value / 255) ** 2;
+  }
+  const mean = sum / data.length;
+  const round = (value: number) => Math.round(value * 1e4) / 1e4;
+  return { mean: round(mean), std: Math.max(round(Math.sqrt(Math.max(0, squares / data.length - mean ** 2))), 1e-4) };
+}

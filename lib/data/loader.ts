@@ -1,0 +1,166 @@
+import { availableParallelism } from "node:os";
+import { ArgumentError, expected, ImageError, shown } from "../errors.js";
+import type { Interpolation } from "../image/resize.js";
+import { checkObject, integer } from "../shape.js";
+import { type Tensor, tensor } from "../tensor.js";
+import { type Augmentation, planAugmentation } from "./augment.js";
+import type { Dataset } from "./dataset.js";
+import { type BatchRecipe, type MadeBatch, pictureShape, type SkippedPicture } from "./make_batch.js";
+import { permutation, streamOf } from "./random.js";
+import { WorkerPool } from "./worker_pool.js";
+
+export interface LoaderOptions {
+  /** Pictures a batch, default 1. */
+  readonly batchSize?: number;
+  /** A new order every epoch, default false. */
+  readonly shuffle?: boolean;
+  /** Decides the order and the augmentation, default 0. */
+  readonly seed?: number;
+  /** Leave out a last batch that is not full, default false. */
+  readonly dropLast?: boolean;
+  /** Random changes of the pictures, default none. */
+  readonly augment?: Augmentation;
+  /** Threads that decode and augment, default one less than the cores, at most 8; 0: the caller's own. Never changes a result. */
+  readonly workers?: number;
+  /** Batches made ahead, default 2 for each worker and at least 4. */
+  readonly prefetch?: number;
+  /** Throw for a picture that cannot be read; it is skipped, named and counted otherwise. Default false. */
+  readonly strict?: boolean;
+  /** Side of the pictures made of files, default 224. IDX pictures keep their size. */
+  readonly size?: number;
+  /** 1: grey, 3: RGB. Default: 1 of IDX pictures, 3 of files. */
+  readonly channels?: 1 | 3;
+  /** As in `loadImage`, where no random crop is taken: default 0.875. */
+  readonly cropPct?: number;
+  /** Default "bilinear". */
+  readonly interpolation?: Interpolation;
+}
+
+/** Pictures and labels that go through a network together. */
+export class Batch {
+  /** How many pictures there are: fewer than asked for where some were skipped. */
+  readonly count: number;
+
+  constructor(
+    /** Bytes of the pictures, row-major. */
+    readonly pixels: Uint8Array,
+    /** `[count, C, H, W]`. */
+    readonly shape: readonly [number, number, number, number],
+    /** The class of each picture. */
+    readonly classes: Int32Array,
+    /** The place of each picture in the dataset. */
+    readonly indices: Uint32Array,
+    /** Pictures that could not be read. */
+    readonly skipped: readonly SkippedPicture[],
+  ) {
+    this.count = classes.length;
+  }
+
+  /** The pictures, uint8 `[count, C, H, W]`. */
+  get images(): Tensor {
+    return tensor(this.pixels, this.shape);
+  }
+
+  /** The classes, int32 `[count]`. */
+  get labels(): Tensor {
+    return tensor(this.classes);
+  }
+}
+
+/** Batches of a dataset, epoch by epoch, made ahead in worker threads. The same seed gives the same batches, however many work. */
+export class DataLoader {
+  readonly dataset: Dataset;
+  readonly batchSize: number;
+  readonly seed: number;
+  /** `[C, H, W]` of every picture. */
+  readonly pictureShape: readonly [number, number, number];
+  readonly #recipe: BatchRecipe;
+  readonly #options: { shuffle: boolean; dropLast: boolean; strict: boolean; prefetch: number };
+  readonly #pool: WorkerPool;
+
+  /** @throws ArgumentError for an option out of its range, and a dataset that fills no batch */
+  constructor(dataset: Dataset, options: LoaderOptions = {}) {
+    const where = "DataLoader";
+    const {
+      batchSize = 1,
+      shuffle = false,
+      seed = 0,
+      dropLast = false,
+      strict = false,
+    } = checkObject(where, "options", options);
+    const { size = 224, cropPct = 0.875, interpolation = "bilinear" } = options;
+    const { channels = dataset.pictures.kind === "pixels" ? 1 : 3 } = options;
+    const workers = integer(where, "workers", options.workers ?? defaultWorkers(), 0);
+    const prefetch = integer(where, "prefetch", options.prefetch ?? Math.max(4, 2 * workers), 1);
+    this.batchSize = integer(where, "batchSize", batchSize, 1);
+    this.dataset = dataset;
+    this.seed = seed;
+    if (!Number.isSafeInteger(seed)) throw new ArgumentError(expected(where, "seed to be an integer", shown(seed)));
+    const augmentation = options.augment && planAugmentation(options.augment);
+    this.#recipe = {
+      dataset,
+      augmentation,
+      size: integer(where, "size", size, 1),
+      channels,
+      cropPct,
+      interpolation,
+      seed,
+    };
+    this.pictureShape = pictureShape(this.#recipe);
+    this.#options = { shuffle, dropLast, strict, prefetch };
+    this.#pool = new WorkerPool(this.#recipe, workers);
+    if (this.length === 0)
+      throw new ArgumentError(
+        expected(where, `at least ${dropLast ? batchSize : 1} pictures`, `${dataset.labels.length}`),
+      );
+  }
+
+  /** Batches an epoch. */
+  get length(): number {
+    const { dropLast } = this.#options;
+    const batches = this.dataset.labels.length / this.batchSize;
+    return dropLast ? Math.floor(batches) : Math.ceil(batches);
+  }
+
+  /**
+   * The batches of one epoch, from the one at place `from` on, in order, while later ones are being made.
+   * @throws ImageError for an unreadable picture when `strict`
+   */
+  async *epoch(epoch: number, from = 0): AsyncGenerator<Batch> {
+    const { shuffle, strict, prefetch } = this.#options;
+    const count = this.dataset.labels.length;
+    const order = shuffle
+      ? permutation(streamOf(this.seed, epoch), count)
+      : Uint32Array.from({ length: count }, (_, i) => i);
+    const underWay: Promise<MadeBatch>[] = [];
+    let next = from;
+    for (let at = from; at < this.length; at++) {
+      for (; next < Math.min(this.length, at + prefetch); next++) {
+        const made = this.#pool.make(epoch, order.slice(next * this.batchSize, (next + 1) * this.batchSize));
+        made.catch(() => {}); // whoever waits for it is told
+        underWay.push(made);
+      }
+      const batch = this.#batch(await (underWay.shift() as Promise<MadeBatch>));
+      if (strict && batch.skipped.length > 0) throw new ImageError(batch.skipped[0].message);
+      yield batch;
+    }
+  }
+
+  /** Ends the worker threads. */
+  dispose(): Promise<void> {
+    return this.#pool.dispose();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.dispose();
+  }
+
+  #batch({ pixels, indices, skipped }: MadeBatch): Batch {
+    const classes = Int32Array.from(indices, (index) => this.dataset.labels[index]);
+    return new Batch(pixels, [indices.length, ...this.pictureShape], classes, indices, skipped);
+  }
+}
+
+function defaultWorkers(): number {
+  return Math.max(1, Math.min(8, availableParallelism() - 1));
+}

@@ -1,0 +1,84 @@
+import { ImageError } from "../errors.js";
+import { decodeImage, toGrey } from "../image/decode.js";
+import { resizeAndCrop } from "../image/preprocess.js";
+import type { Interpolation, Raster } from "../image/resize.js";
+import { type AugmentationPlan, augment } from "./augment.js";
+import type { Dataset } from "./dataset.js";
+import { streamOf } from "./random.js";
+
+/** All it takes to make batches: what a worker thread is handed once. */
+export interface BatchRecipe {
+  readonly dataset: Dataset;
+  readonly augmentation: AugmentationPlan | undefined;
+  /** Side of the square pictures made of files; IDX pictures keep their own. */
+  readonly size: number;
+  readonly channels: 1 | 3;
+  readonly cropPct: number;
+  readonly interpolation: Interpolation;
+  readonly seed: number;
+}
+
+/** A picture that could not be read, by its place in the dataset. */
+export interface SkippedPicture {
+  readonly index: number;
+  readonly message: string;
+}
+
+export interface MadeBatch {
+  /** `[indices.length, C, H, W]`, row-major. */
+  readonly pixels: Uint8Array<ArrayBuffer>;
+  /** The pictures that could be read, by their places in the dataset. */
+  readonly indices: Uint32Array;
+  readonly skipped: readonly SkippedPicture[];
+}
+
+/** Channels, height and width of every picture a recipe makes. */
+export function pictureShape({ dataset: { pictures }, size, channels }: BatchRecipe): [number, number, number] {
+  return pictures.kind === "pixels" ? [channels, pictures.height, pictures.width] : [channels, size, size];
+}
+
+/** Decodes and augments the pictures at `indices`. A function of its arguments: who calls it, and when, changes nothing. */
+export async function makeBatch(recipe: BatchRecipe, epoch: number, indices: Uint32Array): Promise<MadeBatch> {
+  const [channels, height, width] = pictureShape(recipe);
+  const size = channels * height * width;
+  const skipped: SkippedPicture[] = [];
+  const made: { index: number; picture: Raster }[] = [];
+  for (const index of indices) {
+    try {
+      made.push({ index, picture: await makePicture(recipe, epoch, index) });
+    } catch (error) {
+      if (!(error instanceof ImageError)) throw error;
+      skipped.push({ index, message: error.message });
+    }
+  }
+  const pixels = new Uint8Array(made.length * size);
+  for (const [i, { picture }] of made.entries()) toPlanes(picture, pixels.subarray(i * size, (i + 1) * size));
+  return { pixels, indices: Uint32Array.from(made, ({ index }) => index), skipped };
+}
+
+async function makePicture(recipe: BatchRecipe, epoch: number, index: number): Promise<Raster> {
+  const { dataset, augmentation, size, channels, cropPct, interpolation, seed } = recipe;
+  const { pictures } = dataset;
+  let picture: Raster;
+  if (pictures.kind === "pixels") {
+    const { data, height, width } = pictures;
+    const grey = data.subarray(index * height * width, (index + 1) * height * width);
+    picture = { data: grey, height, width, channels: 1 };
+  } else {
+    const decoded = await decodeImage(pictures.paths[index]);
+    picture = channels === 1 ? toGrey(decoded) : decoded;
+    if (!augmentation?.randomResizedCrop) picture = resizeAndCrop(picture, { size, cropPct, interpolation });
+  }
+  if (!augmentation) return picture;
+  return augment(picture, augmentation, streamOf(seed, epoch, index), { size, interpolation });
+}
+
+/** Interleaved samples to planes, C,H,W; a grey picture fills every plane there is. */
+function toPlanes({ data, channels }: Raster, planes: Uint8Array): void {
+  if (channels === 1) {
+    for (let at = 0; at < planes.length; at += data.length) planes.set(data, at);
+    return;
+  }
+  const pixels = data.length / channels;
+  for (let c = 0; c < channels; c++) for (let i = 0; i < pixels; i++) planes[c * pixels + i] = data[i * channels + c];
+}

@@ -1,0 +1,409 @@
+import type { Normalization } from "../compile.js";
+import type { Batch } from "../data/loader.js";
+import type { SkippedPicture } from "../data/make_batch.js";
+import { beta, streamOf } from "../data/random.js";
+import { ArgumentError, expected, shown, TrainingError } from "../errors.js";
+import { keep, submit } from "../graph/flush.js";
+import { Module } from "../nn/module.js";
+import { crossEntropy } from "../ops/index.js";
+import { clipGradNorm } from "../optim/clip.js";
+import type { EMA } from "../optim/ema.js";
+import { withoutNormDecay } from "../optim/groups.js";
+import { inRange, type Optimizer } from "../optim/optimizer.js";
+import { cosineSchedule, type Schedule } from "../optim/schedule.js";
+import { SGD } from "../optim/sgd.js";
+import { checkObject, integer } from "../shape.js";
+import { type Tensor, tensor } from "../tensor.js";
+import { type Evaluation, evaluate, largest } from "./evaluate.js";
+import { mixup, mixupCrossEntropy } from "./mixup.js";
+
+/** Where batches come from: a `DataLoader`, or anything that gives the same batches for the same epoch. */
+export interface Batches {
+  /** Batches an epoch. */
+  readonly length: number;
+  /** The batches of an epoch, from the one at place `from` on. */
+  epoch(epoch: number, from?: number): AsyncIterable<Batch>;
+}
+
+export interface FitOptions {
+  readonly epochs: number;
+  /** Default: SGD, lr 0.1, Nesterov momentum 0.9, weight decay 5e-4 but for norms and biases. */
+  readonly optimizer?: Optimizer;
+  /** Learning rate of every optimiser step. Default: half a cosine from the optimiser's own after a twentieth of warm-up. */
+  readonly schedule?: Schedule;
+  /** Batches whose gradients make one step, default 1. */
+  readonly accumulate?: number;
+  /** How bytes become inputs, default mean 0.5 and standard deviation 0.5 of every channel. */
+  readonly normalize?: Normalization;
+  /** Default 0. */
+  readonly labelSmoothing?: number;
+  /** Alpha of the Beta distribution pictures are mixed by (Zhang et al. 2018), default 0: not at all. */
+  readonly mixup?: number;
+  /** Largest global norm of a step's gradients, default none. */
+  readonly clipNorm?: number;
+  /** An average of the model's weights: updated after every step, and what validation judges. */
+  readonly ema?: EMA;
+  /** What the model is judged by after every epoch. */
+  readonly validation?: Batches;
+  /** Stops after the step under way: `fit` saves and rejects with the signal's reason. */
+  readonly signal?: AbortSignal;
+  /** Where to go on, default the beginning. Model, optimiser and average must be in the state they were in there. */
+  readonly start?: Progress;
+  /** Decides what is drawn in training (mixup), default 0. */
+  readonly seed?: number;
+  /** Called after every step. */
+  readonly onStep?: (step: StepReport) => void;
+  /** Called for every picture that could not be read. */
+  readonly onSkip?: (picture: SkippedPicture) => void;
+  /** Called after every epoch, once it was saved. */
+  readonly onEpoch?: (epoch: EpochReport, validation: Evaluation | undefined) => void | Promise<void>;
+  /** Called, and waited for, after every epoch, every `saveEvery` steps and when the signal stops it: all losses were finite. */
+  readonly onSave?: (progress: Progress) => void | Promise<void>;
+  /** Default never within an epoch. */
+  readonly saveEvery?: number;
+}
+
+export interface StepReport {
+  /** Counts from 1, over all epochs. */
+  readonly step: number;
+  readonly steps: number;
+  readonly epoch: number;
+  readonly lr: number;
+  /** Mean loss of the step's pictures, as trained on. */
+  readonly loss: number;
+  /** Share of its pictures the model got right in training; of mixed ones, the larger part counts. */
+  readonly accuracy: number;
+  readonly images: number;
+  /** Norm of the gradients before clipping, where they are clipped. */
+  readonly gradientNorm?: number;
+}
+
+export interface EpochReport {
+  /** Counts from 1. */
+  readonly epoch: number;
+  readonly step: number;
+  readonly lr: number;
+  readonly loss: number;
+  readonly accuracy: number;
+  readonly images: number;
+  readonly skipped: number;
+  readonly validationLoss?: number;
+  readonly validationAccuracy?: number;
+  /** Of training, without validation. */
+  readonly seconds: number;
+  readonly imagesPerSecond: number;
+  /** Share of those seconds in which the device had nothing to do. */
+  readonly idle: number;
+}
+
+/** How far a run has come: plain data, which JSON keeps. */
+export interface Progress {
+  readonly step: number;
+  readonly history: readonly EpochReport[];
+  /** Sums over the epoch under way. */
+  readonly epoch: Sums;
+}
+
+interface Sums {
+  readonly loss: number;
+  readonly correct: number;
+  readonly images: number;
+  readonly skipped: number;
+  readonly seconds: number;
+  readonly idle: number;
+}
+
+const nothing: Sums = { loss: 0, correct: 0, images: 0, skipped: 0, seconds: 0, idle: 0 };
+
+/**
+ * Trains a model. While the device runs one step the next one is recorded and its batch made; each step (forward,
+ * backward, clipping, update, running statistics, average of the weights) is one plan. The same model, data, options and
+ * device give the same losses, whether in one run or resumed. Modules whose parameters are all frozen (`requiresGrad`
+ * false) stay in eval mode.
+ *
+ * @param data batches of uint8 pictures, in the same order for the same epoch
+ * @returns how it went, epoch by epoch
+ * @throws TrainingError when a loss is not finite: nothing is saved after that step; the signal's reason when it was stopped
+ */
+export async function fit(model: Module, data: Batches, options: FitOptions): Promise<EpochReport[]> {
+  const run = new Run(model, data, options);
+  return run.go();
+}
+
+interface Outcome {
+  readonly loss: number;
+  readonly correct: number;
+  readonly images: number;
+  readonly gradientNorm: number | undefined;
+}
+
+/** A step handed to the device. */
+interface Flight {
+  readonly step: number;
+  readonly lr: number;
+  readonly outcome: Promise<Outcome>;
+  /** When the outcome was there. */
+  landed?: number;
+}
+
+class Run {
+  readonly #model: Module;
+  readonly #data: Batches;
+  readonly #options: FitOptions;
+  readonly #optimizer: Optimizer;
+  readonly #schedule: Schedule;
+  readonly #accumulate: number;
+  readonly #stepsPerEpoch: number;
+  readonly #epochs: number;
+  readonly #history: EpochReport[];
+  #step: number;
+  #sums: Sums;
+  /** The step whose outcome is still to come. */
+  #flight: Flight | undefined;
+  /** Since when the device has had nothing to do, or undefined while it has. */
+  #idleSince: number | undefined;
+  #averageDue = false;
+
+  constructor(model: Module, data: Batches, options: FitOptions) {
+    if (!(model instanceof Module)) throw new ArgumentError(expected("fit", "a model (nn.Module)", shown(model)));
+    const { epochs, accumulate = 1, optimizer, start, clipNorm, mixup = 0 } = checkObject("fit", "options", options);
+    this.#epochs = integer("fit", "epochs", epochs, 1);
+    this.#accumulate = integer("fit", "accumulate", accumulate, 1);
+    if (options.saveEvery !== undefined) integer("fit", "saveEvery", options.saveEvery, 1);
+    if (clipNorm !== undefined) inRange("fit", "clipNorm", clipNorm, 0);
+    inRange("fit", "mixup", mixup, 0);
+    this.#model = model;
+    this.#data = data;
+    this.#options = options;
+    this.#stepsPerEpoch = Math.ceil(integer("fit", "data.length", data.length, 1) / accumulate);
+    this.#optimizer = optimizer ?? new SGD(withoutNormDecay(model, 5e-4), { lr: 0.1, momentum: 0.9, nesterov: true });
+    const totalSteps = epochs * this.#stepsPerEpoch;
+    const warmupSteps = Math.floor(totalSteps / 20);
+    this.#schedule = options.schedule ?? cosineSchedule({ lr: this.#optimizer.lr, totalSteps, warmupSteps });
+    this.#step = start?.step ?? 0;
+    this.#history = [...(start?.history ?? [])];
+    this.#sums = start?.epoch ?? nothing;
+  }
+
+  async go(): Promise<EpochReport[]> {
+    while (this.#history.length < this.#epochs) await this.#runEpoch();
+    return this.#history;
+  }
+
+  async #runEpoch(): Promise<void> {
+    const { signal, saveEvery } = this.#options;
+    const epoch = this.#history.length;
+    const done = this.#step - epoch * this.#stepsPerEpoch;
+    this.#setMode();
+    const began = performance.now();
+    const earlier = this.#sums.seconds;
+    const clock = () => earlier + (performance.now() - began) / 1000;
+    this.#idleSince = began;
+    let group: Batch[] = [];
+    let taken = done * this.#accumulate;
+    for await (const batch of this.#data.epoch(epoch, taken)) {
+      this.#tellOfSkipped(batch);
+      group.push(batch);
+      taken++;
+      if (group.length < this.#accumulate && taken < this.#data.length) continue;
+      const readable = group.filter(({ count }) => count > 0);
+      group = [];
+      if (readable.length > 0) await this.#advance(readable);
+      else this.#step++; // not one picture of this step could be read
+      const stopped = signal?.aborted ?? false;
+      if (stopped || this.#step % (saveEvery ?? Number.POSITIVE_INFINITY) === 0) {
+        await this.#settle();
+        this.#average();
+        this.#sums = { ...this.#sums, seconds: clock() };
+        await this.#save();
+        this.#idleSince = performance.now();
+      }
+      if (stopped) throw signal?.reason;
+    }
+    await this.#settle();
+    this.#average();
+    await this.#endEpoch(epoch, clock());
+  }
+
+  /** Judges the model, saves and tells of the epoch. */
+  async #endEpoch(epoch: number, seconds: number): Promise<void> {
+    const { onEpoch, signal } = this.#options;
+    const { loss, correct, images, skipped, idle } = this.#sums;
+    this.#sums = { ...this.#sums, seconds };
+    if (images === 0)
+      throw new TrainingError(expected("fit", "pictures that can be read", `none in epoch ${epoch + 1}`));
+    let validation: Evaluation | undefined;
+    try {
+      validation = await this.#validate();
+    } catch (error) {
+      if (signal?.aborted) await this.#save(); // all of the epoch's steps are done
+      throw error;
+    }
+    const report: EpochReport = {
+      epoch: epoch + 1,
+      step: this.#step,
+      lr: this.#schedule(Math.max(0, this.#step - 1)),
+      loss: loss / images,
+      accuracy: correct / images,
+      images,
+      skipped,
+      ...(validation && { validationLoss: validation.loss, validationAccuracy: validation.accuracy }),
+      seconds,
+      imagesPerSecond: images / seconds,
+      idle: idle / seconds,
+    };
+    this.#history.push(report);
+    this.#sums = nothing;
+    await this.#save();
+    await onEpoch?.(report, validation);
+    signal?.throwIfAborted();
+  }
+
+  async #validate(): Promise<Evaluation | undefined> {
+    const { validation, ema, signal } = this.#options;
+    if (!validation) return undefined;
+    ema?.swap();
+    try {
+      return await evaluate(this.#model, validation.epoch(0), { normalize: this.#normalization(), signal });
+    } finally {
+      ema?.swap();
+    }
+  }
+
+  #save(): void | Promise<void> {
+    return this.#options.onSave?.({ step: this.#step, history: [...this.#history], epoch: this.#sums });
+  }
+
+  /** Submits one step, then waits for the one before it. */
+  async #advance(group: readonly Batch[]): Promise<void> {
+    this.#average();
+    const before = this.#flight;
+    const idleSince = before ? before.landed : this.#idleSince;
+    if (idleSince !== undefined) {
+      const idle = this.#sums.idle + (performance.now() - idleSince) / 1000;
+      this.#sums = { ...this.#sums, idle };
+    }
+    this.#flight = this.#launch(group);
+    if (before) await this.#land(before);
+  }
+
+  /** Waits for the step under way. */
+  async #settle(): Promise<void> {
+    const flight = this.#flight;
+    this.#flight = undefined;
+    if (flight) await this.#land(flight);
+    this.#idleSince = performance.now();
+  }
+
+  async #land({ step, lr, outcome }: Flight): Promise<void> {
+    const { loss, correct, images, gradientNorm } = await outcome;
+    const epoch = Math.floor((step - 1) / this.#stepsPerEpoch) + 1;
+    if (!Number.isFinite(loss))
+      throw new TrainingError(expected("fit", "a finite loss", `${loss} at step ${step} (epoch ${epoch})`));
+    const sums = this.#sums;
+    this.#sums = {
+      ...sums,
+      loss: sums.loss + loss * images,
+      correct: sums.correct + correct,
+      images: sums.images + images,
+    };
+    const steps = this.#epochs * this.#stepsPerEpoch;
+    this.#options.onStep?.({ step, steps, epoch, lr, loss, accuracy: correct / images, images, gradientNorm });
+  }
+
+  /** Records one step and hands it to the device. What it needs of the outcome is asked for at once and comes with it. */
+  #launch(group: readonly Batch[]): Flight {
+    const { clipNorm, ema } = this.#options;
+    const optimizer = this.#optimizer;
+    const lr = this.#schedule(this.#step);
+    optimizer.lr = lr;
+    optimizer.zeroGrad();
+    const parts = group.map((batch, i) => {
+      const { loss, logits } = this.#forward(batch, i);
+      (group.length === 1 ? loss : loss.div(group.length)).backward();
+      keep(loss.value);
+      keep(logits.value);
+      if (i < group.length - 1) submit(); // activations of one batch at a time
+      return { loss, logits, batch };
+    });
+    const norm = clipNorm === undefined ? undefined : clipGradNorm(this.#trained(), clipNorm);
+    optimizer.step();
+    this.#step++;
+    this.#averageDue = ema !== undefined;
+    const flight: Flight = { step: this.#step, lr, outcome: this.#outcome(parts, norm) };
+    flight.outcome.then(
+      () => {
+        flight.landed = performance.now();
+      },
+      () => {}, // whoever waits for it is told
+    );
+    return flight;
+  }
+
+  async #outcome(
+    parts: readonly { loss: Tensor; logits: Tensor; batch: Batch }[],
+    norm: Tensor | undefined,
+  ): Promise<Outcome> {
+    const answers = parts.map(({ loss, logits }) => Promise.all([loss.item(), logits.data()]));
+    const [gradientNorm, results] = await Promise.all([norm?.item(), Promise.all(answers)]);
+    let correct = 0;
+    let images = 0;
+    let total = 0;
+    for (const [i, [loss, logits]] of results.entries()) {
+      const { classes, count } = parts[i].batch;
+      const width = logits.length / count;
+      const rows = logits as Float32Array;
+      for (const [n, truth] of classes.entries())
+        if (largest(rows.subarray(n * width, (n + 1) * width)) === truth) correct++;
+      images += count;
+      total += loss / parts.length;
+    }
+    return { loss: total, correct, images, gradientNorm };
+  }
+
+  #forward(batch: Batch, place: number): { loss: Tensor; logits: Tensor } {
+    const { labelSmoothing = 0, mixup: alpha = 0, seed = 0 } = this.#options;
+    const { mean, std } = this.#normalization(batch);
+    const channel = (values: readonly number[]) => tensor([...values], [1, values.length, 1, 1]);
+    const x = batch.images.cast("float32").div(255).sub(channel(mean)).div(channel(std));
+    const labels = batch.labels;
+    if (alpha === 0) {
+      const logits = this.#model.forward(x);
+      return { logits, loss: crossEntropy(logits, labels, { labelSmoothing }) };
+    }
+    const lambda = beta(streamOf(seed, this.#step, place), alpha);
+    const logits = this.#model.forward(mixup(x, Math.max(lambda, 1 - lambda)));
+    return { logits, loss: mixupCrossEntropy(logits, labels, Math.max(lambda, 1 - lambda), { labelSmoothing }) };
+  }
+
+  /** Records the update of the average after the last step. It runs with whatever is flushed next, as a rule the next step. */
+  #average(): void {
+    if (this.#averageDue) this.#options.ema?.update();
+    this.#averageDue = false;
+  }
+
+  #normalization(batch?: Batch): Normalization {
+    const { normalize } = this.#options;
+    if (normalize) return normalize;
+    const half = new Array<number>(batch?.shape[1] ?? 1).fill(0.5);
+    return { mean: half, std: half };
+  }
+
+  #trained(): Tensor[] {
+    return this.#model.parameters().filter(({ requiresGrad }) => requiresGrad);
+  }
+
+  /** Training mode, but for modules that are frozen as a whole: their running statistics stay what they were. */
+  #setMode(): void {
+    this.#model.train();
+    for (const [, module] of this.#model.namedModules()) {
+      const parameters = module.parameters();
+      if (parameters.length > 0 && parameters.every(({ requiresGrad }) => !requiresGrad)) module.eval();
+    }
+  }
+
+  #tellOfSkipped({ skipped }: Batch): void {
+    this.#sums = { ...this.#sums, skipped: this.#sums.skipped + skipped.length };
+    for (const picture of skipped) this.#options.onSkip?.(picture);
+  }
+}
