@@ -1,18 +1,205 @@
+import sharp from "sharp";
 import type { Dataset } from "../data/dataset.js";
+import { decodeImage } from "../image/decode.js";
 import type { CheckpointInfo } from "../io/checkpoint.js";
 import { writeFileAtomic } from "../io/files.js";
-import type { Evaluation } from "./evaluate.js";
+import type { Answer, Evaluation } from "./evaluate.js";
 import type { EpochReport } from "./fit.js";
+import { Plots } from "./plots.js";
 
 /** What a report tells of. */
 export interface ReportSource {
   readonly info: CheckpointInfo;
+  /** How the model was trained, by name. */
   readonly settings: Readonly<Record<string, unknown>>;
   readonly history: readonly EpochReport[];
+  /** What the model says about the pictures of `held`. */
   readonly evaluation: Evaluation | undefined;
   readonly held: Dataset | undefined;
 }
 
-export async function writeReport(path: string, { history }: ReportSource): Promise<void> {
-  await writeFileAtomic(path, [Buffer.from(JSON.stringify(history))]);
+/** How well a model tells one class from all others. */
+export interface ClassScore {
+  readonly label: string;
+  readonly images: number;
+  /** Share of what was called so that is so; null when nothing was called so. */
+  readonly precision: number | null;
+  /** Share of what is so that was called so; null when nothing is so. */
+  readonly recall: number | null;
+}
+
+const mistakesShown = 24;
+/** More classes than this and the confusion matrix is no picture any more. */
+const mostInMatrix = 40;
+
+/** How often pictures of class `row` were called class `column`. */
+export function confusionOf(answers: readonly Answer[], classes: number): number[][] {
+  const counts = Array.from({ length: classes }, () => new Array<number>(classes).fill(0));
+  for (const { truth, predicted } of answers) counts[truth][predicted]++;
+  return counts;
+}
+
+export function scoresOf(counts: readonly (readonly number[])[], classes: readonly string[]): ClassScore[] {
+  return classes.map((label, i) => {
+    const images = counts[i].reduce((sum, count) => sum + count, 0);
+    const called = counts.reduce((sum, row) => sum + row[i], 0);
+    const share = (of: number) => (of > 0 ? counts[i][i] / of : null);
+    return { label, images, precision: share(called), recall: share(images) };
+  });
+}
+
+/** Writes how a training went as one HTML file that needs nothing else: no scripts, no fonts, no network. */
+export async function writeReport(path: string, source: ReportSource): Promise<void> {
+  await writeFileAtomic(path, [Buffer.from(await renderReport(source))]);
+}
+
+export async function renderReport({ info, settings, history, evaluation, held }: ReportSource): Promise<string> {
+  const plots = await Plots.load();
+  const { classes } = info;
+  const last = history.at(-1);
+  const sections = [
+    section("Loss", plots.curves("loss", history, { training: "loss", validation: "validationLoss" }), legend),
+    section(
+      "Accuracy",
+      plots.curves("accuracy (%)", history, { training: "accuracy", validation: "validationAccuracy" }, true),
+      legend,
+    ),
+    section("Learning rate", plots.learningRate(history)),
+  ];
+  if (evaluation && held && evaluation.images > 0) {
+    const counts = confusionOf(evaluation.answers, classes.length);
+    if (classes.length <= mostInMatrix) sections.push(section("Confusion matrix", plots.confusion(counts, classes)));
+    sections.push(section("Classes", scoreTable(scoresOf(counts, classes))));
+    sections.push(section("The worst mistakes", await mistakes(evaluation, held)));
+  }
+  sections.push(section("Epochs", epochTable(history)), section("Settings", settingsTable(settings)));
+  const accuracy = last?.validationAccuracy ?? last?.accuracy;
+  const facts = [
+    `${last?.epoch ?? 0} epochs, ${last?.step ?? 0} steps`,
+    ...(accuracy === undefined
+      ? []
+      : [`${last?.validationAccuracy === undefined ? "training" : "validation"} accuracy ${percent(accuracy)}`]),
+    ...(evaluation ? [`${evaluation.images} pictures judged`] : []),
+  ];
+  return `<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>${escapeHtml(info.model)}: training report</title>
+<style>${style}</style>
+</head>
+<body>
+<h1>${escapeHtml(info.model)}</h1>
+<p class="facts">${facts.map(escapeHtml).join(" · ")}</p>
+${sections.join("\n")}
+</body>
+</html>
+`;
+}
+
+const style = `body{font:15px/1.5 system-ui,sans-serif;color:#1d2430;max-width:960px;margin:2rem auto;padding:0 1rem}
+h1{margin-bottom:0}h2{margin:2.2rem 0 .4rem;font-size:1.15rem}.facts,.legend,figcaption{color:#5b6472}.legend{font-size:13px;margin:0}
+svg{max-width:100%;height:auto}table{border-collapse:collapse}td,th{padding:.15rem .8rem .15rem 0;text-align:right;font-variant-numeric:tabular-nums}
+td:first-child,th:first-child{text-align:left}th{border-bottom:1px solid #c9ced6;font-weight:600}
+.pictures{display:flex;flex-wrap:wrap;gap:14px}figure{margin:0;width:132px}figure img{width:132px;height:132px;object-fit:contain;image-rendering:pixelated;background:#eef0f3}
+figcaption{font-size:12px;line-height:1.35;overflow-wrap:anywhere}.wrong{color:#c22b2b}`;
+
+const legend =
+  '<p class="legend"><span style="color:#8a94a6">━</span> training <span style="color:#2563eb">━</span> validation</p>';
+
+function section(title: string, content: string, before = ""): string {
+  return `<section><h2>${escapeHtml(title)}</h2>${before}${content}</section>`;
+}
+
+function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  const row = (cells: readonly string[], tag: string) =>
+    `<tr>${cells.map((cell) => `<${tag}>${escapeHtml(cell)}</${tag}>`).join("")}</tr>`;
+  return `<table><thead>${row(head, "th")}</thead><tbody>${rows.map((cells) => row(cells, "td")).join("")}</tbody></table>`;
+}
+
+function scoreTable(scores: readonly ClassScore[]): string {
+  const share = (value: number | null) => (value === null ? "" : percent(value));
+  return table(
+    ["class", "pictures", "precision", "recall"],
+    scores.map(({ label, images, precision, recall }) => [label, `${images}`, share(precision), share(recall)]),
+  );
+}
+
+function epochTable(history: readonly EpochReport[]): string {
+  const number = (value: number | undefined) => (value === undefined ? "" : value.toFixed(4));
+  const share = (value: number | undefined) => (value === undefined ? "" : percent(value));
+  return table(
+    [
+      "epoch",
+      "loss",
+      "accuracy",
+      "validation loss",
+      "validation accuracy",
+      "pictures a second",
+      "device idle",
+      "skipped",
+    ],
+    history.map((epoch) => [
+      `${epoch.epoch}`,
+      number(epoch.loss),
+      share(epoch.accuracy),
+      number(epoch.validationLoss),
+      share(epoch.validationAccuracy),
+      `${Math.round(epoch.imagesPerSecond)}`,
+      share(epoch.idle),
+      `${epoch.skipped}`,
+    ]),
+  );
+}
+
+function settingsTable(settings: Readonly<Record<string, unknown>>): string {
+  const rows = Object.entries(settings).map(([name, value]) => {
+    const text = typeof value === "string" ? value : (JSON.stringify(value) ?? "");
+    return [name, text.length > 120 ? `${text.slice(0, 120)}…` : text];
+  });
+  return table(["setting", "value"], rows);
+}
+
+/** The pictures the model was surest about and wrong. */
+async function mistakes({ answers }: Evaluation, held: Dataset): Promise<string> {
+  const worst = answers
+    .filter(({ truth, predicted }) => truth !== predicted)
+    .sort((a, b) => b.loss - a.loss)
+    .slice(0, mistakesShown);
+  if (worst.length === 0) return "<p>None.</p>";
+  const figures = await Promise.all(
+    worst.map(async ({ index, truth, predicted, confidence }) => {
+      const caption = `<span class="wrong">${escapeHtml(held.classes[predicted])}</span> ${percent(confidence, 0)}<br>is ${escapeHtml(held.classes[truth])}`;
+      return `<figure><img alt="" src="${await dataUrl(held, index)}"><figcaption>${caption}</figcaption></figure>`;
+    }),
+  );
+  return `<div class="pictures">${figures.join("")}</div>`;
+}
+
+async function dataUrl({ pictures }: Dataset, index: number): Promise<string> {
+  if (pictures.kind === "pixels") {
+    const { data, height, width } = pictures;
+    const size = height * width;
+    const raw = { height, width, channels: 1 as const };
+    const png = await sharp(data.slice(index * size, (index + 1) * size), { raw })
+      .png()
+      .toBuffer();
+    return `data:image/png;base64,${png.toString("base64")}`;
+  }
+  const { data, width, height, channels } = await decodeImage(pictures.paths[index]);
+  const jpeg = await sharp(data, { raw: { width, height, channels } })
+    .resize(264, 264, { fit: "inside", withoutEnlargement: true })
+    .jpeg({ quality: 80 })
+    .toBuffer();
+  return `data:image/jpeg;base64,${jpeg.toString("base64")}`;
+}
+
+function percent(share: number, digits = 2): string {
+  return `${(share * 100).toFixed(digits)} %`;
+}
+
+function escapeHtml(text: string): string {
+  const entities: Record<string, string> = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" };
+  return text.replace(/[&<>"]/g, (character) => entities[character]);
 }
