@@ -1,6 +1,7 @@
-import { compile, type Normalization } from "../compile.js";
+import { compile } from "../compile.js";
 import type { Batch } from "../data/loader.js";
 import { defaultExecutor } from "../device.js";
+import type { Normalization } from "../image/normalize.js";
 import type { Module } from "../nn/module.js";
 
 /** What a model says about labelled pictures. */

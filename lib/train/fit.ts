@@ -1,9 +1,9 @@
-import type { Normalization } from "../compile.js";
 import type { Batch } from "../data/loader.js";
 import type { SkippedPicture } from "../data/make_batch.js";
 import { beta, streamOf } from "../data/random.js";
 import { ArgumentError, expected, shown, TrainingError } from "../errors.js";
 import { keep, submit } from "../graph/flush.js";
+import { type Normalization, normalized } from "../image/normalize.js";
 import { Module } from "../nn/module.js";
 import { crossEntropy } from "../ops/index.js";
 import { clipGradNorm } from "../optim/clip.js";
@@ -13,7 +13,7 @@ import { inRange, type Optimizer } from "../optim/optimizer.js";
 import { cosineSchedule, type Schedule } from "../optim/schedule.js";
 import { SGD } from "../optim/sgd.js";
 import { checkObject, integer } from "../shape.js";
-import { type Tensor, tensor } from "../tensor.js";
+import type { Tensor } from "../tensor.js";
 import { type Evaluation, evaluate, largest } from "./evaluate.js";
 import { mixup, mixupCrossEntropy } from "./mixup.js";
 
@@ -363,9 +363,7 @@ class Run {
 
   #forward(batch: Batch, place: number): { loss: Tensor; logits: Tensor } {
     const { labelSmoothing = 0, mixup: alpha = 0, seed = 0 } = this.#options;
-    const { mean, std } = this.#normalization(batch);
-    const channel = (values: readonly number[]) => tensor([...values], [1, values.length, 1, 1]);
-    const x = batch.images.cast("float32").div(255).sub(channel(mean)).div(channel(std));
+    const x = normalized("fit", batch.images, this.#normalization(batch));
     const labels = batch.labels;
     if (alpha === 0) {
       const logits = this.#model.forward(x);
