@@ -7,6 +7,9 @@ export const packageRoot = join(__dirname, "..", "..");
 /** The checkpoint used where no weights are named. */
 export const defaultWeights = join(packageRoot, "models", "weights", "seresnet14_cifar_fashion.safetensors");
 
+/** The labels of ImageNet-1k, one a line: torchvision's list (BSD 3-clause, the licence is beside it). */
+export const imagenetLabelsFile = join(packageRoot, "models", "labels", "imagenet1k.txt");
+
 export function packageVersion(): string {
   const manifest = JSON.parse(readFileSync(join(packageRoot, "package.json"), "utf8")) as { version: string };
   return manifest.version;

@@ -98,8 +98,8 @@ export class ImageClassifier {
   /**
    * Loads a network with its preprocessing and labels, and gets it ready on a device.
    *
-   * @param source a file that `loadWeights` reads, or a folder with one (and timm's config.json); left out: the small
-   *   Fashion-MNIST network that ships with the package
+   * @param source a file that `loadWeights` reads, a folder with one (and timm's config.json), or a model of the Hugging
+   *   Face hub, `hf:owner/name[@revision]`; left out: the small Fashion-MNIST network that ships with the package
    * @throws WeightsError for weights that are damaged or of another network; DeviceError; ArgumentError
    */
   static async load(source?: string, options: ImageClassifierOptions = {}): Promise<ImageClassifier> {
@@ -129,6 +129,11 @@ export class ImageClassifier {
   /** The file the weights came from. */
   get weights(): string {
     return this.#source.weights;
+  }
+
+  /** What was changed in the weights because `inChannels` or `numClasses` asked for it, a sentence each. */
+  get changes(): readonly string[] {
+    return this.#source.changes;
   }
 
   /** Where the network runs, and why there. */

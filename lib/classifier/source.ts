@@ -2,24 +2,35 @@ import { readdir, readFile, stat } from "node:fs/promises";
 import { dirname, extname, join } from "node:path";
 import { createModel, type ModelOptions, type Network } from "../../models/index.js";
 import { isFloat } from "../dtype.js";
-import { ArgumentError, expected, listed, WeightsError } from "../errors.js";
+import { ArgumentError, expected, listed, shown, WeightsError } from "../errors.js";
 import { imagenetMean, imagenetStd, type PreprocessOptions } from "../image/preprocess.js";
 import { type CheckpointInfo, readCheckpoint } from "../io/checkpoint.js";
 import { reason } from "../io/files.js";
+import { fetchFromHub, type HubOptions, isHubSource } from "../io/hub.js";
 import { loadWeights } from "../io/weights.js";
-import { defaultWeights } from "../paths.js";
+import { defaultWeights, imagenetLabelsFile } from "../paths.js";
 import type { Tensor } from "../tensor.js";
+import { adaptWeights, fitHint } from "./fit.js";
 import { readTimmConfig } from "./timm_config.js";
 
 export interface ClassifierOptions {
-  /** A file that `loadWeights` reads, or a folder with one. Default: the checkpoint that ships with the package. */
+  /**
+   * A file that `loadWeights` reads, a folder with one, or `hf:owner/name[@revision]` on the Hugging Face hub.
+   * Default: the checkpoint that ships with the package.
+   */
   weights?: string;
   /** The model's name, for weights that do not say what they are. */
   model?: string;
-  /** A file with one label a line, in the order of the outputs. */
-  labels?: string;
+  /** The labels in the order of the outputs, or a file with one a line. */
+  labels?: string | readonly string[];
   /** Refuse weights with NaN or infinite numbers. */
   strict?: boolean;
+  /** Input channels, where they should differ from the weights': the stem is adapted (`adaptWeights`). */
+  inChannels?: number;
+  /** Classes, where they should differ from the weights': the classifier begins anew, untrained. */
+  numClasses?: number;
+  /** Told how far the download of `hf:` weights is. */
+  onProgress?: HubOptions["onProgress"];
 }
 
 /** A network with its weights, and all it takes to feed it and to read its answer. */
@@ -28,6 +39,8 @@ export interface Classifier {
   info: CheckpointInfo;
   /** The file the weights came from. */
   weights: string;
+  /** What was changed in them because `inChannels` or `numClasses` asked for it. */
+  changes: readonly string[];
 }
 
 type Weights = Readonly<Record<string, Tensor>>;
@@ -39,25 +52,52 @@ type Weights = Readonly<Record<string, Tensor>>;
  */
 export async function loadClassifier(options: ClassifierOptions = {}): Promise<Classifier> {
   const { model, labels, strict = false } = options;
-  const file = await findWeights(options.weights ?? defaultWeights);
+  const source = options.weights ?? defaultWeights;
+  const file = isHubSource(source) ? await fetchFromHub(source, options) : await findWeights(source);
   const checkpoint =
     extname(file).toLowerCase() === ".safetensors"
       ? await readCheckpoint(file)
       : { info: undefined, weights: await loadWeights(file) };
   if (strict) await refuseNonFinite(checkpoint.weights, file);
-  const info = checkpoint.info ?? (await describeForeign(checkpoint.weights, file, model));
+  const described = checkpoint.info ?? (await describeForeign(checkpoint.weights, file, model));
+  const info = withRequest(described, options);
   if (model !== undefined && model !== info.model) {
     createModel(model); // an unknown name is the clearer complaint
     const hint = options.weights === undefined ? " (--weights names other weights)" : "";
     throw new WeightsError(expected(file, `weights of ${model}`, `weights of ${info.model}${hint}`));
   }
   const network = createModel(info.model, info.options as ModelOptions);
-  loadInto(network, checkpoint.weights, file);
+  const isAsked = options.inChannels !== undefined || options.numClasses !== undefined;
+  const { weights, changes } = isAsked
+    ? await adaptWeights(checkpoint.weights, network)
+    : { weights: checkpoint.weights, changes: [] };
+  loadInto(network, weights, file);
   const outputs = network.options.numClasses;
   if (outputs !== info.classes.length)
     throw new WeightsError(expected(file, `a label for each of ${outputs} outputs`, `${info.classes.length}`));
   const classes = labels === undefined ? info.classes : await readLabels(labels, info.classes.length);
-  return { network: network.eval(), info: { ...info, classes }, weights: file };
+  return { network: network.eval(), info: { ...info, classes }, weights: file, changes };
+}
+
+/** The description with the input channels and classes that were asked for. */
+function withRequest(info: CheckpointInfo, { inChannels, numClasses }: ClassifierOptions): CheckpointInfo {
+  const changed = { ...info, options: { ...info.options } };
+  const [channels, height, width] = info.inputSize;
+  if (inChannels !== undefined && inChannels !== channels) {
+    changed.options.inChannels = inChannels;
+    changed.inputSize = [inChannels, height, width];
+    changed.mean = forChannels(info.mean, inChannels);
+    changed.std = forChannels(info.std, inChannels);
+  }
+  if (numClasses !== undefined && numClasses !== info.classes.length) {
+    changed.options.numClasses = numClasses;
+    changed.classes = numbered(numClasses);
+  }
+  return changed;
+}
+
+function numbered(count: number): string[] {
+  return Array.from({ length: count }, (_, index) => `class ${index}`);
 }
 
 /** How pictures become this network's input. Throws WeightsError for an input that pictures cannot become. */
@@ -102,7 +142,9 @@ async function describeForeign(weights: Weights, file: string, named: string | u
   const config = await readTimmConfig(join(dirname(file), "config.json"));
   const model = named ?? config?.model;
   if (model === undefined)
-    throw new WeightsError(expected(file, "--model NAME or timm's config.json to say what the weights are", "neither"));
+    throw new WeightsError(
+      expected(file, "--model NAME or timm's config.json to say what the weights are", `neither${fitHint(weights)}`),
+    );
   const classifier = weights["fc.weight"] ?? weights["last_linear.weight"];
   const stem = weights["conv1.weight"] ?? weights["layer0.conv1.weight"];
   const defaults = createModel(model).options;
@@ -110,7 +152,7 @@ async function describeForeign(weights: Weights, file: string, named: string | u
   const inChannels = config?.inputSize?.[0] ?? stem?.shape[1] ?? 3;
   const isSmall = model.endsWith("_cifar");
   const size = isSmall ? 32 : 224;
-  const classes = config?.classes ?? Array.from({ length: numClasses }, (_, index) => `class ${index}`);
+  const classes = config?.classes ?? (numClasses === 1000 ? await imagenetLabels() : numbered(numClasses));
   const inputSize = config?.inputSize ?? [inChannels, size, size];
   const { mean = forChannels(imagenetMean, inChannels), std = forChannels(imagenetStd, inChannels) } = config ?? {};
   const facts: readonly [name: string, list: readonly unknown[], length: number][] = [
@@ -125,7 +167,12 @@ async function describeForeign(weights: Weights, file: string, named: string | u
   return { model, options: { numClasses, inChannels }, classes, inputSize, mean, std, interpolation, cropPct };
 }
 
-/** ImageNet's statistics; a net of other than three channels gets their mean for each. */
+/** ImageNet-1k's labels: what 1000 classes are unless somebody says otherwise. */
+async function imagenetLabels(): Promise<string[]> {
+  return (await readFile(imagenetLabelsFile, "utf8")).trimEnd().split("\n");
+}
+
+/** Statistics of three channels for a network of another count: their mean for each. */
 function forChannels(statistic: readonly number[], channels: number): number[] {
   if (channels === statistic.length) return [...statistic];
   return new Array<number>(channels).fill(statistic.reduce((sum, value) => sum + value, 0) / statistic.length);
@@ -140,7 +187,7 @@ function loadInto(network: Network, weights: Weights, file: string): void {
     if (!(error instanceof WeightsError)) throw error;
     const { missingKeys, unexpectedKeys, mismatched } = error;
     const faults = error.message.replace(/^loadStateDict: /, "");
-    throw new WeightsError(`${file}: the weights are not those of ${network.modelName}: ${faults}`, {
+    throw new WeightsError(`${file}: the weights are not those of ${network.modelName}${fitHint(weights)}: ${faults}`, {
       cause: error,
       missingKeys,
       unexpectedKeys,
@@ -149,7 +196,13 @@ function loadInto(network: Network, weights: Weights, file: string): void {
   }
 }
 
-async function readLabels(path: string, count: number): Promise<string[]> {
+async function readLabels(source: string | readonly string[], count: number): Promise<string[]> {
+  if (typeof source !== "string") {
+    if (!Array.isArray(source) || source.length !== count || !source.every((label) => typeof label === "string"))
+      throw new ArgumentError(expected("labels", `${count} labels, as the model has outputs`, shown(source)));
+    return [...source];
+  }
+  const path = source;
   let text: string;
   try {
     text = await readFile(path, "utf8");

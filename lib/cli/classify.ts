@@ -7,12 +7,13 @@ import {
   type Device,
   deviceOption,
   dtypeOption,
+  inChannelsOption,
   jsonOption,
   modelOption,
   parseCount,
   weightsOption,
 } from "./options.js";
-import { colours, percent, print, printJson, reportError } from "./output.js";
+import { colours, percent, print, printJson, reportError, warn, withDownloadBar } from "./output.js";
 
 interface Options extends ClassifierOptions {
   top: number;
@@ -33,6 +34,7 @@ export function addClassify(program: Command): void {
     .argument("<image...>", "picture files: JPEG, PNG, WebP, GIF, TIFF, AVIF")
     .addOption(weightsOption())
     .addOption(modelOption())
+    .addOption(inChannelsOption())
     .option("--labels <file>", "labels, one a line, in place of the model's own")
     .option("--top <count>", "how many classes to name", parseCount, 5)
     .addOption(deviceOption())
@@ -48,13 +50,17 @@ never inverted: negate a dark-on-white photograph first.
 Examples:
   seresnet classify boot.png
   seresnet classify *.jpg --weights resnet50.safetensors --model resnet50 --labels imagenet.txt --top 3
+  seresnet classify cat.jpg --weights hf:timm/seresnet50.a1_in1k
   seresnet classify cat.jpg --weights folder-with-timm-config --json`,
     )
     .action(classify);
 }
 
 async function classify(paths: string[], { top, json, ...options }: Options): Promise<void> {
-  await using classifier = await ImageClassifier.load(options.weights, { ...options, maxBatch: batchSize });
+  await using classifier = await withDownloadBar((onProgress) =>
+    ImageClassifier.load(options.weights, { ...options, onProgress, maxBatch: batchSize }),
+  );
+  for (const change of classifier.changes) warn(`adapted: ${change}`);
   const results: Result[] = [];
   for await (const result of classifier.classifyEach(paths, { topK: top })) {
     if ("error" in result) {

@@ -8,12 +8,13 @@ import {
   type Device,
   deviceOption,
   dtypeOption,
+  inChannelsOption,
   jsonOption,
   modelOption,
   parseCount,
   weightsOption,
 } from "./options.js";
-import { percent, print, printJson, withProgress } from "./output.js";
+import { percent, print, printJson, warn, withDownloadBar, withProgress } from "./output.js";
 import { openPictures } from "./pictures.js";
 import { predictAll } from "./predict.js";
 
@@ -32,6 +33,7 @@ export function addEvaluate(program: Command): void {
     .argument("<data>", "a folder with IDX test files (MNIST's layout), or one of class folders")
     .addOption(weightsOption())
     .addOption(modelOption())
+    .addOption(inChannelsOption())
     .option("--labels <file>", "labels, one a line, in place of the model's own")
     .addOption(deviceOption())
     .addOption(dtypeOption())
@@ -51,7 +53,8 @@ Examples:
 
 async function evaluate(data: string, options: Options): Promise<void> {
   const { device, dtype, batch, limit = Number.POSITIVE_INFINITY, json } = options;
-  const classifier = await loadClassifier(options);
+  const classifier = await withDownloadBar((onProgress) => loadClassifier({ ...options, onProgress }));
+  for (const change of classifier.changes) warn(`adapted: ${change}`);
   const pictures = await openPictures(data, classifier, limit);
   const { classes, mean, std, model } = classifier.info;
   await using compiled = await compile(classifier.network, { device, dtype, normalize: { mean, std } });

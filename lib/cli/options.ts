@@ -50,9 +50,13 @@ export function jsonOption(): Option {
 
 export function weightsOption(): Option {
   return new Option(
-    "--weights <file|folder>",
-    "a .safetensors or .pth file, or a folder with weights and timm's config.json (default: the Fashion-MNIST network that ships with seresnet)",
+    "--weights <file|folder|hf:owner/name>",
+    "a .safetensors or .pth file, a folder with weights and timm's config.json, or a model of the Hugging Face hub (default: the Fashion-MNIST network that ships with seresnet)",
   );
+}
+
+export function inChannelsOption(): Option {
+  return new Option("--in-channels <count>", "adapt the weights to pictures of so many channels").argParser(parseCount);
 }
 
 export function modelOption(): Option {

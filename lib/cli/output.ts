@@ -1,6 +1,7 @@
 import { SingleBar } from "cli-progress";
 import pc from "picocolors";
 import { SeresnetError } from "../errors.js";
+import type { DownloadProgress } from "../io/hub.js";
 
 /** Colours where a person reads stdout: no pipe, file or CI log gets colour codes unless FORCE_COLOR asks; NO_COLOR rules them out. */
 export const colours = pc.createColors(pc.isColorSupported && Boolean(process.stdout.isTTY || process.env.FORCE_COLOR));
@@ -58,6 +59,34 @@ export async function withProgress<T>(
     return await work((done) => bar.update(done));
   } finally {
     bar.stop();
+  }
+}
+
+/** Runs `work` with a bar on stderr for each file it downloads, where a person watches. */
+export async function withDownloadBar<T>(
+  work: (onProgress: (progress: DownloadProgress) => void) => Promise<T>,
+): Promise<T> {
+  if (!process.stderr.isTTY) return work(() => {});
+  const mib = (bytes: number) => Math.round(bytes / 2 ** 20);
+  let bar: SingleBar | undefined;
+  let current: string | undefined;
+  try {
+    return await work(({ file, received, total }) => {
+      if (file !== current) {
+        bar?.stop();
+        current = file;
+        bar = new SingleBar({
+          format: `${file} {bar} {value}/{total} MiB | {eta_formatted} left`,
+          stream: process.stderr,
+          clearOnComplete: true,
+          hideCursor: true,
+        });
+        bar.start(mib(total), mib(received));
+      }
+      bar?.update(mib(received));
+    });
+  } finally {
+    bar?.stop();
   }
 }
 

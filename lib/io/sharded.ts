@@ -28,6 +28,11 @@ export async function readSharded(bytes: Uint8Array, path: string): Promise<Reco
   return Object.fromEntries(all);
 }
 
+/** The names of the files an index speaks of. Throws WeightsError for a damaged index. */
+export function shardNames(bytes: Uint8Array, path: string): string[] {
+  return [...parseIndex(bytes, path).keys()];
+}
+
 function fail(path: string, what: string, got: string): never {
   throw new WeightsError(expected(path, what, got));
 }

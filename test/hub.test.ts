@@ -1,0 +1,234 @@
+import { execFile } from "node:child_process";
+import { mkdir, mkdtemp, readdir, readFile, readlink, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { ImageClassifier, loadWeights, saveSafetensors, WeightsError } from "seresnet";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { readCheckpoint } from "../dist/lib/io/checkpoint.js";
+import { type DownloadProgress, fetchFromHub } from "../dist/lib/io/hub.js";
+import { Hub } from "./support/hub.js";
+
+const root = join(__dirname, "..");
+const shipped = join(root, "models/weights/seresnet14_cifar_fashion.safetensors");
+const chelsea = join(root, "test/fixtures/images/chelsea.png");
+const variables = ["HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_TOKEN", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"];
+
+let hub: Hub;
+let home: string;
+let before: Map<string, string | undefined>;
+
+beforeEach(async () => {
+  before = new Map(variables.map((name) => [name, process.env[name]]));
+  for (const name of variables) delete process.env[name];
+  hub = await Hub.open();
+  home = await mkdtemp(join(tmpdir(), "seresnet-hub-"));
+  process.env.HF_HOME = home;
+  process.env.HF_ENDPOINT = `${hub.url}/`;
+  hub.files.set("model.safetensors", await foreign());
+  hub.files.set("config.json", Buffer.from(JSON.stringify(timmConfig)));
+});
+
+afterEach(async () => {
+  await hub.close();
+  await rm(home, { recursive: true, force: true });
+  for (const [name, value] of before)
+    if (value === undefined) delete process.env[name];
+    else process.env[name] = value;
+});
+
+const timmConfig = {
+  architecture: "seresnet14_cifar",
+  num_classes: 10,
+  label_names: "abcdefghij".split(""),
+  pretrained_cfg: { input_size: [1, 28, 28], mean: [0.286], std: [0.353], interpolation: "bilinear", crop_pct: 1 },
+};
+
+/** The shipped weights without our metadata, as another program would save them. */
+async function foreign(): Promise<Buffer> {
+  const folder = await mkdtemp(join(tmpdir(), "seresnet-foreign-"));
+  await saveSafetensors(join(folder, "a.safetensors"), (await readCheckpoint(shipped)).weights);
+  const bytes = await readFile(join(folder, "a.safetensors"));
+  await rm(folder, { recursive: true });
+  return bytes;
+}
+
+const storage = () => join(home, "hub", "models--me--net");
+/** Whatever is in the cache under the name of a whole file: nothing after a failure. */
+const wholeFiles = async () =>
+  (await readdir(join(storage(), "blobs")).catch(() => [])).filter((name) => !name.endsWith(".incomplete"));
+const fileRequests = () => hub.requests.filter((request) => request.includes("/cdn/model.safetensors"));
+
+async function complaint(source = "hf:me/net"): Promise<string> {
+  const error = await fetchFromHub(source).then(
+    () => undefined,
+    (reason: unknown) => reason,
+  );
+  expect(error).toBeInstanceOf(WeightsError);
+  const { message } = error as Error;
+  expect(message.startsWith(`${source}: expected `)).toBe(true);
+  expect(message).not.toContain("\n");
+  return message;
+}
+
+describe("weights from the hub", () => {
+  it("come into Python's cache layout, with their config, and classify", async () => {
+    const progress: DownloadProgress[] = [];
+    await using classifier = await ImageClassifier.load("hf:me/net", {
+      device: "reference",
+      onProgress: (step) => progress.push(step),
+    });
+    await using local = await ImageClassifier.load(undefined, { device: "reference" });
+    expect(classifier.classes).toEqual(timmConfig.label_names);
+    const [[here], [there]] = await Promise.all([classifier.classify(chelsea), local.classify(chelsea)]);
+    expect(here.index).toBe(there.index);
+
+    expect(await readFile(join(storage(), "refs", "main"), "utf8")).toBe(hub.commit);
+    const link = await readlink(join(storage(), "snapshots", hub.commit, "model.safetensors"));
+    expect(link).toMatch(/^\.\.\/\.\.\/blobs\/[0-9a-f]{64}$/);
+    expect(await readlink(join(storage(), "snapshots", hub.commit, "config.json"))).toMatch(/blobs\/[0-9a-f]{40}$/);
+    const size = hub.files.get("model.safetensors")?.length;
+    expect(progress.at(-1)).toEqual({ file: "model.safetensors", received: size, total: size });
+  });
+
+  it("are downloaded once; a commit needs no network at all, nor does offline mode", async () => {
+    const first = await fetchFromHub("hf:me/net");
+    expect(await fetchFromHub("hf:me/net")).toBe(first);
+    expect(fileRequests()).toHaveLength(1);
+    hub.requests.length = 0;
+    expect(await fetchFromHub(`hf:me/net@${hub.commit}`)).toBe(first);
+    process.env.HF_HUB_OFFLINE = "1";
+    expect(await fetchFromHub("hf:me/net")).toBe(first);
+    expect(await complaint("hf:me/net@v2")).toMatch(/expected a copy in .* while HF_HUB_OFFLINE is set, got none/);
+    expect(await complaint("hf:me/other")).toMatch(/HF_HUB_OFFLINE/);
+    expect(hub.requests).toEqual([]);
+  });
+
+  it("are found in a cache that Python filled", async () => {
+    const first = await fetchFromHub("hf:me/net@v2");
+    expect(await readFile(join(storage(), "refs", "v2"), "utf8")).toBe(hub.commit);
+    await rm(join(storage(), "refs"), { recursive: true });
+    process.env.HF_HUB_CACHE = join(home, "hub");
+    delete process.env.HF_HOME;
+    expect(await fetchFromHub(`hf:me/net@${hub.commit}`)).toBe(first);
+  });
+
+  it("may be sharded", async () => {
+    const { weights } = await readCheckpoint(shipped);
+    const names = Object.keys(weights);
+    const shards = { "a.safetensors": names.slice(0, 20), "b.safetensors": names.slice(20) };
+    for (const [shard, part] of Object.entries(shards)) {
+      const path = join(home, shard);
+      await saveSafetensors(path, Object.fromEntries(part.map((name) => [name, weights[name]])));
+      hub.files.set(shard, await readFile(path));
+    }
+    const map = Object.fromEntries(
+      Object.entries(shards).flatMap(([shard, part]) => part.map((name) => [name, shard])),
+    );
+    hub.files.set("model.safetensors.index.json", Buffer.from(JSON.stringify({ weight_map: map })));
+    hub.files.delete("model.safetensors");
+    expect(Object.keys(await loadWeights(await fetchFromHub("hf:me/net"))).sort()).toEqual([...names].sort());
+    process.env.HF_HUB_OFFLINE = "yes";
+    expect(await fetchFromHub("hf:me/net")).toMatch(/index\.json$/);
+  });
+
+  it("go on where a download broke off", async () => {
+    const size = hub.files.get("model.safetensors")?.length ?? 0;
+    hub.faults.set(/cdn\/model/, { cutAfter: 300_000 });
+    expect(await complaint()).toMatch(new RegExp(`expected ${size} bytes of model.safetensors, got \\d+`));
+    expect(await wholeFiles()).toHaveLength(1); // the config
+    hub.faults.clear();
+    await fetchFromHub("hf:me/net");
+    expect(fileRequests()[1]).toMatch(/ bytes=[1-9]\d*-\d+$/);
+    expect(Object.keys(await loadWeights(await fetchFromHub("hf:me/net"))).length).toBeGreaterThan(100);
+  });
+
+  it("start over at a server without ranges", async () => {
+    hub.faults.set(/cdn\/model/, { cutAfter: 300_000 });
+    await complaint();
+    hub.faults.clear();
+    hub.faults.set(/cdn\/model/, { ignoresRanges: true });
+    await fetchFromHub("hf:me/net");
+  });
+
+  it("start over after a first part that was wrong", async () => {
+    await fetchFromHub("hf:me/net");
+    const [name] = (await wholeFiles()).filter((blob) => blob.length === 64);
+    await rm(storage(), { recursive: true });
+    await mkdir(join(storage(), "blobs"), { recursive: true });
+    await writeFile(join(storage(), "blobs", `${name}.incomplete`), Buffer.alloc(1000, 7));
+    const found = await readFile(await fetchFromHub("hf:me/net"));
+    expect(found.equals(hub.files.get("model.safetensors") as Buffer)).toBe(true);
+  });
+
+  it("take a token where one is needed", async () => {
+    hub.token = "hf_secret";
+    expect(await complaint()).toContain("no access (401): no such model, or one that asks for a token in HF_TOKEN");
+    process.env.HF_TOKEN = "hf_secret";
+    await fetchFromHub("hf:me/net");
+  });
+});
+
+describe("a hub that does wrong: one sentence, and nothing half-written", () => {
+  const wrong: [what: string, where: RegExp, fault: object, sentence: RegExp][] = [
+    ["404 for the model", /^\/api/, { status: 404 }, /no such model or revision \(404\)/],
+    ["403", /^\/api/, { status: 403 }, /no access \(403\)/],
+    ["500", /^\/api/, { status: 500 }, /an answer of status 500/],
+    ["garbage for JSON", /^\/api/, { body: "<html>welcome to the hotel's network</html>" }, /not the hub's JSON/],
+    ["JSON of another kind", /revision/, { body: "{}" }, /the hub to name a commit, got undefined/],
+    ["a commit that is a path", /revision/, { body: '{"sha":"../../../../evil"}' }, /the hub to name a commit/],
+    ["a list that is none", /paths-info/, { body: "{}" }, /not the hub's JSON/],
+    [
+      "file names that are paths",
+      /paths-info/,
+      { body: '[{"path":"../x","size":1,"oid":"0"}]' },
+      /a name, a size and a/,
+    ],
+    ["no weights at all", /paths-info/, { body: "[]" }, /model.safetensors.* in the repository, got none of them/],
+    [
+      "404 for the file",
+      /resolve\/.*\/model/,
+      { status: 404 },
+      /bytes of model.safetensors, got an answer of status 404/,
+    ],
+    ["a redirect in circles", /cdn\/model/, { location: "/cdn/model.safetensors" }, /bytes of model.safetensors, got/],
+    ["a redirect to another scheme", /cdn\/model/, { location: "file:///etc/passwd" }, /bytes of model.safetensors/],
+    ["garbage for the file", /cdn\/model/, { body: "<html>" }, /bytes of model.safetensors, got 6/],
+  ];
+  for (const [what, where, fault, sentence] of wrong)
+    it(what, async () => {
+      hub.faults.set(where, fault);
+      expect(await complaint()).toMatch(sentence);
+      expect((await wholeFiles()).filter((name) => name.length === 64)).toEqual([]);
+      expect(await readdir(join(storage(), "refs")).catch(() => [])).toEqual([]);
+    });
+
+  it("another checksum", async () => {
+    hub.lies.set("model.safetensors", "a".repeat(64));
+    expect(await complaint()).toMatch(/expected model.safetensors with the hub's checksum a+, got other bytes/);
+    expect(await readdir(join(storage(), "blobs"))).toHaveLength(1);
+  });
+
+  it("no hub at all", async () => {
+    await fetchFromHub("hf:me/net");
+    const { url } = hub;
+    await hub.close();
+    hub = await Hub.open(); // for afterEach
+    process.env.HF_ENDPOINT = url;
+    expect(await complaint()).toMatch(/a hub that cannot be reached: .*ECONNREFUSED.*HF_HUB_OFFLINE=1 takes the copy/);
+  });
+
+  it("names that are none", async () => {
+    for (const source of ["hf:", "hf:me", "hf:me/net/x", "hf:../net", "hf:me/..", "hf:me/net@../x", "hf:me/net@"])
+      await expect(fetchFromHub(source)).rejects.toThrow(/expected hf:owner\/name/);
+  });
+});
+
+it("seresnet classify takes weights from the hub", async () => {
+  const { FORCE_COLOR: _, ...env } = process.env;
+  const program = join(root, "dist/lib/cli/main.js");
+  const args = [program, "classify", chelsea, "--weights", "hf:me/net", "--device", "reference", "--json"];
+  const { stdout, stderr } = await promisify(execFile)(process.execPath, args, { env });
+  expect(stderr).toBe("");
+  expect(JSON.parse(stdout)).toMatchObject({ model: "seresnet14_cifar", results: [{ image: chelsea }] });
+});
