@@ -104,8 +104,8 @@ function agrees(name: string, given: Tensor | undefined, own: Tensor): boolean {
   return given.shape.every((extent, dimension) => dimension === free || extent === own.shape[dimension]);
 }
 
-/** ` (they fit resnet50 best: 320 of 320 tensors)`, or nothing. */
-export function fitHint(weights: Weights): string {
+/** ` (they fit resnet50 best: 320 of 320 tensors)`; nothing when they fit none, or `asked` as well as any. */
+export function fitHint(weights: Weights, asked?: string): string {
   const fit = bestFit(weights);
-  return fit ? ` (they fit ${fit.model} best: ${fit.agreeing} of ${fit.all} tensors)` : "";
+  return fit && fit.model !== asked ? ` (they fit ${fit.model} best: ${fit.agreeing} of ${fit.all} tensors)` : "";
 }

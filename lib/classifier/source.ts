@@ -187,12 +187,15 @@ function loadInto(network: Network, weights: Weights, file: string): void {
     if (!(error instanceof WeightsError)) throw error;
     const { missingKeys, unexpectedKeys, mismatched } = error;
     const faults = error.message.replace(/^loadStateDict: /, "");
-    throw new WeightsError(`${file}: the weights are not those of ${network.modelName}${fitHint(weights)}: ${faults}`, {
-      cause: error,
-      missingKeys,
-      unexpectedKeys,
-      mismatched,
-    });
+    throw new WeightsError(
+      `${file}: the weights are not those of ${network.modelName}${fitHint(weights, network.modelName)}: ${faults}`,
+      {
+        cause: error,
+        missingKeys,
+        unexpectedKeys,
+        mismatched,
+      },
+    );
   }
 }
 
