@@ -10,6 +10,7 @@ import { addModels } from "./models.js";
 import { endQuietlyWithoutReader, reportError } from "./output.js";
 import { addSummary } from "./summary.js";
 import { addTrain } from "./train.js";
+import { addCompare, addVerify } from "./verify.js";
 
 const wrongUsage = 2;
 
@@ -34,7 +35,18 @@ The answer goes to stdout, progress and complaints to stderr. Exit status: 0 don
 SERESNET_DEVICE overrides --device auto; SERESNET_DEBUG=1 shows where an error came from.`,
     );
   // subcommands inherit the settings above because they are added below
-  const commands = [addClassify, addEvaluate, addTrain, addDemo, addModels, addSummary, addExport, addInspect];
+  const commands = [
+    addClassify,
+    addEvaluate,
+    addTrain,
+    addDemo,
+    addModels,
+    addSummary,
+    addExport,
+    addVerify,
+    addCompare,
+    addInspect,
+  ];
   for (const add of commands) add(program);
   return program;
 }
