@@ -45,6 +45,9 @@ const convs: ConvCase[] = [
   { name: "one pixel", x: [3, 32, 1, 1], w: [8, 32, 1, 1], attributes: conv() },
   { name: "dilated", x: [1, 8, 17, 17], w: [8, 8, 3, 3], attributes: conv(1, 2, 2) },
   { name: "grouped", x: [2, 32, 10, 10], w: [32, 4, 3, 3], attributes: conv(1, 1, 1, 8) },
+  { name: "of 32 groups of 4", x: [2, 128, 9, 7], w: [128, 4, 3, 3], attributes: conv(1, 1, 1, 32) },
+  { name: "of 6 groups, 2 to 4 channels", x: [1, 12, 9, 7], w: [24, 2, 3, 3], attributes: conv(2, 1, 1, 6) },
+  { name: "of 4 groups, 3 to 5 channels", x: [1, 12, 9, 7], w: [20, 3, 3, 3], attributes: conv(1, 1, 1, 4) },
   { name: "depthwise", x: [1, 12, 10, 10], w: [12, 1, 3, 3], attributes: conv(2, 1, 1, 12) },
   { name: "wide kernel", x: [1, 4, 12, 12], w: [6, 4, 5, 3], attributes: conv(1, 0) },
 ];

@@ -87,6 +87,16 @@ uint32_t Builder::addSlot(const Slot& slot) {
   return id;
 }
 
+uint32_t Builder::addConstant(const Shape& shape, std::shared_ptr<HostMemory> contents) {
+  const uint32_t slot = addSlot({shape, DType::float32});
+  Buffer buffer;
+  buffer.kind = Buffer::Kind::constant;
+  buffer.block.bytes = contents->bytes();
+  buffer.contents = std::move(contents);
+  set(slot, Layout::plain, add(std::move(buffer)));
+  return slot;
+}
+
 void Builder::expect(bool fits, const std::string& what) const {
   if (fits) return;
   std::string got;

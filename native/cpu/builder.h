@@ -99,6 +99,7 @@ class Builder {
   void emit(std::string implementation, Kernel kernel);
   // A slot that lives within the current step, and the kernels of a step that is part of it.
   uint32_t addSlot(const Slot& slot);
+  uint32_t addConstant(const Shape& shape, std::shared_ptr<HostMemory> contents);
   void build(const Step& step);
   // Names a buffer for the next kernel, too.
   BufferId touch(BufferId id);

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstring>
 #include <string_view>
 #include <unordered_map>
@@ -60,7 +61,8 @@ struct Choice {
   Layout layout;
 };
 
-bool slow(const char* implementation) { return std::string_view(implementation).substr(0, 3) == "ref"; }
+bool slow(std::string_view implementation) { return implementation.substr(0, 3) == "ref"; }
+bool isGemm(std::string_view implementation) { return implementation.find("gemm") != std::string_view::npos; }
 
 // Channels-last unless only the plain layout has a fast implementation.
 Choice choose(Builder& b, const Operands& operands, const Geometry& g) {
@@ -92,6 +94,29 @@ Choice choose(Builder& b, const Operands& operands, const Geometry& g) {
   if (!slow(best.primitive.impl_info_str())) return best;
   Choice other = attempt(Layout::plain);
   return slow(other.primitive.impl_info_str()) ? best : other;
+}
+
+// Groups of few channels have no fast implementation. Where several side by side may have one, builds the step with
+// pairs of groups merged, their weights with zeros between them, until it does.
+bool mergeGroups(Builder& b, const Geometry& g) {
+  constexpr int64_t most = 16;  // channels of a group, the widest vector's
+  const Shape w = b.input(1).shape;
+  const int64_t in = w[1];
+  const int64_t out = w[0] / g.groups;
+  const HostMemory* weights = b.constant(1);
+  if (weights == nullptr || g.groups % 2 != 0 || in >= most || out >= most || most % in != 0 || most % out != 0)
+    return false;
+  const int64_t taps = w[2] * w[3];
+  auto merged = std::make_shared<HostMemory>(2 * weights->bytes());
+  auto* to = merged->data<float>();
+  std::fill_n(to, 2 * sizeOf(w), 0.F);
+  for (int64_t o = 0; o < w[0]; ++o)
+    std::copy_n(weights->data<float>() + o * in * taps, in * taps, to + (2 * o + o / out % 2) * in * taps);
+  Step step = b.step();
+  step.inputs[1] = b.addConstant({w[0], 2 * in, w[2], w[3]}, std::move(merged));
+  step.attributes["groups"] = static_cast<double>(g.groups / 2);
+  b.build(step);
+  return true;
 }
 
 // The weights in the order the primitive wants: made at load where they are constant, in every run otherwise.
@@ -178,6 +203,8 @@ void conv2d(Builder& b) {
   }
   try {
     const Choice choice = choose(b, found, g);
+    const char* implementation = choice.primitive.impl_info_str();
+    if ((slow(implementation) || isGemm(implementation)) && mergeGroups(b, g)) return;
     const BufferId weights =
         orderedWeights(b, plainWeights(b.input(1).shape, g.groups), choice.primitive.weights_desc());
     emitConvolution(b, found, choice, weights);
