@@ -134,6 +134,7 @@ function prepare(requests: Map<Value, Request[]>, writes: Map<Variable, Value>):
       version.variable.revert(version);
       for (const reader of [value, seen.get(version)]) if (reader?.version === version) reader.version = undefined;
     }
+    for (const value of outputs) value.failure = error;
     for (const value of [...requests.keys()]) reject(value, error);
   };
   return async () => {
@@ -242,7 +243,7 @@ function lostUnder(value: Value): SeresnetError | undefined {
 async function hostOf(value: Value): Promise<HostArray> {
   if (value.kept) return value.kept;
   if (value.version) return heldBy(value.version).host();
-  throw new DeviceError("this value was asked for in a flush that failed; ask for it again");
+  throw value.failure ?? new DeviceError("this value was asked for in a flush that failed; ask for it again");
 }
 
 function heldBy(version: Version): Version {

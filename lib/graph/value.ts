@@ -19,6 +19,8 @@ export class Value implements ValueType {
   variable?: Variable;
   /** Asked for in a flush under way: `kept` will be there before any later flush runs. */
   underWay = false;
+  /** Why the last flush that should have computed it failed: told to those who asked while it was under way. */
+  failure?: unknown;
 
   constructor(
     readonly node: Node,
