@@ -1,0 +1,117 @@
+import { execFile } from "node:child_process";
+import { existsSync, readdirSync } from "node:fs";
+import { copyFile, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { basename, join } from "node:path";
+import { createModel, saveSafetensors } from "seresnet";
+import sharp from "sharp";
+import ts from "typescript";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+
+/*
+ * Every ts block of the README and the guides is a whole program: it is compiled and run. Every `npx seresnet` line of an
+ * sh block is run too.
+ */
+
+const root = join(__dirname, "..");
+const guides = readdirSync(join(root, "lib/docs")).map((name) => join("lib/docs", name));
+const files = ["README.md", ...guides];
+const dataset = "/usr/share/datasets/fashion-mnist";
+
+interface Block {
+  readonly file: string;
+  readonly line: number;
+  readonly language: string;
+  readonly text: string;
+}
+
+async function blocksOf(file: string): Promise<Block[]> {
+  const lines = (await readFile(join(root, file), "utf8")).split("\n");
+  const blocks: Block[] = [];
+  for (let i = 0; i < lines.length; i++) {
+    const [, language] = /^```(\w+)$/.exec(lines[i]) ?? [];
+    if (!language) continue;
+    const end = lines.indexOf("```", i + 1);
+    blocks.push({ file, line: i + 1, language, text: lines.slice(i + 1, end).join("\n") });
+    i = end;
+  }
+  return blocks;
+}
+
+const blocks = (await Promise.all(files.map(blocksOf))).flat();
+const programs = blocks.filter(({ language }) => language === "ts");
+const commands = blocks
+  .filter(({ language }) => language === "sh")
+  .flatMap(({ file, text }) => text.split("\n").map((line) => ({ file, command: line.replace(/\s+#.*$/, "") })))
+  .filter(({ command }) => command.startsWith("npx seresnet "));
+
+let folder: string;
+const sourceOf = ({ file, line }: Block) => join(folder, `${basename(file, ".md")}_${line}.mts`);
+
+/** Runs node in the folder that has what the programs read. */
+function node(args: readonly string[]): Promise<{ code: number; stdout: string; stderr: string }> {
+  return new Promise((resolve) => {
+    const child = execFile(process.execPath, args, { cwd: folder }, (_, stdout, stderr) =>
+      resolve({ code: child.exitCode ?? -1, stdout, stderr }),
+    );
+  });
+}
+
+beforeAll(async () => {
+  await mkdir(join(root, "build"), { recursive: true });
+  folder = await mkdtemp(join(root, "build/docs-")); // inside the package, so that its name leads to it
+  const images = join(root, "test/fixtures/images");
+  await sharp(join(images, "chelsea.png")).jpeg().toFile(join(folder, "cat.jpg"));
+  await copyFile(join(images, "chelsea.png"), join(folder, "shoe.png"));
+  await saveSafetensors(join(folder, "seresnet50.safetensors"), createModel("seresnet50").stateDict());
+  await writeFile(join(folder, "imagenet.txt"), Array.from({ length: 1000 }, (_, i) => `class ${i}`).join("\n"));
+  for (const program of programs) await writeFile(sourceOf(program), program.text);
+});
+
+afterAll(() => rm(folder, { recursive: true, force: true }));
+
+describe("guides", () => {
+  test("every program compiles, strictly", () => {
+    const program = ts.createProgram(programs.map(sourceOf), {
+      module: ts.ModuleKind.Node16,
+      moduleResolution: ts.ModuleResolutionKind.Node16,
+      target: ts.ScriptTarget.ES2022,
+      lib: ["lib.es2023.d.ts", "lib.esnext.disposable.d.ts"],
+      types: ["node"],
+      strict: true,
+      noImplicitOverride: false,
+    });
+    const diagnostics = [...ts.getPreEmitDiagnostics(program), ...program.emit().diagnostics];
+    const messages = diagnostics.map(({ file, start = 0, messageText }) => {
+      const line = file ? file.getLineAndCharacterOfPosition(start).line + 1 : 0;
+      return `${basename(file?.fileName ?? "")}:${line} ${ts.flattenDiagnosticMessageText(messageText, " ")}`;
+    });
+    expect(messages).toEqual([]);
+    expect(programs.length).toBeGreaterThan(15);
+  });
+
+  for (const program of programs)
+    test(`${program.file}:${program.line} runs`, async () => {
+      const { code, stderr } = await node([sourceOf(program).replace(/\.mts$/, ".mjs")]);
+      expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+    });
+
+  for (const { file, command } of commands)
+    test(`${file}: ${command}`, async ({ skip }) => {
+      const args = command.split(" ").slice(2);
+      if (args.includes(dataset)) {
+        if (!existsSync(dataset)) skip(`no ${dataset} on this machine (npm run setup)`);
+        args.push("--limit", "64");
+      }
+      const { code, stderr } = await node([join(root, "dist/lib/cli/main.js"), ...args]);
+      expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+    });
+
+  test("every guide is linked from the README, and every error code has its row", async () => {
+    const readme = await readFile(join(root, "README.md"), "utf8");
+    for (const guide of guides) expect(readme).toContain(`](${guide})`);
+    const codes = [...(await readFile(join(root, "lib/errors.ts"), "utf8")).matchAll(/"(ERR_[A-Z]+)"/g)];
+    const table = await readFile(join(root, "lib/docs/troubleshooting.md"), "utf8");
+    for (const [, code] of codes) expect(table).toContain(`\`${code}\``);
+    expect(codes.length).toBeGreaterThan(5);
+  });
+});
