@@ -33,7 +33,9 @@ function runTool(name, entry, args) {
   try {
     script = require.resolve(`${name}/${entry}`);
   } catch {
-    throw new BuildError(`${name} is not installed; run: npm ci`);
+    const isCheckout = existsSync(join(root, "tsconfig.build.json"));
+    const install = "npm install --no-save cmake-js@8 node-addon-api@8 node-api-headers@1";
+    throw new BuildError(`${name} is not installed; run: ${isCheckout ? "npm ci" : install}`);
   }
   const result = spawnSync(process.execPath, [script, ...args], { cwd: root, encoding: "utf8", maxBuffer: 1 << 28 });
   const output = `${result.stdout}${result.stderr}`;

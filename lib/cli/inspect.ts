@@ -51,7 +51,10 @@ function automatic(): Report["auto"] {
 function describe({ seresnet, node, platform, addon, devices, auto }: Report): string {
   const mend = (fix: string | undefined) => (fix === undefined ? [] : [`           try: ${colours.bold(fix)}`]);
   const lines = [`seresnet ${seresnet}, node ${node}, ${platform}`];
-  lines.push(addon.loaded ? `addon      loaded from ${addon.path}` : `addon      ${addon.reason}`, "");
+  lines.push(
+    addon.loaded ? `addon      loaded from ${addon.path} (${addon.origin})` : `addon      ${addon.reason}`,
+    "",
+  );
   for (const { name, usable, description, reason, fix } of devices) {
     lines.push(`${name.padEnd(10)} ${usable ? colours.green("works") : colours.red("does not work")}: ${description}`);
     if (!usable) lines.push(`           because ${reason}`, ...mend(fix));

@@ -37,6 +37,8 @@ export interface AddonStatus {
   readonly loaded: boolean;
   /** The file that was loaded, or that was found and could not be. */
   readonly path?: string;
+  /** Where the file comes from, and why no other was taken. */
+  readonly origin?: string;
   readonly reason?: string;
   readonly fix?: string;
   /** Every file that was looked for. */
@@ -80,7 +82,13 @@ interface Addon extends NativeRuntime {
 }
 
 const packageRoot = bindings.getRoot(__filename);
-const buildCommand = "npm run build:native";
+const isCheckout = existsSync(join(packageRoot, "tsconfig.build.json"));
+const buildCommand = isCheckout ? "npm run build:native" : "npx seresnet build";
+/** Packages with an addon for this platform, best first; npm installs them as optional dependencies. */
+const platformPackages = [
+  `@seresnet/${process.platform}-${process.arch}-cuda13`,
+  `@seresnet/${process.platform}-${process.arch}`,
+];
 
 /** Settings of the OpenMP runtime that 5x and 15x hang on: bound threads, and little spinning beside a busy process. */
 const openMp = { OMP_PROC_BIND: "true", GOMP_SPINCOUNT: "2000" } as const;
@@ -130,21 +138,62 @@ function open(override: string | undefined): { addon?: Addon; status: AddonStatu
       status: { loaded: false, reason: "the native addon is switched off: SERESNET_ADDON=none", fix, tried: [] },
     };
   }
-  const place = override ? { path: resolve(override), tried: [resolve(override)] } : locate();
-  const { path, tried } = place;
-  const fix = override
-    ? `set SERESNET_ADDON to a built seresnet.node, or unset it and run: ${buildCommand}`
-    : buildCommand;
-  if (path === undefined || !existsSync(path)) {
-    const reason = override ? `the native addon is not at SERESNET_ADDON=${override}` : "the native addon is not built";
-    return { status: { loaded: false, reason, fix, tried } };
+  if (override) {
+    const path = resolve(override);
+    const fix = `set SERESNET_ADDON to a built seresnet.node, or unset it and run: ${buildCommand}`;
+    if (!existsSync(path)) {
+      const reason = `the native addon is not at SERESNET_ADDON=${override}`;
+      return { status: { loaded: false, reason, fix, tried: [path] } };
+    }
+    return tryFile(path, "SERESNET_ADDON names it", fix, [path]);
   }
+  return openFirst();
+}
+
+/** The first addon that loads, of the platform packages and the local build; why not the others is told either way. */
+function openFirst(): { addon?: Addon; status: AddonStatus } {
+  const tried: string[] = [];
+  const faults: string[] = [];
+  for (const [origin, { path, looked }] of candidates()) {
+    tried.push(...looked);
+    if (path === undefined) continue;
+    const why = faults.length > 0 ? `${origin}, because ${faults.join("; ")}` : origin;
+    const { addon, status } = tryFile(path, why, buildCommand, tried);
+    if (addon) return { addon, status };
+    faults.push(status.reason ?? path);
+    if (origin === localBuild) return { status: { ...status, reason: faults.join("; ") } };
+  }
+  const reason = faults.length > 0 ? faults.join("; ") : "the native addon is not built";
+  const notInstalled = faults.length > 0 || isCheckout ? "" : ` and ${platformPackages[1]} is not installed`;
+  return { status: { loaded: false, reason: reason + notInstalled, fix: buildCommand, tried } };
+}
+
+const localBuild = "the local build";
+
+function* candidates(): Iterable<[origin: string, place: { path?: string; looked: readonly string[] }]> {
+  for (const name of platformPackages) {
+    let path: string | undefined;
+    try {
+      path = require.resolve(name);
+    } catch {
+      // not installed, which is nothing unusual
+    }
+    yield [`the platform package ${name}`, { path, looked: [path ?? name] }];
+  }
+  const { path, tried } = locate();
+  yield [localBuild, { path: path !== undefined && existsSync(path) ? path : undefined, looked: tried }];
+}
+
+function tryFile(
+  path: string,
+  origin: string,
+  fix: string,
+  tried: readonly string[],
+): { addon?: Addon; status: AddonStatus } {
   try {
     const addon = withOpenMpSettings(() => loadFile(path));
-    const missing = (["listDevices", "versions", "profile"] as const).filter(
-      (name) => typeof addon[name] !== "function",
-    );
-    if (missing.length === 0) return { addon: addon as Addon, status: { loaded: true, path, tried } };
+    const missing = (["listDevices", "versions", "run"] as const).filter((name) => typeof addon[name] !== "function");
+    if (missing.length === 0) return { addon: addon as Addon, status: { loaded: true, path, origin, tried } };
     const reason = `the native addon ${path} is not of this version of seresnet: it lacks ${missing.join(", ")}`;
     return { status: { loaded: false, path, reason, fix, tried } };
   } catch (error) {
