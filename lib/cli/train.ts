@@ -1,21 +1,21 @@
 import { mkdir, readFile } from "node:fs/promises";
-import { extname, join } from "node:path";
+import { join } from "node:path";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { createModel, type ModelOptions, type Network } from "../../models/index.js";
+import { loadClassifier } from "../classifier/source.js";
 import { type Dataset, openDataset, pixelStatistics } from "../data/dataset.js";
 import { DataLoader } from "../data/loader.js";
 import { setDefaultDevice } from "../device.js";
 import { ArgumentError, DeviceError, expected, SeresnetError } from "../errors.js";
 import { imagenetMean, imagenetStd } from "../image/preprocess.js";
-import { type CheckpointInfo, readCheckpoint } from "../io/checkpoint.js";
+import type { CheckpointInfo } from "../io/checkpoint.js";
 import { reason } from "../io/files.js";
-import { loadWeights } from "../io/weights.js";
 import { EMA } from "../optim/ema.js";
 import type { Evaluation } from "../train/evaluate.js";
 import { fit, type Progress } from "../train/fit.js";
 import { writeReport } from "../train/report.js";
 import { checkSettings, readRun, restoreRun, type SavedRun, saveRun } from "../train/state.js";
-import { freeze, loadForTuning, parseFreeze } from "./finetune.js";
+import { freeze, parseFreeze } from "./freeze.js";
 import { type Device, deviceOption, jsonOption, modelOption, parseCount } from "./options.js";
 import { percent, print, printJson, warn } from "./output.js";
 import { addRecipeOptions, learningRate, makeOptimizer, makeSchedule, type Recipe } from "./recipe.js";
@@ -51,7 +51,10 @@ export function addTrain(program: Command): void {
     .addOption(modelOption())
     .requiredOption("--out <folder>", "where checkpoint, resume file, metrics and report go")
     .option("--resume", "go on where the run in --out stopped; give it the same options")
-    .option("--weights <file>", "start from these weights; a classifier for other classes starts anew")
+    .option(
+      "--weights <file|folder|hf:owner/name>",
+      "start from these weights; a classifier for other classes begins anew",
+    )
     .addOption(
       new Option("--freeze <stages>", 'leave the stem and so many stages as they are, or "all"').argParser(parseFreeze),
     )
@@ -149,49 +152,40 @@ interface StartingPoint {
 }
 
 async function startingPoint(options: Options, { classes, pictures }: Dataset): Promise<StartingPoint> {
-  const { weights: file, seed } = options;
-  const given =
-    file === undefined
-      ? undefined
-      : extname(file).toLowerCase() === ".safetensors"
-        ? await readCheckpoint(file)
-        : { info: undefined, weights: await loadWeights(file) };
-  const model = options.model ?? given?.info?.model;
-  if (model === undefined)
-    throw new ArgumentError(expected("train", "--model NAME", "none (seresnet models lists them)"));
-  const isSmall = model.endsWith("_cifar");
-  const known = given?.info?.model === model ? given.info : undefined;
-  const stem = given && (given.weights["conv1.weight"] ?? given.weights["layer0.conv1.weight"]);
+  const { weights, model: named, seed } = options;
   const isGrey = pictures.kind === "pixels";
-  const inChannels = stem?.shape[1] ?? (isGrey ? 1 : 3);
-  if (inChannels !== 3 && inChannels !== 1)
-    throw new ArgumentError(expected(file ?? "train", "weights for 1 or 3 channels", `${inChannels}`));
-  const side = options.size ?? known?.inputSize[1] ?? (isSmall ? 32 : 224);
-  const own = isGrey && !known ? pixelStatistics(pictures) : undefined;
+  const given =
+    weights === undefined
+      ? undefined
+      : await loadClassifier({ weights, model: named, numClasses: classes.length, inChannels: isGrey ? 1 : undefined });
+  const model = named ?? given?.info.model;
+  if (model === undefined)
+    throw new ArgumentError(expected("train", "--model NAME (seresnet models lists them)", "none"));
+  const isSmall = model.endsWith("_cifar");
+  const inChannels = given?.info.inputSize[0] ?? (isGrey ? 1 : 3);
+  if (inChannels !== 1 && inChannels !== 3)
+    throw new ArgumentError(expected(weights ?? "train", "weights for 1 or 3 channels", `${inChannels}`));
+  const side = options.size ?? given?.info.inputSize[1] ?? (isSmall ? 32 : 224);
+  const own = isGrey && !given ? pixelStatistics(pictures) : undefined;
   const info: CheckpointInfo = {
     model,
-    options: { ...(known?.options ?? {}), numClasses: classes.length, inChannels },
+    options: { ...given?.info.options, numClasses: classes.length, inChannels },
     classes: [...classes],
     inputSize: isGrey ? [inChannels, pictures.height, pictures.width] : [inChannels, side, side],
-    mean: known?.mean ?? perChannel(own ? [own.mean] : imagenetMean, inChannels),
-    std: known?.std ?? perChannel(own ? [own.std] : imagenetStd, inChannels),
-    interpolation: known?.interpolation ?? "bilinear",
-    cropPct: known?.cropPct ?? (isSmall || isGrey ? 1 : 0.875),
+    mean: given?.info.mean ?? (own ? [own.mean] : [...imagenetMean]),
+    std: given?.info.std ?? (own ? [own.std] : [...imagenetStd]),
+    interpolation: given?.info.interpolation ?? "bilinear",
+    cropPct: isGrey ? 1 : (given?.info.cropPct ?? (isSmall ? 1 : 0.875)),
   };
+  for (const change of given?.changes ?? []) warn(`${weights}: ${change}`);
   const build = () => {
     const network = createModel(model, { ...(info.options as ModelOptions), seed });
-    if (given && file !== undefined) loadForTuning(network, given.weights, file);
+    if (given) network.loadStateDict(given.network.stateDict());
     if (options.freeze !== undefined) freeze(network, options.freeze);
     return network;
   };
   build(); // what does not fit together is said before anything is written
   return { info, build };
-}
-
-function perChannel(statistic: readonly number[], channels: number): number[] {
-  if (statistic.length === channels) return [...statistic];
-  const mean = statistic.reduce((sum, value) => sum + value, 0) / statistic.length;
-  return new Array<number>(channels).fill(mean);
 }
 
 type Datasets = { train: Dataset; validation: Dataset | undefined };

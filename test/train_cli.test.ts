@@ -1,0 +1,203 @@
+import { execFile, spawn, spawnSync } from "node:child_process";
+import { existsSync } from "node:fs";
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { loadWeights } from "seresnet";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { readCheckpoint } from "../dist/lib/io/checkpoint.js";
+import { writeIdx } from "./support/idx.js";
+
+const program = resolve("dist/lib/cli/main.js");
+let folder: string;
+let idx: string;
+const recipe = ["--model", "resnet14_cifar", "--epochs", "2", "--batch", "8", "--seed", "3"];
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "seresnet-train-cli-"));
+  idx = join(folder, "idx");
+  await writeIdx(idx, { train: 48, test: 8, side: 8 });
+});
+afterAll(() => rm(folder, { recursive: true, force: true }));
+
+interface Outcome {
+  code: number | null;
+  stdout: string;
+  stderr: string;
+}
+
+function seresnet(...args: readonly string[]): Promise<Outcome> {
+  const env = { ...process.env, NO_COLOR: "1" };
+  return new Promise((done) => {
+    const child = execFile(process.execPath, [program, ...args], { env }, (_, stdout, stderr) =>
+      done({ code: child.exitCode, stdout, stderr }),
+    );
+  });
+}
+
+/** Starts a training and sends a signal once `when` holds. */
+async function interrupted(
+  args: readonly string[],
+  signal: NodeJS.Signals,
+  when: () => boolean,
+): Promise<number | null> {
+  const child = spawn(process.execPath, [program, "train", ...args], { stdio: "ignore" });
+  const ended = new Promise<number | null>((done) => child.on("exit", done));
+  while (child.exitCode === null && !when()) await new Promise((tick) => setTimeout(tick, 20));
+  child.kill(signal);
+  return ended;
+}
+
+const bytes = (out: string, file: string) => readFile(join(out, file));
+
+describe("seresnet train", () => {
+  it("trains on IDX files, and is the same whether killed, stopped and resumed or not", async () => {
+    const whole = join(folder, "whole");
+    const { code, stdout, stderr } = await seresnet("train", idx, ...recipe, "--out", whole, "--json");
+    expect({ code, lines: stderr.trim().split("\n").length }).toEqual({ code: 0, lines: 2 });
+    const answer = JSON.parse(stdout) as { validationAccuracy: number; checkpoint: string };
+    expect(stderr).toMatch(/^epoch 1\/2 \| loss [\d.]+ \| accuracy [\d.]+ % \| validation loss .*pictures a second/);
+    expect((await readdir(whole)).sort()).toEqual([
+      "metrics.jsonl",
+      "model.safetensors",
+      "report.html",
+      "resume.safetensors",
+    ]);
+    const evaluated = await seresnet("evaluate", idx, "--weights", whole, "--json");
+    expect(JSON.parse(evaluated.stdout)).toMatchObject({ images: 8, accuracy: answer.validationAccuracy });
+
+    // SIGKILL while files are being written, then Ctrl-C, then to the end
+    const pieces = join(folder, "pieces");
+    const args = [idx, ...recipe, "--out", pieces, "--save-every", "1"];
+    const resume = join(pieces, "resume.safetensors");
+    expect(await interrupted(args, "SIGKILL", () => existsSync(resume))).toBeNull();
+    await loadWeights(join(pieces, "model.safetensors"));
+    const killed = (await readdir(pieces)).filter((name) => name.endsWith(".tmp"));
+    const before = await bytes(pieces, "resume.safetensors");
+    let seen = before;
+    const changed = () => {
+      void readFile(resume).then((now) => {
+        seen = now;
+      });
+      return !seen.equals(before);
+    };
+    expect(await interrupted([...args, "--resume"], "SIGINT", changed)).toBe(130);
+    expect((await readdir(pieces)).filter((name) => name.endsWith(".tmp"))).toEqual(killed);
+    const last = await seresnet("train", ...args, "--resume");
+    expect(last.code).toBe(0);
+    for (const file of ["model.safetensors"])
+      expect((await bytes(pieces, file)).equals(await bytes(whole, file))).toBe(true);
+    const untimed = async (out: string) =>
+      (await bytes(out, "metrics.jsonl"))
+        .toString()
+        .trim()
+        .split("\n")
+        .map((line) => {
+          const { seconds: _, imagesPerSecond: __, idle: ___, ...rest } = JSON.parse(line) as Record<string, unknown>;
+          return rest;
+        });
+    expect(await untimed(pieces)).toEqual(await untimed(whole));
+
+    const other = await seresnet("train", idx, ...recipe, "--model", "resnet20_cifar", "--out", pieces, "--resume");
+    expect(other).toMatchObject({ code: 1, stdout: "" });
+    expect(other.stderr).toContain('expected a run with model "resnet20_cifar"');
+    expect((await bytes(pieces, "model.safetensors")).equals(await bytes(whole, "model.safetensors"))).toBe(true);
+  });
+
+  it("tunes weights for a folder of photos, stages frozen, and names a picture it cannot read", async () => {
+    const photos = join(folder, "photos");
+    for (const [name, file] of [
+      ["cat", "chelsea.png"],
+      ["rocket", "rocket.jpg"],
+    ]) {
+      await mkdir(join(photos, name), { recursive: true });
+      for (let i = 0; i < 5; i++)
+        await copyFile(resolve("test/fixtures/images", file), join(photos, name, `${i}${file.slice(-4)}`));
+    }
+    await writeFile(join(photos, "cat", "9.png"), "not a picture");
+    const out = join(folder, "tuned");
+    const shipped = resolve("models/weights/seresnet14_cifar_fashion.safetensors");
+    const args = [
+      "--weights",
+      shipped,
+      "--freeze",
+      "2",
+      "--epochs",
+      "1",
+      "--batch",
+      "4",
+      "--ema",
+      "0",
+      "--validation",
+      "0.2",
+    ];
+    const { code, stderr } = await seresnet("train", photos, ...args, "--out", out);
+    expect({ code, stderr }).toMatchObject({ code: 0 });
+    expect(stderr).toMatch(/9\.png: expected a picture that can be decoded, got [^\n]+: skipped\n/);
+    expect(stderr).toContain("fc.weight begins anew, for 2 classes in place of 10");
+    const { info, weights } = await readCheckpoint(join(out, "model.safetensors"));
+    expect(info).toMatchObject({ model: "seresnet14_cifar", classes: ["cat", "rocket"], inputSize: [1, 28, 28] });
+    const start = await loadWeights(shipped);
+    for (const name of ["conv1.weight", "bn1.running_mean", "layer2.1.bn2.running_var", "layer2.0.se.fc1.bias"])
+      expect(await weights[name].data()).toEqual(await start[name].data());
+    expect(await weights["layer3.0.conv1.weight"].data()).not.toEqual(await start["layer3.0.conv1.weight"].data());
+    const strict = await seresnet("train", photos, ...args, "--strict", "--out", join(folder, "strict"));
+    expect(strict).toMatchObject({ code: 1, stdout: "" });
+    expect(strict.stderr).toContain("9.png");
+  });
+
+  it("a loss that is not finite ends it, with the last good checkpoint", async () => {
+    const out = join(folder, "exploding");
+    const args = [...recipe, "--lr", "1e30", "--schedule", "constant", "--save-every", "1", "--out", out];
+    const { code, stderr } = await seresnet("train", idx, ...args);
+    expect(code).toBe(1);
+    expect(stderr).toMatch(/(a finite loss, got (NaN|Infinity) at step \d+ \(epoch 1\)|finite weights to save)/);
+    if (!existsSync(join(out, "model.safetensors"))) return;
+    for (const weight of Object.values(await loadWeights(join(out, "model.safetensors"))))
+      expect(Array.from((await weight.data()) as Float32Array, Number).every(Number.isFinite)).toBe(true);
+  });
+
+  it("a full disk loses nothing", async () => {
+    const mounted = join(folder, "disk");
+    await mkdir(mounted);
+    // room for one model and its resume file, but not for the next ones beside them
+    if (spawnSync("unshare", ["-rm", "sh", "-c", 'mount -t tmpfs tmpfs "$0"', mounted]).status !== 0) {
+      console.warn("left out: a full disk (mounting one needs unshare and user namespaces)");
+      return;
+    }
+    const copy = join(folder, "copy");
+    await mkdir(copy);
+    const run = `mount -t tmpfs -o size=3400k tmpfs "$0" && "$@"; status=$?; cp "$0"/*.safetensors ${copy}; ls -A "$0"; exit $status`;
+    const args = ["train", idx, ...recipe, "--save-every", "1", "--out", mounted];
+    const { status, stdout, stderr } = spawnSync(
+      "unshare",
+      ["-rm", "sh", "-c", run, mounted, process.execPath, program, ...args],
+      {
+        encoding: "utf8",
+      },
+    );
+    expect(status).toBe(1);
+    expect(stderr).toMatch(/got a full disk; .*model\.safetensors is of step \d/);
+    expect(
+      stdout
+        .trim()
+        .split("\n")
+        .filter((name) => name.endsWith(".tmp")),
+    ).toEqual([]);
+    await loadWeights(join(copy, "resume.safetensors"));
+    await loadWeights(join(copy, "model.safetensors"));
+  });
+
+  it.each([
+    [["--batch", "none"], 2],
+    [["--freeze", "9"], 1],
+    [["--model", "resnet14_cifra"], 1],
+    [["--warmup", "7"], 1],
+    [["--weight-decay", "-1"], 2],
+  ] as const)("refuses %j", async (args, code) => {
+    const out = join(folder, `refused${args.join("")}`);
+    const outcome = await seresnet("train", idx, ...recipe, ...args, "--out", out);
+    expect(outcome).toMatchObject({ code, stdout: "" });
+    expect(existsSync(join(out, "model.safetensors"))).toBe(false);
+  });
+});
