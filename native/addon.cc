@@ -7,9 +7,11 @@
 #include "cpu/device.h"
 #include "cpu/onednn.h"
 #include "cuda/cudnn.h"
+#include "cuda/cudnn_support.h"
 #include "cuda/device.h"
 #include "cuda/runtime.h"
 #include "node/convert.h"
+#include "node/convolution.h"
 #include "node/runtime.h"
 #include "runtime/errors.h"
 
@@ -21,6 +23,7 @@ class Addon : public Napi::Addon<Addon> {
     DefineAddon(exports, {
                              InstanceMethod("listDevices", &Addon::listDevices),
                              InstanceMethod("versions", &Addon::versions),
+                             InstanceMethod("cudnnSupport", &Addon::cudnnSupport),
                              InstanceMethod("open", &Addon::open),
                              InstanceMethod("upload", &Addon::call<node::upload>),
                              InstanceMethod("read", &Addon::call<node::read>),
@@ -42,6 +45,27 @@ class Addon : public Napi::Addon<Addon> {
       for (const DeviceInfo& device : cpu::devices()) all.push_back(device);
       Napi::Array list = Napi::Array::New(env, all.size());
       for (uint32_t i = 0; i < all.size(); ++i) list.Set(i, node::toObject(env, all[i]));
+      return list;
+    });
+  }
+
+  // cudnnSupport(file, properties, convolutions): how cuDNN could compute each of them on a device that need not be there.
+  Napi::Value cudnnSupport(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    return node::guarded(env, [&]() -> Napi::Value {
+      if (!info[0].IsString() || !info[1].IsString()) throw Error("cudnnSupport", "expected a file and JSON");
+      const auto all = cuda::cudnnSupport(info[0].As<Napi::String>().Utf8Value(),
+                                          info[1].As<Napi::String>().Utf8Value(), node::toConvolutions(info[2]));
+      Napi::Array list = Napi::Array::New(env, all.size());
+      for (uint32_t i = 0; i < all.size(); ++i) {
+        Napi::Object object = Napi::Object::New(env);
+        object.Set("convolution", all[i].convolution);
+        object.Set("configurations", all[i].configurations);
+        object.Set("compiled", all[i].compiled);
+        object.Set("plan", all[i].plan);
+        object.Set("milliseconds", all[i].milliseconds);
+        list.Set(i, object);
+      }
       return list;
     });
   }

@@ -75,8 +75,34 @@ export interface NativeRuntime {
   kernels(plan: PlanHandle): string[];
 }
 
+/** A convolution as `cudnnSupport` takes it. `pass` is forward when left out; the flags name parts of its epilogue. */
+export interface ConvolutionQuery {
+  readonly input: readonly number[];
+  readonly weight: readonly number[];
+  readonly stride: readonly number[];
+  readonly padding: readonly number[];
+  readonly dtype: "float32" | "tf32" | "float16" | "bfloat16";
+  readonly pass?: "forward" | "inputGradient" | "weightGradient";
+  readonly gate?: boolean;
+  readonly bias?: boolean;
+  readonly residual?: boolean;
+  readonly relu?: boolean;
+}
+
+/** How cuDNN could compute a convolution on a device. */
+export interface ConvolutionSupport {
+  readonly convolution: string;
+  /** Engine configurations, and how many of them are compiled at run time. */
+  readonly configurations: number;
+  readonly compiled: number;
+  /** The engine of the first that could be made into a plan; "" for none. */
+  readonly plan: string;
+  readonly milliseconds: number;
+}
+
 /** The exports of native/addon.cc. */
 interface Addon extends NativeRuntime {
+  cudnnSupport(file: string, properties: string, convolutions: readonly ConvolutionQuery[]): ConvolutionSupport[];
   listDevices(cudnn: readonly string[]): DeviceInfo[];
   versions(): NativeVersions;
 }
@@ -117,6 +143,24 @@ export function nativeDevices(): DeviceInfo[] {
 /** Versions of the addon and its libraries, or null when the addon is not loaded. */
 export function nativeVersions(): NativeVersions | null {
   return load().addon?.versions() ?? null;
+}
+
+/**
+ * Asks cuDNN how it would compute convolutions on a device that need not be there. cuDNN aborts the process where a part
+ * of it is missing, so this is for processes of their own.
+ *
+ * @param file libcudnn.so.9
+ * @param properties the device's, as cuDNN's JSON
+ * @throws Error with `code` when cuDNN is not there, is older than 9.11, or fails
+ */
+export function cudnnSupport(
+  file: string,
+  properties: string,
+  convolutions: readonly ConvolutionQuery[],
+): ConvolutionSupport[] {
+  const { addon, status } = load();
+  if (!addon) throw new Error(status.reason);
+  return addon.cudnnSupport(file, properties, convolutions);
 }
 
 /** The addon's runtime, or why it is not there. */

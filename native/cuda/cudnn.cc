@@ -36,8 +36,16 @@ std::string versionInName(const std::filesystem::path& file) {
   return suffix == std::string::npos ? "" : name.substr(suffix + 4);
 }
 
-// libcudnn itself only passes calls on to its parts, and aborts the process when it cannot load them (half an
-// installation, no libz). So the part with the graph API is opened first, here, and asked in its stead.
+struct Version {
+  std::size_t major, minor, patch;
+
+  std::string text() const {
+    return std::to_string(major) + "." + std::to_string(minor) + "." + std::to_string(patch);
+  }
+};
+
+}  // namespace
+
 Library openGraph(const std::filesystem::path& folder) {
   const std::string beside = (folder / kGraph).string();
   try {
@@ -51,16 +59,6 @@ Library openGraph(const std::filesystem::path& folder) {
     }
   }
 }
-
-struct Version {
-  std::size_t major, minor, patch;
-
-  std::string text() const {
-    return std::to_string(major) + "." + std::to_string(minor) + "." + std::to_string(patch);
-  }
-};
-
-}  // namespace
 
 CudnnReport findCudnn(const std::vector<std::string>& candidates, bool load) {
   CudnnReport report;

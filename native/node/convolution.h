@@ -1,0 +1,15 @@
+#pragma once
+
+#include <napi.h>
+
+#include <vector>
+
+#include "../cuda/convolution.h"
+
+namespace seresnet::node {
+
+// Convolutions as JavaScript describes them: { input: [N, C, H, W], weight: [O, C / groups, kh, kw], stride, padding, dtype,
+// pass?, groups?, gate?, bias?, residual?, relu? }. Throws Error where that is not what is given.
+std::vector<cuda::Convolution> toConvolutions(const Napi::Value& value);
+
+}  // namespace seresnet::node
