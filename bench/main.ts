@@ -1,13 +1,15 @@
 import { classifier } from "./classifier.js";
+import { cpu } from "./cpu.js";
 import { degradation } from "./degradation.js";
 import { reference } from "./reference.js";
 import { type Bench, save } from "./report.js";
 
-/** Table of contents: every benchmark by name. */
-const benches: Readonly<Record<string, Bench>> = { reference, classifier, degradation };
+/** Table of contents: every benchmark by name; the first is the default. */
+const benches: Readonly<Record<string, Bench>> = { cpu, reference, classifier, degradation };
 
-async function main([name, ...args]: readonly string[]): Promise<number> {
-  if (name === undefined) {
+async function main(words: readonly string[]): Promise<number> {
+  const [name, ...args] = words[0]?.startsWith("-") === false ? words : ["cpu", ...words];
+  if (args.includes("--help")) {
     for (const [known, { title }] of Object.entries(benches)) console.log(`${known.padEnd(12)} ${title}`);
     return 0;
   }
@@ -17,7 +19,7 @@ async function main([name, ...args]: readonly string[]): Promise<number> {
   }
   const report = await benches[name].run(args);
   console.log(report.table);
-  console.log(`written to ${save(name, report.figures)}`);
+  console.log(`written to ${save(report.name ?? name, report.figures)}`);
   return 0;
 }
 

@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process";
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { root } from "./report.js";
@@ -8,7 +8,14 @@ const folder = join(root, "bench/peers");
 
 /** Loads a package of bench/peers; installs them all, without their scripts, when they are not there yet. */
 export function loadPeer<T>(name: string): T {
-  if (!existsSync(join(folder, "node_modules", name))) {
+  peerVersion(name);
+  return createRequire(join(folder, "package.json"))(name) as T;
+}
+
+/** The version of a package of bench/peers, installed where it was not. Throws when it cannot be. */
+export function peerVersion(name: string): string {
+  const manifest = join(folder, "node_modules", name, "package.json");
+  if (!existsSync(manifest)) {
     console.error("installing the peers (npm ci --ignore-scripts in bench/peers)");
     try {
       execFileSync("npm", ["ci", "--ignore-scripts", "--no-audit", "--no-fund"], { cwd: folder, stdio: "ignore" });
@@ -18,5 +25,5 @@ export function loadPeer<T>(name: string): T {
       );
     }
   }
-  return createRequire(join(folder, "package.json"))(name) as T;
+  return (JSON.parse(readFileSync(manifest, "utf8")) as { version: string }).version;
 }

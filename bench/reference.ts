@@ -1,46 +1,17 @@
 import Table from "cli-table3";
-import { compile, createModel, type nn, tensor } from "../lib/index.js";
+import { compile, createModel, tensor } from "../lib/index.js";
 import { type Bench, digits, median, milliseconds } from "./report.js";
-import { type HostStateDict, type HostTensor, type Network, tfjsResNet } from "./tfjs.js";
+import { hostState, type Network, tfjsResNet } from "./tfjs.js";
+import { largestDifference, noise, trainedLooking } from "./weights.js";
 
 const pairs = 7;
-
-/** Reproducible numbers in [low, high). */
-function noise(length: number, low: number, high: number): Float32Array {
-  let seed = 1;
-  return Float32Array.from({ length }, () => {
-    seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0;
-    return low + (seed / 2 ** 32) * (high - low);
-  });
-}
-
-/** Gives batch norms statistics and factors as after a training, so that none is the identity; returns all weights. */
-async function trainedLooking(model: nn.Module): Promise<HostStateDict> {
-  const state = new Map<string, HostTensor>();
-  for (const [name, { shape, dtype }] of Object.entries(model.stateDict())) {
-    if (dtype !== "float32" || shape.length !== 1 || (!name.includes(".running_") && !/bn\d|downsample\.1/.test(name)))
-      continue;
-    const [low, high] = /mean$|bias$/.test(name) ? [-0.2, 0.2] : [0.7, 1.3];
-    state.set(name, { shape, data: noise(shape[0], low, high) });
-  }
-  model.loadStateDict(Object.fromEntries([...state].map(([name, { shape, data }]) => [name, tensor(data, shape)])), {
-    strict: false,
-  });
-  for (const [name, value] of Object.entries(model.stateDict()))
-    if (value.dtype === "float32") state.set(name, { shape: value.shape, data: (await value.data()) as Float32Array });
-  return state;
-}
-
-function largestDifference(a: Float32Array, b: Float32Array): number {
-  return a.reduce((largest, value, i) => Math.max(largest, Math.abs(value - b[i])), 0);
-}
 
 /** Our reference executor and tfjs's pure-JavaScript backend, turn by turn; its wasm backend for orientation. */
 export const reference: Bench = {
   title: "SE-ResNet-18, 224x224, batch 1: the reference executor and tfjs (pure JavaScript; wasm for orientation)",
   async run() {
-    const model = createModel("seresnet18").eval();
-    const state = await trainedLooking(model);
+    const model = trainedLooking(createModel("seresnet18")).eval();
+    const state = await hostState(model.stateDict());
     const compiled = await compile(model, { device: "reference" });
     const networks: Record<string, Network> = {
       "seresnet reference": async ({ data, shape }) =>

@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process";
-import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { availableParallelism, cpus } from "node:os";
 import { join, relative } from "node:path";
 
@@ -11,6 +11,8 @@ export interface Bench {
 }
 
 export interface Report {
+  /** Of the results file, where it is not the benchmark's. */
+  readonly name?: string;
   /** For people. */
   readonly table: string;
   /** For programs: what goes into the results file. */
@@ -25,10 +27,21 @@ export function save(name: string, figures: Report["figures"]): string {
   const folder = join(root, "bench/results");
   mkdirSync(folder, { recursive: true });
   const file = join(folder, `${name}.json`);
-  const machine = { cpu: cpus()[0]?.model.trim() ?? "unknown", cores: availableParallelism(), node: process.version };
+  const cpu = cpus()[0]?.model.trim() ?? "unknown";
+  const machine = { cpu, cores: availableParallelism(), vectors: vectorExtensions(), node: process.version };
   const result = { bench: name, date: new Date().toISOString(), commit: commit(), machine, ...figures };
   writeFileSync(file, `${JSON.stringify(result, undefined, 2)}\n`);
   return relative(root, file);
+}
+
+/** The vector instructions of this CPU, where the system lists them. */
+function vectorExtensions(): string[] {
+  try {
+    const flags = /^flags\s*:(.*)$/m.exec(readFileSync("/proc/cpuinfo", "utf8"))?.[1].split(" ") ?? [];
+    return flags.filter((flag) => /^(avx|fma|amx)/.test(flag));
+  } catch {
+    return []; // no Linux
+  }
 }
 
 function commit(): string {

@@ -1,3 +1,4 @@
+import type { Tensor } from "../lib/index.js";
 import { loadPeer } from "./peers.js";
 
 /** What we use of a tfjs tensor. */
@@ -39,10 +40,18 @@ export interface HostTensor {
 
 export type HostStateDict = ReadonlyMap<string, HostTensor>;
 
+/** The float32 weights of a state dict, on the host. */
+export async function hostState(record: Readonly<Record<string, Tensor>>): Promise<HostStateDict> {
+  const state = new Map<string, HostTensor>();
+  for (const [name, value] of Object.entries(record))
+    if (value.dtype === "float32") state.set(name, { shape: value.shape, data: (await value.data()) as Float32Array });
+  return state;
+}
+
 /** A network that takes an N,C,H,W image and gives its logits. */
 export type Network = (x: HostTensor) => Promise<Float32Array>;
 
-/** A (SE-)ResNet of basic blocks, op by op in tfjs on one of its backends, from one of our state dicts. */
+/** One of our (SE-)ResNets, op by op in tfjs on one of its backends, from our state dict. */
 export async function tfjsResNet(backend: "cpu" | "wasm", state: HostStateDict): Promise<Network> {
   const tf = loadPeer<Tf>("@tensorflow/tfjs");
   if (backend === "wasm") loadPeer("@tensorflow/tfjs-backend-wasm"); // registers itself
@@ -74,8 +83,10 @@ export async function tfjsResNet(backend: "cpu" | "wasm", state: HostStateDict):
     return tf.batchNorm(x, of("running_mean"), of("running_var"), of("bias"), of("weight"), 1e-5);
   };
   const block = (x: TfTensor, name: string, stride: number) => {
-    let y = tf.relu(norm(conv(x, `${name}.conv1`, stride, 1), `${name}.bn1`));
-    y = norm(conv(y, `${name}.conv2`, 1, 1), `${name}.bn2`);
+    const isBottleneck = has(`${name}.conv3.weight`);
+    let y = tf.relu(norm(conv(x, `${name}.conv1`, isBottleneck ? 1 : stride, isBottleneck ? 0 : 1), `${name}.bn1`));
+    y = norm(conv(y, `${name}.conv2`, isBottleneck ? stride : 1, 1), `${name}.bn2`);
+    if (isBottleneck) y = norm(conv(tf.relu(y), `${name}.conv3`, 1, 0), `${name}.bn3`);
     if (has(`${name}.se.fc1.weight`)) {
       const squeezed = tf.relu(conv(tf.mean(y, [1, 2], true), `${name}.se.fc1`, 1, 0));
       y = tf.mul(y, tf.sigmoid(conv(squeezed, `${name}.se.fc2`, 1, 0)));
@@ -85,12 +96,13 @@ export async function tfjsResNet(backend: "cpu" | "wasm", state: HostStateDict):
     return tf.relu(tf.add(y, shortcut));
   };
 
+  const hasPool = state.get("conv1.weight")?.shape[2] === 7; // the nets for small images start with a 3x3
   return async ({ data, shape }) => {
     await use();
     const logits = tf.tidy(() => {
       let x = tf.tensor(data, shape).transpose([0, 2, 3, 1]);
-      x = tf.relu(norm(conv(x, "conv1", 2, 3), "bn1"));
-      x = tf.maxPool(x, 3, 2, 1, "floor");
+      x = tf.relu(norm(conv(x, "conv1", hasPool ? 2 : 1, hasPool ? 3 : 1), "bn1"));
+      if (hasPool) x = tf.maxPool(x, 3, 2, 1, "floor");
       for (let stage = 1; has(`layer${stage}.0.conv1.weight`); stage++)
         for (let i = 0; has(`layer${stage}.${i}.conv1.weight`); i++)
           x = block(x, `layer${stage}.${i}`, stage > 1 && i === 0 ? 2 : 1);

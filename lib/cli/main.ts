@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { Command, CommanderError } from "commander";
 import { packageVersion } from "../paths.js";
+import { addBench } from "./bench.js";
 import { addBuild } from "./build.js";
 import { addClassify } from "./classify.js";
 import { addDemo } from "./demo.js";
@@ -46,6 +47,7 @@ SERESNET_DEVICE overrides --device auto; SERESNET_DEBUG=1 shows where an error c
     addExport,
     addVerify,
     addCompare,
+    addBench,
     addInspect,
     addBuild,
   ];
