@@ -39,17 +39,27 @@ interface Options {
   readonly quick: boolean;
   /** Measure beside a busy JavaScript thread too. */
   readonly busy: boolean;
+  /** Measure this network alone. */
+  readonly model?: string;
   /** Our arithmetic; the others compute in float32. */
   readonly dtype: "float32" | "bfloat16";
 }
 
 function parse(args: readonly string[]): Options {
   const flag = { type: "boolean", default: false } as const;
-  const options = { quick: flag, busy: flag, dtype: { type: "string", default: "float32" } } as const;
+  const options = {
+    quick: flag,
+    busy: flag,
+    model: { type: "string" },
+    dtype: { type: "string", default: "float32" },
+  } as const;
   const { values } = parseArgs({ args: [...args], options });
   const { dtype } = values;
   if (dtype !== "float32" && dtype !== "bfloat16")
     throw new Error(`bench: expected --dtype float32 or bfloat16, got ${dtype}`);
+  const names = cases.map(({ model }) => model);
+  if (values.model !== undefined && !names.includes(values.model))
+    throw new Error(`bench: expected --model ${names.join(", ")}, got ${values.model}`);
   return { ...values, dtype };
 }
 
@@ -93,7 +103,9 @@ interface Contender {
   readonly first: Answer;
   /** The tenth call, or the second of who is very slow. */
   readonly later: number;
+  /** Calls in a turn, and before them calls that are not counted, because the others' turns have emptied the caches. */
   readonly calls: number;
+  readonly uncounted: number;
   readonly times: number[];
   readonly busyTimes: number[];
   fastest: number;
@@ -101,14 +113,16 @@ interface Contender {
 
 /** Ours, onnxruntime-node and tfjs in alternating processes. */
 export const cpu: Bench = {
-  title: "the cpu device, onnxruntime-node and tfjs wasm, on four networks [--quick] [--busy] [--dtype bfloat16]",
+  title:
+    "the cpu device, onnxruntime-node and tfjs wasm, on four networks [--model NAME] [--quick] [--busy] [--dtype bfloat16]",
   async run(args = []) {
     const options = parse(args);
+    const chosen = cases.filter(({ model }) => model === (options.model ?? model));
     const folder = mkdtempSync(join(tmpdir(), "seresnet-bench-"));
     const threads = availableParallelism();
     const results: { model: string; batch: number; rows: Measured[] }[] = [];
     try {
-      for (const item of cases) {
+      for (const item of chosen) {
         const files = await prepare(item, folder);
         for (const batch of batches) {
           const { model, options: modelOptions = {}, image } = item;
@@ -201,12 +215,15 @@ async function enter(job: Job): Promise<Contender> {
   try {
     const first = await child.ask({ calls: 1 });
     const { times } = await child.ask({ calls: first.times[0] < 500 ? 9 : 1 });
-    const calls = Math.min(200, Math.max(1, Math.round(turn / median(times))));
+    const usual = median(times);
+    const calls = Math.min(200, Math.max(1, Math.round(turn / usual)));
+    const uncounted = usual < turn ? 1 : 0; // a slow call fills the caches itself
     return {
       child,
       first,
       later: times[times.length - 1],
       calls,
+      uncounted,
       times: [],
       busyTimes: [],
       fastest: Number.POSITIVE_INFINITY,
@@ -217,11 +234,12 @@ async function enter(job: Job): Promise<Contender> {
   }
 }
 
-/** The median of a turn's calls. The first is not counted: the others' turns have emptied the caches. */
+/** The median of a turn's calls. */
 async function takeTurn(contender: Contender, busy: boolean): Promise<number> {
+  const { child, calls, uncounted } = contender;
   await pause(rest);
-  const { times } = await contender.child.ask({ calls: contender.calls + 1, busy });
-  const counted = times.slice(1);
+  const { times } = await child.ask({ calls: calls + uncounted, busy });
+  const counted = times.slice(uncounted);
   if (!busy) contender.fastest = Math.min(contender.fastest, ...counted);
   return median(counted);
 }
