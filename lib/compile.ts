@@ -2,12 +2,12 @@ import { type DeviceChoice, executorFor, type ResolvedDevice, resolveDevice } fr
 import type { DType, HostArray } from "./dtype.js";
 import { ArgumentError, DisposedError, DtypeError, expected, shown } from "./errors.js";
 import type { Executor, LoadedPlan, RunRequest } from "./executors/executor.js";
-import { read } from "./graph/flush.js";
+import { share } from "./graph/flush.js";
 import { fold } from "./graph/fold.js";
 import { expand, fuse } from "./graph/fuse.js";
 import { inIsolation } from "./graph/recording.js";
 import { findSetup } from "./graph/setup.js";
-import { constantValue, type Node, placeholder, type Value } from "./graph/value.js";
+import { constantValue, leavesUnder, type Node, placeholder, type Value } from "./graph/value.js";
 import type { Variable } from "./graph/variable.js";
 import { checkNormalization, type Normalization, normalized } from "./image/normalize.js";
 import { Module } from "./nn/module.js";
@@ -146,7 +146,7 @@ export class CompiledModel {
     if (signal !== undefined && !(signal instanceof AbortSignal))
       throw new ArgumentError(expected(where, "signal to be an AbortSignal", shown(signal)));
     signal?.throwIfAborted();
-    const [ready, input] = await Promise.all([this.prepare(x.shape, x.dtype), read(x.value)]);
+    const [ready, input] = await Promise.all([this.prepare(x.shape, x.dtype), share(x.value)]);
     return { ...ready, request: { inputs: [input], variables: [], signal } };
   }
 
@@ -190,13 +190,15 @@ export class CompiledModel {
     checkTensor("compile", output, "a model whose forward returns one tensor");
     const [root] =
       this.#options.fuse === false ? [output.value] : expand(fuse(fold([output.value])), this.#executor.fused);
-    const { constants, computed } = findSetup(root, new Set([input]));
-    await this.#fold(computed);
+    const { constants: fixed, computed } = findSetup(root, new Set([input]));
+    const constants = this.#executor.folds ? leavesUnder([root]) : fixed;
+    if (!this.#executor.folds) await this.#fold(computed);
     const contents = await Promise.all(constants.map((value) => value.kept ?? this.#folded.get(nameOf(value))));
     const role = (leaf: Value) => (leaf === input ? "inputs" : "constants");
-    const plan = lower([input, ...constants], role, [root], [], this.#layersOf(constants));
+    const plan = lower([input, ...constants], role, [root], [], this.#layersOf(fixed));
     const { threads, dtype: compute } = this.#options;
-    const loaded = await this.#executor.load(plan, contents as HostArray[], { threads, compute });
+    const names = constants.map(nameOf);
+    const loaded = await this.#executor.load(plan, contents as HostArray[], { threads, compute, names });
     return { plan: loaded, shape: root.shape, dtype: root.dtype };
   }
 

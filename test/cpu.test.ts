@@ -3,6 +3,7 @@ import { describe, expect, test } from "vitest";
 import type { HostArray } from "../dist/lib/dtype.js";
 import { ArgumentError, DeviceError, DisposedError, DtypeError, ShapeError } from "../dist/lib/errors.js";
 import { cpuExecutor } from "../dist/lib/executors/cpu.js";
+import type { LoadedPlan } from "../dist/lib/executors/executor.js";
 import { nativeVersions } from "../dist/lib/executors/native.js";
 import { referenceExecutor } from "../dist/lib/executors/reference/executor.js";
 import { fold } from "../dist/lib/graph/fold.js";
@@ -100,6 +101,39 @@ describe.runIf(built)("the CPU executor", () => {
     const kernels = (loaded as unknown as { kernels(): string[] }).kernels();
     expect(kernels.filter((kernel) => kernel.startsWith("to n"))).toHaveLength(1);
     await loaded.dispose();
+  });
+
+  test("what depends on constants alone is computed at load, and held once for all plans that name it alike", async () => {
+    const shapes = [[1, 8, 9, 9], [8, 8, 3, 3], [8], [8], [8], [8]];
+    const plan = withConstants(
+      planOf(shapes, [
+        {
+          op: "fold_batch_norm",
+          attributes: { eps: 1e-5, bias: false, affine: true },
+          from: [1, 2, 3, 4, 5],
+          to: [shapes[1], [8]],
+        },
+        { op: "conv2d", attributes: conv(1, 1), from: [0, 6, 7], to: [[1, 8, 9, 9]] },
+      ]),
+    );
+    const input = contents(plan.slots[0]);
+    const constants = plan.constants.map((slot) => contents(plan.slots[slot]).map(Math.abs as never));
+    const zeros = constants.map((array) => array.map(() => 0 as never));
+    const names = ["w", "mean", "variance", "gamma", "beta"].map((name) => `sharing test ${name}`);
+    const run = async (loaded: LoadedPlan) => (await loaded.run({ inputs: [input], variables: [] })).outputs[0];
+    const first = await cpuExecutor().load(plan, constants, { names });
+    const kernels = (first as unknown as { kernels(): string[] }).kernels();
+    expect(kernels.filter((kernel) => kernel.startsWith("fold"))).toEqual([]);
+    const want = await runPlan(referenceExecutor(), plan, [input, ...constants]);
+    expect(relativeError(await run(first), want[0])).toBeLessThan(1e-5);
+    const second = await cpuExecutor().load(plan, zeros, { names }); // the first one's weights are used, so zeros do no harm
+    expect(await run(second)).toEqual(await run(first));
+    await first.dispose();
+    expect(relativeError(await run(second), want[0])).toBeLessThan(1e-5);
+    await second.dispose();
+    const third = await cpuExecutor().load(plan, zeros, { names }); // nobody holds them any more
+    expect(await run(third)).toEqual(input.map(() => 0 as never).slice(0, 8 * 81));
+    await third.dispose();
   });
 
   test("variables come from buffers, written slots become new ones, and old ones stay as they were", async () => {

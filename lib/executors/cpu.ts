@@ -23,6 +23,8 @@ import { type BufferHandle, type DeviceHandle, type NativeRuntime, nativeRuntime
 
 /** Runs plans on an executor thread of the addon. What is checked here is checked again there, for memory safety. */
 class NativeExecutor implements Executor {
+  readonly folds = true;
+
   constructor(
     readonly device: DeviceName,
     readonly fused: ReadonlySet<string>,

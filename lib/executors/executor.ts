@@ -56,6 +56,11 @@ export interface LoadOptions {
   readonly threads?: number;
   /** Arithmetic for the plan's float32 slots, default float32 (IEEE). What is stored between steps is the executor's business. */
   readonly compute?: "float32" | "tf32" | "bfloat16" | "float16";
+  /**
+   * One for each constant: constants of one name have the same contents in all plans. The executor then holds what it
+   * makes of them (weights in its own order, folded weights) once for all plans that are loaded at a time.
+   */
+  readonly names?: readonly string[];
 }
 
 /** One kind of device that runs plans. Nothing here blocks the JavaScript thread. */
@@ -63,6 +68,12 @@ export interface Executor {
   readonly device: DeviceName;
   /** Fused ops this executor runs itself; the others are expanded into the ops they stand for before `load`. */
   readonly fused: ReadonlySet<string>;
+  /**
+   * Whether steps that read constants alone are run once, at load. Where they are not, whoever makes the plan computes them
+   * first and hands in the results.
+   */
+  readonly folds: boolean;
   upload(data: HostArray, dtype: DType): Promise<DeviceBuffer>;
+  /** `constants` are read until the promise settles: arrays that never change. */
   load(plan: Plan, constants: readonly HostArray[], options?: LoadOptions): Promise<LoadedPlan>;
 }

@@ -8,7 +8,7 @@ import type { Plan } from "../plan/plan.js";
 import { differentiate } from "./differentiate.js";
 import { expand, fuse } from "./fuse.js";
 import { hasPendingWrites, recordWrite, takePendingWrites } from "./recording.js";
-import { topological, type Value } from "./value.js";
+import { leavesUnder, type Value } from "./value.js";
 import { type Variable, Version } from "./variable.js";
 
 /*
@@ -26,8 +26,13 @@ let scheduled = false;
 let queue: Promise<void> = Promise.resolve();
 
 /** Asks for a value: resolves to the caller's own copy once the flush of this tick has run. */
-export function read(value: Value): Promise<HostArray> {
-  if (value.kept && !hasPendingWrites()) return Promise.resolve(value.kept.slice());
+export async function read(value: Value): Promise<HostArray> {
+  return (await share(value)).slice();
+}
+
+/** The same without the copy: the array is the graph's own and must never be changed. */
+export function share(value: Value): Promise<HostArray> {
+  if (value.kept && !hasPendingWrites()) return Promise.resolve(value.kept);
   return new Promise((resolve, reject) => {
     const requests = asked.get(value);
     if (requests) requests.push({ resolve, reject });
@@ -80,7 +85,7 @@ function prepare(requests: Map<Value, Request[]>, writes: Map<Variable, Value>):
     for (const [variable, value] of writes) recordWrite(variable, value); // they wait for a device that works
     return async () => {};
   }
-  if ([...leavesUnder([...requests.keys(), ...writes.values()])].some(lost)) {
+  if (leavesUnder([...requests.keys(), ...writes.values()]).some(lost)) {
     for (const value of [...requests.keys()]) {
       const error = lostUnder(value);
       if (error) reject(value, error);
@@ -155,7 +160,7 @@ function prepare(requests: Map<Value, Request[]>, writes: Map<Variable, Value>):
     }
     for (const value of outputs) value.underWay = false;
     for (const [value, waiting] of requests)
-      for (const request of waiting) request.resolve((answers.get(value) as HostArray).slice());
+      for (const request of waiting) request.resolve(answers.get(value) as HostArray);
   };
 }
 
@@ -211,13 +216,6 @@ function source(value: Value): Value {
 /** Whether a leaf is read from its variable rather than from the host. */
 function isVariable(leaf: Value): boolean {
   return leaf.version !== undefined && leaf.kept === undefined && !leaf.underWay;
-}
-
-function leavesUnder(roots: readonly Value[]): Set<Value> {
-  const leaves = new Set(roots.filter((root) => root.isLeaf));
-  for (const node of topological(roots, (value) => value.isLeaf))
-    for (const input of node.inputs) if (input.isLeaf) leaves.add(input);
-  return leaves;
 }
 
 /** Why a leaf's contents are gone, or undefined when they are there. */

@@ -80,6 +80,14 @@ export function placeholder(shape: readonly number[], dtype: DType): Value {
   return new Node("placeholder", {}, [], [{ shape, dtype }]).outputs[0];
 }
 
+/** The leaves that `roots` need, themselves included where they are leaves. */
+export function leavesUnder(roots: readonly Value[]): Value[] {
+  const leaves = new Set(roots.filter((root) => root.isLeaf));
+  for (const node of topological(roots, (value) => value.isLeaf))
+    for (const input of node.inputs) if (input.isLeaf) leaves.add(input);
+  return [...leaves];
+}
+
 /** Every node that `roots` need, each after the nodes it reads. Stops at values for which `isLeaf` holds. */
 export function topological(roots: Iterable<Value>, isLeaf: (value: Value) => boolean): Node[] {
   const order: Node[] = [];

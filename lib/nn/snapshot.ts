@@ -1,4 +1,4 @@
-import { read } from "../graph/flush.js";
+import { share } from "../graph/flush.js";
 import { constantValue, type Value } from "../graph/value.js";
 import type { Variable } from "../graph/variable.js";
 import type { Module } from "./module.js";
@@ -9,7 +9,7 @@ export async function snapshot(model: Module): Promise<Map<Variable, Value>> {
   const frozen = new Map<Variable, Value>();
   await Promise.all(
     [...state].map(async ({ variable, value }) => {
-      frozen.set(variable, constantValue(await read(value), variable.shape, variable.dtype));
+      frozen.set(variable, constantValue(await share(value), variable.shape, variable.dtype));
     }),
   );
   return frozen;

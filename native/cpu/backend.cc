@@ -16,10 +16,10 @@ namespace {
 class CpuProgram final : public Program {
  public:
   CpuProgram(const Plan& plan, const std::vector<std::shared_ptr<HostMemory>>& constants, int threads,
-             std::shared_ptr<Onednn> onednn)
+             std::shared_ptr<Onednn> onednn, Setting setting)
       : onednn_(std::move(onednn)), threads_(threads), split_(plan.outputs.size()) {
     omp_set_num_threads(threads_);  // oneDNN shares work out when a primitive is made
-    Builder builder(plan, constants, *onednn_);
+    Builder builder(plan, constants, *onednn_, std::move(setting));
     builder.build();
     buffers_ = std::move(builder.buffers);
     kernels_ = std::move(builder.kernels);
@@ -52,7 +52,7 @@ class CpuProgram final : public Program {
   size_t bytes() const override {
     size_t total = arena_->bytes();
     for (const Buffer& buffer : buffers_)
-      if (buffer.contents) total += buffer.contents->bytes();
+      if (buffer.contents && !buffer.shared) total += buffer.contents->bytes();
     return total;
   }
 
@@ -139,13 +139,8 @@ class CpuProgram final : public Program {
     arena_->prefault();
     addresses_.assign(buffers_.size(), nullptr);
     for (size_t i = 0; i < blocks.size(); ++i) addresses_[owners[i]] = arena_->data() + blocks[i].offset;
-    for (size_t id = 0; id < buffers_.size(); ++id) {
-      Buffer& buffer = buffers_[id];
-      const bool read = buffer.block.first >= 0 ||
-                        std::find(outputs_.begin(), outputs_.end(), static_cast<BufferId>(id)) != outputs_.end();
-      if (!read) buffer.contents.reset();  // weights that live on in another order
-      if (buffer.contents) addresses_[id] = buffer.contents->data();
-    }
+    for (size_t id = 0; id < buffers_.size(); ++id)
+      if (buffers_[id].contents) addresses_[id] = buffers_[id].contents->data();
   }
 
   std::shared_ptr<Onednn> onednn_;  // before the kernels that use it
@@ -179,7 +174,15 @@ class CpuBackend final : public Backend {
                              std::to_string(threads), Error::argument);
     try {
       if (!onednn_) onednn_ = std::make_shared<Onednn>();
-      return std::make_unique<CpuProgram>(plan, constants, threads, onednn_);
+      const Evaluate evaluate = [&](const Plan& steps, const std::vector<std::shared_ptr<HostMemory>>& inputs) {
+        Run run;
+        run.inputs = inputs;
+        run.stopping = &never_;
+        CpuProgram(steps, {}, threads, onednn_, {}).run(run);
+        return run.outputs;
+      };
+      return std::make_unique<CpuProgram>(plan, std::move(constants), threads, onednn_,
+                                          Setting{&weights_, options.names, evaluate});
     } catch (const dnnl::error& error) {
       throw Error("cpu", std::string("oneDNN: ") + error.what());
     }
@@ -187,6 +190,8 @@ class CpuBackend final : public Backend {
 
  private:
   std::shared_ptr<Onednn> onednn_;
+  Weights weights_;
+  const std::atomic<bool> never_{false};
 };
 
 }  // namespace

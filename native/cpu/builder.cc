@@ -1,6 +1,7 @@
 #include "builder.h"
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 
 #include "layout.h"
@@ -8,8 +9,9 @@
 
 namespace seresnet::cpu {
 
-Builder::Builder(const Plan& plan, const std::vector<std::shared_ptr<HostMemory>>& constants, Onednn& onednn)
-    : plan_(plan), onednn_(onednn), values_(plan.slots.size()) {
+Builder::Builder(const Plan& plan, const std::vector<std::shared_ptr<HostMemory>>& constants, Onednn& onednn,
+                 Setting setting)
+    : plan_(plan), onednn_(onednn), setting_(std::move(setting)), values_(plan.slots.size()) {
   for (size_t slot = 0; slot < values_.size(); ++slot) values_[slot].root = static_cast<uint32_t>(slot);
   const auto bring = [&](const std::vector<uint32_t>& slots, Buffer::Kind kind) {
     for (size_t i = 0; i < slots.size(); ++i) {
@@ -18,6 +20,7 @@ Builder::Builder(const Plan& plan, const std::vector<std::shared_ptr<HostMemory>
       buffer.index = i;
       buffer.block.bytes = plan.slots[slots[i]].bytes();
       if (kind == Buffer::Kind::constant) buffer.contents = constants[i];
+      if (kind == Buffer::Kind::constant && !setting_.names.empty()) buffer.name = setting_.names[i];
       set(slots[i], Layout::plain, add(std::move(buffer)));
     }
   };
@@ -44,6 +47,11 @@ void Builder::findLastReaders() {
 void Builder::build() {
   for (const Step& step : plan_.steps) {
     step_ = &step;
+    if (deferred(step)) {
+      defer(step);
+      ++time_;
+      continue;
+    }
     build(step);
     for (size_t i = 0; i < step.outputs.size(); ++i) {
       const Value& value = values_[step.outputs[i]];
@@ -54,9 +62,9 @@ void Builder::build() {
       touch(id);
       emit("rounded", [id, dtype, count = output(i).size()](const Pointers& p) { roundTo(dtype, p.at(id), count); });
     }
+    letGo(step);
     ++time_;
   }
-  std::vector<BufferId> leaving;
   for (const auto* slots : {&plan_.outputs, &plan_.written})
     for (const uint32_t slot : *slots) {
       const BufferId id = readSlot(slot, Layout::plain);
@@ -66,6 +74,7 @@ void Builder::build() {
       buffer.kind = Buffer::Kind::result;
       buffer.index = results++;
     }
+  own();
   for (Buffer& buffer : buffers)
     if (buffer.kind != Buffer::Kind::arena) buffer.block.last = -1;
 }
@@ -95,6 +104,107 @@ uint32_t Builder::addConstant(const Shape& shape, std::shared_ptr<HostMemory> co
   buffer.contents = std::move(contents);
   set(slot, Layout::plain, add(std::move(buffer)));
   return slot;
+}
+
+bool Builder::deferred(const Step& step) const {
+  if (!setting_.evaluate || step.inputs.empty()) return false;
+  return std::all_of(step.inputs.begin(), step.inputs.end(), [&](uint32_t slot) {
+    const BufferId id = values_[slot].plain;
+    return id >= 0 && buffers[static_cast<size_t>(id)].kind == Buffer::Kind::constant;
+  });
+}
+
+void Builder::defer(const Step& step) {
+  if (step.op == "reshape") return set(step.outputs[0], Layout::plain, values_[step.inputs[0]].plain);
+  auto deferred = std::make_shared<Deferred>(Deferred{&step, {}, {}});
+  std::string name = format(step);
+  for (const uint32_t slot : step.inputs) {
+    const BufferId id = values_[slot].plain;
+    const std::string& own = buffers[static_cast<size_t>(id)].name;
+    deferred->inputs.push_back(id);
+    if (own.empty()) name.clear();
+    if (!name.empty()) name += "(" + own + ")" + format(plan_.slots[slot].shape);
+  }
+  for (size_t i = 0; i < step.outputs.size(); ++i) {
+    const Slot& slot = plan_.slots[step.outputs[i]];
+    Buffer buffer;
+    buffer.kind = Buffer::Kind::constant;
+    buffer.block.bytes = slot.bytes();
+    if (!name.empty()) buffer.name = name + format(slot.shape) + "." + std::to_string(i);
+    const BufferId id = add(std::move(buffer));
+    deferred->outputs.push_back(id);
+    makers_.emplace(id, deferred);
+    set(step.outputs[i], Layout::plain, id);
+  }
+}
+
+const std::shared_ptr<HostMemory>& Builder::contentsOf(BufferId id) {
+  Buffer& buffer = buffers[static_cast<size_t>(id)];
+  if (buffer.contents) return buffer.contents;
+  if (!buffer.name.empty() && setting_.weights != nullptr) {
+    buffer.contents = setting_.weights->find(buffer.name);
+    buffer.shared = buffer.contents != nullptr;
+  }
+  if (!buffer.contents) evaluate(*makers_.at(id));
+  return buffer.contents;
+}
+
+void Builder::evaluate(const Deferred& deferred) {
+  Plan plan;
+  Step step = *deferred.step;
+  std::vector<std::shared_ptr<HostMemory>> inputs;
+  for (auto* slots : {&step.inputs, &step.outputs}) {
+    for (uint32_t& slot : *slots) {
+      (slots == &step.inputs ? plan.inputs : plan.outputs).push_back(static_cast<uint32_t>(plan.slots.size()));
+      plan.slots.push_back(plan_.slots[slot]);
+      slot = static_cast<uint32_t>(plan.slots.size() - 1);
+    }
+  }
+  plan.steps.push_back(std::move(step));
+  for (const BufferId id : deferred.inputs) inputs.push_back(contentsOf(id));
+  const auto results = setting_.evaluate(plan, inputs);
+  for (size_t i = 0; i < results.size(); ++i) {
+    Buffer& buffer = buffers[static_cast<size_t>(deferred.outputs[i])];
+    if (!buffer.contents) buffer.contents = results[i];
+  }
+}
+
+// After a step: the contents of constants that no kernel reads and no later step needs.
+void Builder::letGo(const Step& step) {
+  for (const uint32_t slot : step.inputs) {
+    const Value& value = values_[slot];
+    if (value.plain < 0 || lastRead_[value.root] > time_) continue;
+    Buffer& buffer = buffers[static_cast<size_t>(value.plain)];
+    if (buffer.kind == Buffer::Kind::constant && buffer.block.first < 0) buffer.contents.reset();
+  }
+}
+
+// Constants that kernels or results need are held by the program itself, and shared with those that come later.
+void Builder::own() {
+  for (size_t id = 0; id < buffers.size(); ++id) {
+    Buffer& buffer = buffers[id];
+    if (buffer.kind != Buffer::Kind::constant) continue;
+    const bool read = buffer.block.first >= 0 ||
+                      std::find(outputs.begin(), outputs.end(), static_cast<BufferId>(id)) != outputs.end();
+    if (!read) {
+      buffer.contents.reset();  // weights that live on in another order, or in what was computed from them
+      continue;
+    }
+    const bool named = !buffer.name.empty() && setting_.weights != nullptr;
+    auto contents = contentsOf(static_cast<BufferId>(id));
+    if (named && !buffer.shared) {
+      if (auto known = setting_.weights->find(buffer.name)) {
+        buffer.contents = std::move(known);
+        buffer.shared = true;
+        continue;
+      }
+    }
+    if (contents->borrowed()) {
+      buffer.contents = std::make_shared<HostMemory>(contents->bytes());
+      if (contents->bytes() > 0) std::memcpy(buffer.contents->data(), contents->data(), contents->bytes());
+    }
+    if (named) setting_.weights->add(buffer.name, buffer.contents);
+  }
 }
 
 void Builder::expect(bool fits, const std::string& what) const {
@@ -127,7 +237,10 @@ BufferId Builder::read(size_t input, Layout layout) { return readSlot(step_->inp
 BufferId Builder::readSlot(uint32_t slot, Layout layout) {
   const Value& value = values_[slot];
   const BufferId there = layout == Layout::plain ? value.plain : value.channelsLast;
-  if (there >= 0) return touch(there);
+  if (there >= 0) {
+    if (buffers[static_cast<size_t>(there)].kind == Buffer::Kind::constant) contentsOf(there);
+    return touch(there);
+  }
   const BufferId from = layout == Layout::plain ? value.channelsLast : value.plain;
   const Slot& tensor = plan_.slots[slot];
   if (from < 0 || tensor.shape.size() != 4) throw Error(step_ ? step_->op : "plan", "no such layout");
@@ -179,9 +292,27 @@ BufferId Builder::scratch(size_t bytes) {
   return touch(add(std::move(buffer)));
 }
 
-const HostMemory* Builder::constant(size_t input) const {
+bool Builder::isConstant(size_t input) const {
   const BufferId id = values_[step_->inputs[input]].plain;
-  return id < 0 ? nullptr : buffers[static_cast<size_t>(id)].contents.get();
+  return id >= 0 && buffers[static_cast<size_t>(id)].kind == Buffer::Kind::constant;
+}
+
+const HostMemory* Builder::constant(size_t input) {
+  return isConstant(input) ? contentsOf(values_[step_->inputs[input]].plain).get() : nullptr;
+}
+
+BufferId Builder::derived(size_t input, const std::string& how,
+                          const std::function<std::shared_ptr<HostMemory>(const HostMemory&)>& make) {
+  const BufferId source = values_[step_->inputs[input]].plain;
+  std::string name = buffers[static_cast<size_t>(source)].name;
+  if (name.empty() || setting_.weights == nullptr) return keep(make(*contentsOf(source)));
+  name += " " + how;
+  const auto known = setting_.weights->find(name);
+  const BufferId id = keep(known ? known : make(*contentsOf(source)));
+  Buffer& buffer = buffers[static_cast<size_t>(id)];
+  buffer.shared = known != nullptr;
+  buffer.name = std::move(name);
+  return id;
 }
 
 BufferId Builder::keep(std::shared_ptr<HostMemory> contents) {

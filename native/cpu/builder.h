@@ -1,12 +1,14 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "../runtime/backend.h"
 #include "../runtime/errors.h"
+#include "weights.h"
 
 namespace seresnet::cpu {
 
@@ -22,7 +24,9 @@ struct Buffer {
   Kind kind = Kind::arena;
   Block block;                           // its lifetime: arena; its bytes: all
   size_t index = 0;                      // input, variable, result
-  std::shared_ptr<HostMemory> contents;  // constant
+  std::shared_ptr<HostMemory> contents;  // constant; empty until it is needed where it has to be computed
+  std::string name;                      // constant: equal names mean equal contents; "" means nobody else's
+  bool shared = false;                   // constant: found among those of another program
 };
 
 // Addresses of all buffers in one run.
@@ -60,10 +64,22 @@ struct NamedKernel {
 // oneDNN's engine and stream, known to few.
 struct Onednn;
 
+// Runs a plan of its own, once: what steps give whose inputs are all constants.
+using Evaluate =
+    std::function<std::vector<std::shared_ptr<HostMemory>>(const Plan&, const std::vector<std::shared_ptr<HostMemory>>&)>;
+
+// What a builder needs to treat constants well. Without `evaluate`, steps that read constants alone are run every time.
+struct Setting {
+  Weights* weights = nullptr;
+  std::vector<std::string> names;  // of the constants, or none
+  Evaluate evaluate;
+};
+
 // Turns a plan's steps into kernels, one op at a time. The functions in ops.h get it with one step current.
 class Builder {
  public:
-  Builder(const Plan& plan, const std::vector<std::shared_ptr<HostMemory>>& constants, Onednn& onednn);
+  Builder(const Plan& plan, const std::vector<std::shared_ptr<HostMemory>>& constants, Onednn& onednn,
+          Setting setting = {});
 
   // Makes the kernels of all steps; throws Error when an op has none.
   void build();
@@ -91,8 +107,13 @@ class Builder {
   // The output is the input's memory under another shape.
   void alias(size_t input, size_t output = 0);
   BufferId scratch(size_t bytes);
-  // The contents of an input that is the same in all runs, or null.
-  const HostMemory* constant(size_t input) const;
+  // Whether an input is the same in all runs.
+  bool isConstant(size_t input) const;
+  // The contents of an input that is the same in all runs, computed now if need be, or null.
+  const HostMemory* constant(size_t input);
+  // What `make` makes of a constant input; made once for all programs in which the constant and `how` are the same.
+  BufferId derived(size_t input, const std::string& how,
+                   const std::function<std::shared_ptr<HostMemory>(const HostMemory&)>& make);
   // Memory that lives as long as the program.
   BufferId keep(std::shared_ptr<HostMemory> contents);
   // Adds a kernel, which uses every buffer named by the calls above since the last one.
@@ -119,6 +140,20 @@ class Builder {
     uint32_t root = 0;  // the slot whose memory it shares
   };
 
+  // A step that reads constants alone: run when somebody needs what it gives.
+  struct Deferred {
+    const Step* step;
+    std::vector<BufferId> inputs;
+    std::vector<BufferId> outputs;
+  };
+
+  bool deferred(const Step& step) const;
+  void defer(const Step& step);
+  const std::shared_ptr<HostMemory>& contentsOf(BufferId id);
+  void evaluate(const Deferred& deferred);
+  void letGo(const Step& step);
+  void own();
+
   BufferId add(Buffer buffer);
   BufferId readSlot(uint32_t slot, Layout layout);
   bool sameOrder(uint32_t slot) const;
@@ -127,6 +162,8 @@ class Builder {
 
   Plan plan_;
   Onednn& onednn_;
+  Setting setting_;
+  std::map<BufferId, std::shared_ptr<Deferred>> makers_;  // of the constants that are computed
   const Step* step_ = nullptr;
   int time_ = 0;  // index of the current step
   std::vector<Value> values_;

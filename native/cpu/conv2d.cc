@@ -123,14 +123,15 @@ bool mergeGroups(Builder& b, const Geometry& g) {
 BufferId orderedWeights(Builder& b, const memory::desc& given, const memory::desc& wanted) {
   if (given == wanted) return b.read(1);
   Onednn& onednn = b.onednn();
-  const HostMemory* constant = b.constant(1);
-  if (constant != nullptr) {
-    auto ordered = std::make_shared<HostMemory>(wanted.get_size());
-    memory from(given, onednn.engine, constant->data());
-    memory to(wanted, onednn.engine, ordered->data());
-    dnnl::reorder(from, to).execute(onednn.stream, from, to);
-    onednn.stream.wait();
-    return b.keep(std::move(ordered));
+  if (b.isConstant(1)) {
+    return b.derived(1, nameOf(wanted), [&](const HostMemory& plain) {
+      auto ordered = std::make_shared<HostMemory>(wanted.get_size());
+      memory from(given, onednn.engine, plain.data());
+      memory to(wanted, onednn.engine, ordered->data());
+      dnnl::reorder(from, to).execute(onednn.stream, from, to);
+      onednn.stream.wait();
+      return ordered;
+    });
   }
   const BufferId source = b.read(1);
   const BufferId target = b.scratch(wanted.get_size());

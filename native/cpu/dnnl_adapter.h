@@ -3,6 +3,7 @@
 // The one place that knows the difference between oneDNN 2.x and 3.x.
 
 #include <oneapi/dnnl/dnnl.hpp>
+#include <string>
 
 #include "../runtime/errors.h"
 
@@ -13,6 +14,22 @@ struct Onednn {
   dnnl::engine engine{dnnl::engine::kind::cpu, 0};
   dnnl::stream stream{engine};
 };
+
+// A text that is the same for two descriptors only if they describe the same order in memory.
+inline std::string nameOf(const dnnl::memory::desc& desc) {
+#if DNNL_VERSION_MAJOR >= 3
+  std::string name = std::to_string(static_cast<int>(desc.get_format_kind())) + " " +
+                     std::to_string(static_cast<int>(desc.get_data_type())) + " " + std::to_string(desc.get_size());
+  for (const auto& list : {desc.get_dims(), desc.get_padded_dims(), desc.get_strides(), desc.get_inner_blks(),
+                           desc.get_inner_idxs()}) {
+    name += ";";
+    for (const auto number : list) name += std::to_string(number) + ",";
+  }
+  return name;
+#else
+  return std::string(reinterpret_cast<const char*>(&desc.data), sizeof desc.data);
+#endif
+}
 
 inline void appendRelu(dnnl::post_ops& ops) {
 #if DNNL_VERSION_MAJOR >= 3

@@ -155,6 +155,14 @@ LoadOptions toLoadOptions(const Napi::Value& value) {
   if (!threads.IsUndefined()) options.threads = static_cast<int>(integer(threads, "threads", 1024));
   const Napi::Value compute = given.Get("compute");
   if (!compute.IsUndefined()) options.compute = text(compute, "compute");
+  const Napi::Value names = given.Get("names");
+  if (!names.IsUndefined()) {
+    const Napi::Array list = array(names, "names");
+    for (uint32_t i = 0; i < list.Length(); ++i) {
+      const Napi::HandleScope scope(value.Env());
+      options.names.push_back(text(list.Get(i), "a constant's name"));
+    }
+  }
   return options;
 }
 
@@ -169,16 +177,32 @@ int64_t lengthOf(const Napi::Value& value, const std::string& what) {
   return static_cast<int64_t>(arrayInfo(value, what).length);
 }
 
-std::shared_ptr<HostMemory> toHostMemory(const Napi::Value& value, DType dtype, int64_t count, const std::string& what) {
+namespace {
+
+ArrayInfo checkedInfo(const Napi::Value& value, DType dtype, int64_t count, const std::string& what) {
   const ArrayInfo info = arrayInfo(value, what);
   if (info.type != arrayType(dtype)) throw Error(what, std::string("expected the host array of ") + nameOf(dtype));
   if (static_cast<int64_t>(info.length) != count)
     throw Error(what, "expected " + std::to_string(count) + " elements, got " + std::to_string(info.length));
+  return info;
+}
+
+}  // namespace
+
+std::shared_ptr<HostMemory> toHostMemory(const Napi::Value& value, DType dtype, int64_t count, const std::string& what) {
+  const ArrayInfo info = checkedInfo(value, dtype, count, what);
   const size_t bytes = info.length * hostBytes(dtype);
   auto memory = std::make_shared<HostMemory>(bytes);
   if (bytes > 0) std::memcpy(memory->data(), info.data, bytes);
   if (isFloat(dtype)) roundTo(dtype, memory->data<float>(), count);
   return memory;
+}
+
+std::shared_ptr<HostMemory> borrow(const Napi::Value& value, DType dtype, int64_t count, const std::string& what,
+                                   const Keep& keep) {
+  if (dtype == DType::float16 || dtype == DType::bfloat16) return toHostMemory(value, dtype, count, what);
+  const ArrayInfo info = checkedInfo(value, dtype, count, what);
+  return std::make_shared<HostMemory>(info.data, info.length * hostBytes(dtype), keep(value));
 }
 
 Napi::Value toTypedArray(Napi::Env env, DType dtype, const HostMemory& contents) {

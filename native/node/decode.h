@@ -2,6 +2,7 @@
 
 #include <napi.h>
 
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -18,6 +19,12 @@ DType toDType(const Napi::Value& value);
 
 // A copy of a typed array that must hold `count` elements of `dtype` (as host arrays do); `what` names it in errors.
 std::shared_ptr<HostMemory> toHostMemory(const Napi::Value& value, DType dtype, int64_t count, const std::string& what);
+
+// The same without a copy where the contents can be used as they are: `keep` is given the array and returns what lets go of
+// it, which is called when nobody reads it any more.
+using Keep = std::function<std::function<void()>(const Napi::Value&)>;
+std::shared_ptr<HostMemory> borrow(const Napi::Value& value, DType dtype, int64_t count, const std::string& what,
+                                   const Keep& keep);
 
 // Elements of a typed array.
 int64_t lengthOf(const Napi::Value& value, const std::string& what);

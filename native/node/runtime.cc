@@ -1,5 +1,6 @@
 #include "runtime.h"
 
+#include <mutex>
 #include <optional>
 #include <unordered_map>
 #include <utility>
@@ -34,6 +35,7 @@ class Device : public std::enable_shared_from_this<Device> {
     if (closed_) return;
     napi_remove_env_cleanup_hook(env_, &Device::close, this);
     thread_.stop();
+    letGo();
     napi_release_threadsafe_function(done_, napi_tsfn_abort);
   }
 
@@ -64,6 +66,18 @@ class Device : public std::enable_shared_from_this<Device> {
     return promise;
   }
 
+  // Keeps a value alive until the function returned is called, on any thread.
+  std::function<void()> keep(const Napi::Value& value) {
+    letGo();
+    napi_ref reference = nullptr;
+    if (napi_create_reference(env_, value, 1, &reference) != napi_ok)
+      throw Error("reference", "the environment is closing");
+    return [released = released_, reference] {
+      const std::lock_guard lock(released->mutex);
+      released->references.push_back(reference);
+    };
+  }
+
   bool drop(uint64_t id, const Napi::Value& reason) {
     if (!thread_.drop(id)) return false;
     const std::shared_ptr<Job> job = take(id);
@@ -79,6 +93,22 @@ class Device : public std::enable_shared_from_this<Device> {
     std::optional<Error> failure;
   };
 
+  // References that nobody needs any more. Shared with what still holds some, which may outlive the device.
+  struct Released {
+    std::mutex mutex;
+    std::vector<napi_ref> references;
+  };
+
+  // Deletes them, which only the JavaScript thread may do.
+  void letGo() {
+    std::vector<napi_ref> references;
+    {
+      const std::lock_guard lock(released_->mutex);
+      references.swap(released_->references);
+    }
+    for (const napi_ref reference : references) napi_delete_reference(env_, reference);
+  }
+
   std::shared_ptr<Job> take(uint64_t id) {
     const auto found = jobs_.find(id);
     if (found == jobs_.end()) return nullptr;
@@ -91,9 +121,11 @@ class Device : public std::enable_shared_from_this<Device> {
   // On the JavaScript thread, when the executor thread has done a job; `env` is null where the environment is closing.
   static void arrived(napi_env env, napi_value, void* context, void* data) {
     if (env == nullptr) return;
-    const std::shared_ptr<Job> job = static_cast<Device*>(context)->take(reinterpret_cast<uintptr_t>(data));
+    auto* device = static_cast<Device*>(context);
+    const std::shared_ptr<Job> job = device->take(reinterpret_cast<uintptr_t>(data));
     if (!job) return;
     const Napi::HandleScope scope(env);
+    device->letGo();
     try {
       if (job->failure) job->deferred.Reject(toError(env, *job->failure).Value());
       else job->deferred.Resolve(job->finish(env));
@@ -118,6 +150,7 @@ class Device : public std::enable_shared_from_this<Device> {
   napi_threadsafe_function done_ = nullptr;
   std::unordered_map<uint64_t, std::shared_ptr<Job>> jobs_;
   uint64_t nextId_ = 1;
+  std::shared_ptr<Released> released_ = std::make_shared<Released>();
   bool closed_ = false;
   ExecutorThread thread_;  // last, so that it ends before anything it uses
 };
@@ -223,12 +256,22 @@ Napi::Value read(const Napi::CallbackInfo& info) {
 Napi::Value load(const Napi::CallbackInfo& info) {
   const std::shared_ptr<Device> device = unwrap<DeviceHandle>(info[0], "load").device;
   auto plan = std::make_shared<const Plan>(toPlan(info[1]));
-  auto constants = std::make_shared<std::vector<std::shared_ptr<HostMemory>>>(
-      hostArrays(info[2], *plan, plan->constants, "constants"));
+  const Napi::Array given = list(info[2], "constants", plan->constants.size());
+  const LoadOptions options = toLoadOptions(info[3]);
+  if (!options.names.empty() && options.names.size() != plan->constants.size())
+    throw Error("names", "expected " + std::to_string(plan->constants.size()));
+  auto constants = std::make_shared<std::vector<std::shared_ptr<HostMemory>>>();
+  for (uint32_t i = 0; i < plan->constants.size(); ++i) {
+    const Napi::HandleScope scope(info.Env());
+    const Slot& slot = plan->slots[plan->constants[i]];
+    constants->push_back(borrow(given.Get(i), slot.dtype, slot.size(), "constant " + std::to_string(i),
+                                [&](const Napi::Value& array) { return device->keep(array); }));
+  }
   auto result = std::make_shared<std::shared_ptr<Program>>();
   return device->submit(
-      [backend = &device->backend(), plan, constants, result, options = toLoadOptions(info[3])] {
+      [backend = &device->backend(), plan, constants, result, options] {
         *result = backend->load(*plan, std::move(*constants), options);
+        constants->clear();
       },
       [device, plan, result](Napi::Env env) {
         const size_t bytes = (*result)->bytes();

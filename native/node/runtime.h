@@ -21,7 +21,7 @@ Napi::Value upload(const Napi::CallbackInfo& info);
 // read(buffer): Promise<typed array>
 Napi::Value read(const Napi::CallbackInfo& info);
 
-// load(device, plan, constants, options): Promise<program>
+// load(device, plan, constants, options): Promise<program>. The constants are not copied: they must not change until then.
 Napi::Value load(const Napi::CallbackInfo& info);
 
 // run(program, inputs, variables): { id, result: Promise<{ outputs, written }> }

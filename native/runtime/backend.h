@@ -14,6 +14,8 @@ namespace seresnet {
 struct LoadOptions {
   int threads = 0;  // 0: the device's own choice
   std::string compute = "float32";
+  // One for each constant, or none at all: constants of one name, in whichever plan, have the same contents.
+  std::vector<std::string> names;
 };
 
 // One run of a program: what it is given, and what it fills in.
@@ -56,6 +58,8 @@ class Backend {
   virtual ~Backend() = default;
   virtual std::shared_ptr<Memory> upload(std::shared_ptr<HostMemory> contents) = 0;
   virtual std::shared_ptr<HostMemory> download(std::shared_ptr<Memory> contents) = 0;
+  // The constants may be memory of JavaScript's: what a program reads in its runs it copies, or brings into an order of its
+  // own, and it lets go of the rest.
   virtual std::unique_ptr<Program> load(Plan plan, std::vector<std::shared_ptr<HostMemory>> constants,
                                         const LoadOptions& options) = 0;
 };

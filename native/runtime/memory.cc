@@ -6,6 +6,7 @@
 #include <limits>
 #include <numeric>
 #include <string>
+#include <utility>
 
 #include "errors.h"
 
@@ -19,6 +20,8 @@ namespace {
 
 constexpr size_t line = 64;
 constexpr size_t hugePage = size_t{2} << 20;
+constexpr size_t page = 4096;
+constexpr size_t mapped = size_t{1} << 20;  // from here on an allocation gets a mapping of its own
 constexpr size_t large = size_t{64} << 20;
 
 size_t roundUp(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
@@ -44,17 +47,43 @@ size_t availableBytes() {
 }  // namespace
 
 HostMemory::HostMemory(size_t bytes) : Memory(bytes), data_(nullptr) {
-  const bool huge = bytes >= 2 * hugePage;
-  const size_t unit = huge ? hugePage : line;
   const bool fits = bytes < std::numeric_limits<size_t>::max() / 2 && (bytes < large || bytes < availableBytes());
-  if (fits) data_ = std::aligned_alloc(unit, roundUp(std::max<size_t>(bytes, 1), unit));
-  if (data_ == nullptr) throw Error("memory", std::to_string(bytes) + " bytes could not be allocated");
 #ifdef __linux__
-  if (huge) madvise(data_, roundUp(bytes, unit), MADV_HUGEPAGE);
+  if (fits && bytes >= mapped) {
+    // With room to start on the boundary of a huge page, so that whole ones can be used; no page is touched before its time.
+    mapped_ = roundUp(bytes, page) + hugePage;
+    void* start = mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (start != MAP_FAILED) {
+      const size_t before = roundUp(reinterpret_cast<size_t>(start), hugePage) - reinterpret_cast<size_t>(start);
+      const size_t after = hugePage - before;
+      data_ = static_cast<char*>(start) + before;
+      mapped_ -= hugePage;
+      if (before > 0) munmap(start, before);
+      if (after > 0) munmap(data<char>() + mapped_, after);
+      if (bytes >= 2 * hugePage) madvise(data_, mapped_, MADV_HUGEPAGE);
+    }
+  } else
 #endif
+  if (fits) data_ = std::aligned_alloc(line, roundUp(std::max<size_t>(bytes, 1), line));
+  if (data_ == nullptr) throw Error("memory", std::to_string(bytes) + " bytes could not be allocated");
 }
 
-HostMemory::~HostMemory() { std::free(data_); }
+HostMemory::HostMemory(const void* data, size_t bytes, std::function<void()> release)
+    : Memory(bytes), data_(const_cast<void*>(data)), release_(std::move(release)) {}
+
+HostMemory::~HostMemory() {
+  if (release_) {
+    release_();
+    return;
+  }
+#ifdef __linux__
+  if (mapped_ > 0) {
+    munmap(data_, mapped_);
+    return;
+  }
+#endif
+  std::free(data_);
+}
 
 void HostMemory::prefault() const noexcept {
   volatile char* bytes = data<char>();

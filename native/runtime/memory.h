@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -23,10 +24,14 @@ class Memory {
 };
 
 // Host memory on cache-line boundaries. Throws Error("memory", …) when it cannot be had, before the system has to kill
-// somebody for it.
+// somebody for it. What is large goes back to the system as soon as it is freed.
 class HostMemory final : public Memory {
  public:
   explicit HostMemory(size_t bytes);
+
+  // Memory of somebody else's, on no particular boundary and never to be written; `release` is called, on any thread, when
+  // nobody here needs it any more.
+  HostMemory(const void* data, size_t bytes, std::function<void()> release);
   ~HostMemory() override;
 
   template <typename T = char>
@@ -37,8 +42,12 @@ class HostMemory final : public Memory {
   // Touches every page, so that the first run does not have to.
   void prefault() const noexcept;
 
+  bool borrowed() const noexcept { return release_ != nullptr; }
+
  private:
   void* data_;
+  size_t mapped_ = 0;  // bytes of the mapping it has to itself; 0 where it is the allocator's
+  std::function<void()> release_;
 };
 
 // A piece of an arena that is in use from time `first` to time `last`, both included.

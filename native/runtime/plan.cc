@@ -3,6 +3,7 @@
 #include <array>
 #include <bit>
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 
 #include "errors.h"
@@ -64,6 +65,26 @@ std::string format(const Shape& shape) {
   std::string text = "[";
   for (size_t i = 0; i < shape.size(); ++i) text += (i > 0 ? ", " : "") + std::to_string(shape[i]);
   return text + "]";
+}
+
+std::string format(const Step& step) {
+  struct Visitor {
+    std::string operator()(double number) const {
+      char text[32];
+      std::snprintf(text, sizeof text, "%.17g", number);
+      return text;
+    }
+    std::string operator()(bool flag) const { return flag ? "true" : "false"; }
+    std::string operator()(const std::string& text) const { return text; }
+    std::string operator()(const std::vector<double>& numbers) const {
+      std::string text = "[";
+      for (const double number : numbers) text += (*this)(number) + ",";
+      return text + "]";
+    }
+  };
+  std::string text = step.op + "{";
+  for (const auto& [name, value] : step.attributes) text += name + ":" + std::visit(Visitor{}, value) + ";";
+  return text + "}";
 }
 
 template <typename T>

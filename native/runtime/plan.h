@@ -58,6 +58,9 @@ struct Step {
   const T& attribute(const char* name, const char* type) const;
 };
 
+// The op and its attributes, as one text: equal texts mean equal computations.
+std::string format(const Step& step);
+
 // A program as lib/plan/plan.ts describes it.
 struct Plan {
   std::vector<Slot> slots;

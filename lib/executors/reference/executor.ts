@@ -39,6 +39,7 @@ interface Job {
 class ReferenceExecutor implements Executor {
   readonly device = "reference";
   readonly fused: ReadonlySet<string> = new Set();
+  readonly folds = false;
   readonly pool = new Pool();
   readonly #queue: Job[] = [];
   #busy = false;
