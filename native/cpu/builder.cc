@@ -110,7 +110,7 @@ bool Builder::deferred(const Step& step) const {
   if (!setting_.evaluate || step.inputs.empty()) return false;
   return std::all_of(step.inputs.begin(), step.inputs.end(), [&](uint32_t slot) {
     const BufferId id = values_[slot].plain;
-    return id >= 0 && buffers[static_cast<size_t>(id)].kind == Buffer::Kind::constant;
+    return id >= 0 && isConstantBuffer(id);
   });
 }
 
@@ -238,12 +238,13 @@ BufferId Builder::readSlot(uint32_t slot, Layout layout) {
   const Value& value = values_[slot];
   const BufferId there = layout == Layout::plain ? value.plain : value.channelsLast;
   if (there >= 0) {
-    if (buffers[static_cast<size_t>(there)].kind == Buffer::Kind::constant) contentsOf(there);
+    if (isConstantBuffer(there)) contentsOf(there);
     return touch(there);
   }
   const BufferId from = layout == Layout::plain ? value.channelsLast : value.plain;
   const Slot& tensor = plan_.slots[slot];
   if (from < 0 || tensor.shape.size() != 4) throw Error(step_ ? step_->op : "plan", "no such layout");
+  if (isConstantBuffer(from)) contentsOf(from);
   const std::vector<BufferId> waiting = std::move(touched_);  // they belong to the kernel that is being built
   touched_.clear();
   Buffer buffer;
@@ -294,7 +295,11 @@ BufferId Builder::scratch(size_t bytes) {
 
 bool Builder::isConstant(size_t input) const {
   const BufferId id = values_[step_->inputs[input]].plain;
-  return id >= 0 && buffers[static_cast<size_t>(id)].kind == Buffer::Kind::constant;
+  return id >= 0 && isConstantBuffer(id);
+}
+
+bool Builder::isConstantBuffer(BufferId id) const {
+  return buffers[static_cast<size_t>(id)].kind == Buffer::Kind::constant;
 }
 
 const HostMemory* Builder::constant(size_t input) {

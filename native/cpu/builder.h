@@ -147,6 +147,7 @@ class Builder {
     std::vector<BufferId> outputs;
   };
 
+  bool isConstantBuffer(BufferId id) const;
   bool deferred(const Step& step) const;
   void defer(const Step& step);
   const std::shared_ptr<HostMemory>& contentsOf(BufferId id);
