@@ -47,10 +47,22 @@ const commands = blocks
 let folder: string;
 const sourceOf = ({ file, line }: Block) => join(folder, `${basename(file, ".md")}_${line}.mts`);
 
-/** Runs node in the folder that has what the programs read. */
+/** A cache of the hub as its own tools lay it out, with the model that the pages take from there. */
+async function fillHubCache(home: string): Promise<void> {
+  const model = join(home, "hub/models--timm--seresnet50.a1_in1k");
+  const commit = "0123456789abcdef0123456789abcdef01234567";
+  await mkdir(join(model, "refs"), { recursive: true });
+  await mkdir(join(model, "snapshots", commit), { recursive: true });
+  await writeFile(join(model, "refs/main"), commit);
+  await copyFile(join(folder, "seresnet50.safetensors"), join(model, "snapshots", commit, "model.safetensors"));
+  await writeFile(join(model, "snapshots", commit, "config.json"), JSON.stringify({ architecture: "seresnet50" }));
+}
+
+/** Runs node in the folder that has what the programs read, away from the network. */
 function node(args: readonly string[]): Promise<{ code: number; stdout: string; stderr: string }> {
+  const env = { ...process.env, HF_HOME: join(folder, "hub-home"), HF_HUB_OFFLINE: "1" };
   return new Promise((resolve) => {
-    const child = execFile(process.execPath, args, { cwd: folder }, (_, stdout, stderr) =>
+    const child = execFile(process.execPath, args, { cwd: folder, env }, (_, stdout, stderr) =>
       resolve({ code: child.exitCode ?? -1, stdout, stderr }),
     );
   });
@@ -73,6 +85,7 @@ beforeAll(async () => {
         .toFile(join(photos, `${i}.png`));
   }
   await saveSafetensors(join(folder, "seresnet50.safetensors"), createModel("seresnet50").stateDict());
+  await fillHubCache(join(folder, "hub-home"));
   await writeFile(join(folder, "imagenet.txt"), Array.from({ length: 1000 }, (_, i) => `class ${i}`).join("\n"));
   for (const program of programs) await writeFile(sourceOf(program), program.text);
 });
