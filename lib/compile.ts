@@ -1,6 +1,7 @@
 import { type DeviceChoice, executorFor, type ResolvedDevice, resolveDevice } from "./device.js";
 import type { DType, HostArray } from "./dtype.js";
 import { ArgumentError, DisposedError, DtypeError, expected, shown } from "./errors.js";
+import { requireBfloat16 } from "./executors/cpu.js";
 import type { Executor, LoadedPlan, RunRequest } from "./executors/executor.js";
 import { share } from "./graph/flush.js";
 import { fold } from "./graph/fold.js";
@@ -25,10 +26,16 @@ const mostThreads = 1024;
 
 const computeTypes = ["float32", "tf32", "bfloat16", "float16"] as const;
 
+const dtypesOf = { reference: ["float32"], cpu: ["float32", "bfloat16"], cuda: computeTypes } as const;
+
 export interface CompileOptions {
   /** Default "auto": the first usable of cuda, cpu, reference. */
   readonly device?: DeviceChoice;
-  /** Arithmetic of the whole network. Default "float32"; the reference and cpu devices have no other yet. */
+  /**
+   * Arithmetic of the whole network, default "float32". The reference has no other. On the cpu device "bfloat16" needs
+   * AVX-512: images between steps and weights of convolutions are rounded to it (after batch norms are folded), sums are
+   * taken in float32, and so is what else the network does; the output is float32.
+   */
   readonly dtype?: (typeof computeTypes)[number];
   /** Threads on the CPU devices. Default: every core. */
   readonly threads?: number;
@@ -54,7 +61,7 @@ interface Ready {
 /**
  * Makes a model ready to run: its weights as they are now, eval behaviour, one plan per input shape.
  *
- * @throws DeviceError when the device does not work; DtypeError when it cannot compute in `dtype`
+ * @throws DeviceError when the device does not work or this CPU lacks bfloat16; DtypeError when it cannot compute in `dtype`
  */
 export async function compile(model: Module, options: CompileOptions = {}): Promise<CompiledModel> {
   if (!(model instanceof Module)) throw new ArgumentError(expected("compile", "a model (nn.Module)", shown(model)));
@@ -66,8 +73,10 @@ export async function compile(model: Module, options: CompileOptions = {}): Prom
   const device = resolveDevice(options.device);
   if (!computeTypes.includes(dtype))
     throw new DtypeError(expected("compile", `dtype ${computeTypes.join(", ")}`, shown(dtype)));
-  if (device.name !== "cuda" && dtype !== "float32")
-    throw new DtypeError(expected("compile", `float32 on the ${device.name} device`, dtype));
+  const known: readonly string[] = dtypesOf[device.name];
+  if (!known.includes(dtype))
+    throw new DtypeError(expected("compile", `${known.join(" or ")} on the ${device.name} device`, dtype));
+  if (device.name === "cpu" && dtype === "bfloat16") await requireBfloat16();
 
   const frozen = await snapshot(model);
   const compiled = new CompiledModel(model, device, executorFor(device), frozen, options);

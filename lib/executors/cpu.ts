@@ -49,7 +49,10 @@ class NativeExecutor implements Executor {
     if (constants.length !== plan.constants.length)
       throw new ArgumentError(expected(this.device, `${plan.constants.length} constants`, String(constants.length)));
     checkAll(this.device, "constant", plan, plan.constants, constants);
-    const handle = await attempt(() => this.addon.load(this.handle, plan, constants, options));
+    const convolution = options.convolution ?? (process.env.SERESNET_CONVOLUTION || undefined);
+    const handle = await attempt(() =>
+      this.addon.load(this.handle, plan, constants, { ...options, convolution } as LoadOptions),
+    );
     return new NativePlan(this, plan, handle);
   }
 }
@@ -197,6 +200,30 @@ function check(device: string, what: string, data: HostArray, dtype: DType, leng
     throw new DtypeError(expected(device, `${what} of dtype ${dtype}`, got));
   if (data.length !== length)
     throw new ShapeError(expected(device, `${what} with ${length} elements`, String(data.length)));
+}
+
+/**
+ * Asks oneDNN, with one small convolution, whether this CPU computes in bfloat16.
+ * @throws DeviceError when it does not; the message says what is needed and what this CPU has
+ */
+export async function requireBfloat16(): Promise<void> {
+  const shapes = [
+    [1, 16, 8, 8],
+    [16, 16, 3, 3],
+    [1, 16, 8, 8],
+  ];
+  const attributes = { stride: [1, 1], padding: [1, 1], dilation: [1, 1], groups: 1 };
+  const plan: Plan = {
+    slots: shapes.map((shape) => ({ shape, dtype: "float32" })),
+    inputs: [0, 1],
+    constants: [],
+    variables: [],
+    outputs: [2],
+    written: [],
+    steps: [{ op: "conv2d", attributes, inputs: [0, 1], outputs: [2] }],
+  };
+  const loaded = await cpuExecutor().load(plan, [], { compute: "bfloat16", threads: 1 });
+  await loaded.dispose();
 }
 
 let executor: Executor | undefined;

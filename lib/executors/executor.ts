@@ -61,6 +61,13 @@ export interface LoadOptions {
    * makes of them (weights in its own order, folded weights) once for all plans that are loaded at a time.
    */
   readonly names?: readonly string[];
+  /**
+   * The algorithm of the cpu device's 3x3 convolutions in float32, default SERESNET_CONVOLUTION or "auto": Winograd's
+   * where there is one, it times faster when the plan is loaded, and it is within 1e-5 of the direct one. The choice may
+   * differ from process to process, and with it the results, by so much. "winograd" takes it whatever it costs; where
+   * there is none the direct one is taken all the same.
+   */
+  readonly convolution?: "auto" | "direct" | "winograd";
 }
 
 /** One kind of device that runs plans. Nothing here blocks the JavaScript thread. */

@@ -15,11 +15,12 @@ namespace {
 
 class CpuProgram final : public Program {
  public:
-  CpuProgram(const Plan& plan, const std::vector<std::shared_ptr<HostMemory>>& constants, int threads,
-             std::shared_ptr<Onednn> onednn, Setting setting)
-      : onednn_(std::move(onednn)), threads_(threads), split_(plan.outputs.size()) {
+  // The options name the number of threads.
+  CpuProgram(const Plan& plan, const std::vector<std::shared_ptr<HostMemory>>& constants, const LoadOptions& options,
+             std::shared_ptr<Onednn> onednn, Setting setting = {})
+      : onednn_(std::move(onednn)), threads_(options.threads), split_(plan.outputs.size()) {
     omp_set_num_threads(threads_);  // oneDNN shares work out when a primitive is made
-    Builder builder(plan, constants, *onednn_, std::move(setting));
+    Builder builder(plan, constants, options, *onednn_, std::move(setting));
     builder.build();
     buffers_ = std::move(builder.buffers);
     kernels_ = std::move(builder.kernels);
@@ -165,8 +166,10 @@ class CpuBackend final : public Backend {
 
   std::unique_ptr<Program> load(Plan plan, std::vector<std::shared_ptr<HostMemory>> constants,
                                 const LoadOptions& options) override {
-    if (options.compute != "float32")
-      throw Error("cpu", "expected compute float32, got " + options.compute, Error::dtype);
+    if (options.compute != "float32" && options.compute != "bfloat16")
+      throw Error("cpu", "expected compute float32 or bfloat16, got " + options.compute, Error::dtype);
+    if (options.convolution != "auto" && options.convolution != "direct" && options.convolution != "winograd")
+      throw Error("cpu", "expected convolution auto, direct or winograd, got " + options.convolution, Error::argument);
     const int available = static_cast<int>(std::thread::hardware_concurrency());
     const int threads = options.threads > 0 ? options.threads : std::max(available, 1);
     if (threads > std::max(4 * available, 64))
@@ -174,15 +177,18 @@ class CpuBackend final : public Backend {
                              std::to_string(threads), Error::argument);
     try {
       if (!onednn_) onednn_ = std::make_shared<Onednn>();
+      LoadOptions chosen = options;
+      chosen.threads = threads;
+      LoadOptions exact;  // what is made of weights at load is made in float32
+      exact.threads = threads;
       const Evaluate evaluate = [&](const Plan& steps, const std::vector<std::shared_ptr<HostMemory>>& inputs) {
         Run run;
         run.inputs = inputs;
         run.stopping = &never_;
-        CpuProgram(steps, {}, threads, onednn_, {}).run(run);
+        CpuProgram(steps, {}, exact, onednn_).run(run);
         return run.outputs;
       };
-      return std::make_unique<CpuProgram>(plan, std::move(constants), threads, onednn_,
-                                          Setting{&weights_, options.names, evaluate});
+      return std::make_unique<CpuProgram>(plan, constants, chosen, onednn_, Setting{&weights_, evaluate});
     } catch (const dnnl::error& error) {
       throw Error("cpu", std::string("oneDNN: ") + error.what());
     }

@@ -9,9 +9,23 @@
 
 namespace seresnet::cpu {
 
-Builder::Builder(const Plan& plan, const std::vector<std::shared_ptr<HostMemory>>& constants, Onednn& onednn,
-                 Setting setting)
-    : plan_(plan), onednn_(onednn), setting_(std::move(setting)), values_(plan.slots.size()) {
+namespace {
+
+// What a step that only brings an image into a layout is called.
+const char* reorderTo(Layout layout) {
+  constexpr std::array<const char*, layouts> names{"to nchw", "to nhwc", "to nChw16c", "to bfloat16"};
+  return names[static_cast<size_t>(layout)];
+}
+
+}  // namespace
+
+size_t bytesIn(const Slot& slot, Layout layout) {
+  return layout == Layout::bfloat16 ? static_cast<size_t>(slot.size()) * sizeof(uint16_t) : slot.bytes();
+}
+
+Builder::Builder(const Plan& plan, const std::vector<std::shared_ptr<HostMemory>>& constants,
+                 const LoadOptions& options, Onednn& onednn, Setting setting)
+    : plan_(plan), options_(options), onednn_(onednn), setting_(std::move(setting)), values_(plan.slots.size()) {
   for (size_t slot = 0; slot < values_.size(); ++slot) values_[slot].root = static_cast<uint32_t>(slot);
   const auto bring = [&](const std::vector<uint32_t>& slots, Buffer::Kind kind) {
     for (size_t i = 0; i < slots.size(); ++i) {
@@ -20,7 +34,7 @@ Builder::Builder(const Plan& plan, const std::vector<std::shared_ptr<HostMemory>
       buffer.index = i;
       buffer.block.bytes = plan.slots[slots[i]].bytes();
       if (kind == Buffer::Kind::constant) buffer.contents = constants[i];
-      if (kind == Buffer::Kind::constant && !setting_.names.empty()) buffer.name = setting_.names[i];
+      if (kind == Buffer::Kind::constant && !options.names.empty()) buffer.name = options.names[i];
       set(slots[i], Layout::plain, add(std::move(buffer)));
     }
   };
@@ -56,7 +70,7 @@ void Builder::build() {
     for (size_t i = 0; i < step.outputs.size(); ++i) {
       const Value& value = values_[step.outputs[i]];
       const DType dtype = output(i).dtype;
-      const BufferId id = value.channelsLast >= 0 ? value.channelsLast : value.plain;
+      const BufferId id = *std::max_element(value.at.begin(), value.at.end());  // an output has one place
       if (id < 0) throw Error(step.op, "left its output " + std::to_string(i) + " empty");
       if (step.op == "reshape" || (dtype != DType::float16 && dtype != DType::bfloat16)) continue;
       touch(id);
@@ -109,17 +123,17 @@ uint32_t Builder::addConstant(const Shape& shape, std::shared_ptr<HostMemory> co
 bool Builder::deferred(const Step& step) const {
   if (!setting_.evaluate || step.inputs.empty()) return false;
   return std::all_of(step.inputs.begin(), step.inputs.end(), [&](uint32_t slot) {
-    const BufferId id = values_[slot].plain;
+    const BufferId id = values_[slot][Layout::plain];
     return id >= 0 && isConstantBuffer(id);
   });
 }
 
 void Builder::defer(const Step& step) {
-  if (step.op == "reshape") return set(step.outputs[0], Layout::plain, values_[step.inputs[0]].plain);
+  if (step.op == "reshape") return set(step.outputs[0], Layout::plain, values_[step.inputs[0]][Layout::plain]);
   auto deferred = std::make_shared<Deferred>(Deferred{&step, {}, {}});
   std::string name = format(step);
   for (const uint32_t slot : step.inputs) {
-    const BufferId id = values_[slot].plain;
+    const BufferId id = values_[slot][Layout::plain];
     const std::string& own = buffers[static_cast<size_t>(id)].name;
     deferred->inputs.push_back(id);
     if (own.empty()) name.clear();
@@ -173,8 +187,8 @@ void Builder::evaluate(const Deferred& deferred) {
 void Builder::letGo(const Step& step) {
   for (const uint32_t slot : step.inputs) {
     const Value& value = values_[slot];
-    if (value.plain < 0 || lastRead_[value.root] > time_) continue;
-    Buffer& buffer = buffers[static_cast<size_t>(value.plain)];
+    if (value[Layout::plain] < 0 || lastRead_[value.root] > time_) continue;
+    Buffer& buffer = buffers[static_cast<size_t>(value[Layout::plain])];
     if (buffer.kind == Buffer::Kind::constant && buffer.block.first < 0) buffer.contents.reset();
   }
 }
@@ -228,35 +242,57 @@ void Builder::expectFloats() const {
 }
 
 bool Builder::has(size_t input, Layout layout) const {
-  const Value& value = values_[step_->inputs[input]];
-  return (layout == Layout::plain ? value.plain : value.channelsLast) >= 0;
+  if (layout == Layout::channelsLast && (hasExactly(input, Layout::blocked) || hasExactly(input, Layout::bfloat16)))
+    return true;
+  return hasExactly(input, layout);
+}
+
+bool Builder::rounds() const {
+  if (options_.compute != "bfloat16") return false;
+  for (const auto* slots : {&step_->inputs, &step_->outputs})
+    for (const uint32_t slot : *slots)
+      if (plan_.slots[slot].dtype != DType::float32) return false;
+  return true;
 }
 
 BufferId Builder::read(size_t input, Layout layout) { return readSlot(step_->inputs[input], layout); }
 
 BufferId Builder::readSlot(uint32_t slot, Layout layout) {
   const Value& value = values_[slot];
-  const BufferId there = layout == Layout::plain ? value.plain : value.channelsLast;
-  if (there >= 0) {
-    if (isConstantBuffer(there)) contentsOf(there);
-    return touch(there);
+  if (value[layout] >= 0) {
+    if (isConstantBuffer(value[layout])) contentsOf(value[layout]);
+    return touch(value[layout]);
   }
-  const BufferId from = layout == Layout::plain ? value.channelsLast : value.plain;
   const Slot& tensor = plan_.slots[slot];
-  if (from < 0 || tensor.shape.size() != 4) throw Error(step_ ? step_->op : "plan", "no such layout");
-  if (isConstantBuffer(from)) contentsOf(from);
+  if (tensor.shape.size() != 4) throw Error(step_ ? step_->op : "plan", "no such layout");
   const std::vector<BufferId> waiting = std::move(touched_);  // they belong to the kernel that is being built
   touched_.clear();
+  Layout from = Layout::channelsLast;
+  if (layout != from) {
+    readSlot(slot, from);
+    touched_.clear();
+    if (value[layout] >= 0) {  // both layouts are one
+      touched_ = waiting;
+      return touch(value[layout]);
+    }
+  } else if (value[Layout::plain] >= 0) {
+    from = Layout::plain;
+  } else {
+    from = value[Layout::blocked] >= 0 ? Layout::blocked : Layout::bfloat16;
+  }
+  const BufferId source = value[from];
+  if (source < 0) throw Error(step_ ? step_->op : "plan", "no such layout");
+  if (isConstantBuffer(source)) contentsOf(source);
   Buffer buffer;
-  buffer.block.bytes = tensor.bytes();
+  buffer.block.bytes = bytesIn(tensor, layout);
   const BufferId to = add(std::move(buffer));
   set(slot, layout, to);
-  touch(from);
+  touch(source);
   touch(to);
   const Step* current = step_;
-  const Step reorder{layout == Layout::plain ? "to nchw" : "to nhwc", {}, {}, {}};
+  const Step reorder{reorderTo(layout), {}, {}, {}};
   step_ = &reorder;
-  emit("", transposeImages(tensor.shape, layout, from, to));
+  emit("", convertImages(tensor.shape, from, layout, source, to));
   step_ = current;
   touched_ = waiting;
   return touch(to);
@@ -265,7 +301,7 @@ BufferId Builder::readSlot(uint32_t slot, Layout layout) {
 BufferId Builder::write(size_t output, Layout layout) {
   const uint32_t slot = step_->outputs[output];
   Buffer buffer;
-  buffer.block.bytes = plan_.slots[slot].bytes();
+  buffer.block.bytes = bytesIn(plan_.slots[slot], layout);
   const BufferId id = add(std::move(buffer));
   set(slot, layout, id);
   return touch(id);
@@ -274,9 +310,9 @@ BufferId Builder::write(size_t output, Layout layout) {
 BufferId Builder::overwrite(size_t input, Layout layout, size_t output) {
   const uint32_t slot = step_->inputs[input];
   const Value& value = values_[slot];
-  if (!has(input, layout) || lastRead_[value.root] != time_) return -1;
+  if (value[layout] < 0 || lastRead_[value.root] != time_) return -1;
   if (std::count(step_->inputs.begin(), step_->inputs.end(), slot) != 1) return -1;
-  const BufferId id = layout == Layout::plain ? value.plain : value.channelsLast;
+  const BufferId id = value[layout];
   if (buffers[static_cast<size_t>(id)].kind != Buffer::Kind::arena) return -1;
   for (const uint32_t other : step_->inputs)
     if (other != slot && values_[other].root == value.root) return -1;
@@ -294,7 +330,7 @@ BufferId Builder::scratch(size_t bytes) {
 }
 
 bool Builder::isConstant(size_t input) const {
-  const BufferId id = values_[step_->inputs[input]].plain;
+  const BufferId id = values_[step_->inputs[input]][Layout::plain];
   return id >= 0 && isConstantBuffer(id);
 }
 
@@ -303,12 +339,12 @@ bool Builder::isConstantBuffer(BufferId id) const {
 }
 
 const HostMemory* Builder::constant(size_t input) {
-  return isConstant(input) ? contentsOf(values_[step_->inputs[input]].plain).get() : nullptr;
+  return isConstant(input) ? contentsOf(values_[step_->inputs[input]][Layout::plain]).get() : nullptr;
 }
 
 BufferId Builder::derived(size_t input, const std::string& how,
                           const std::function<std::shared_ptr<HostMemory>(const HostMemory&)>& make) {
-  const BufferId source = values_[step_->inputs[input]].plain;
+  const BufferId source = values_[step_->inputs[input]][Layout::plain];
   std::string name = buffers[static_cast<size_t>(source)].name;
   if (name.empty() || setting_.weights == nullptr) return keep(make(*contentsOf(source)));
   name += " " + how;
@@ -360,9 +396,10 @@ bool Builder::sameOrder(uint32_t slot) const {
 
 void Builder::set(uint32_t slot, Layout layout, BufferId id) {
   Value& value = values_[slot];
-  const bool both = sameOrder(slot);
-  if (layout == Layout::plain || both) value.plain = id;
-  if (layout == Layout::channelsLast || both) value.channelsLast = id;
+  value[layout] = id;
+  if (!sameOrder(slot)) return;
+  if (layout == Layout::plain) value[Layout::channelsLast] = id;
+  if (layout == Layout::channelsLast) value[Layout::plain] = id;
 }
 
 }  // namespace seresnet::cpu

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <functional>
 #include <map>
 #include <memory>
@@ -12,8 +13,18 @@
 
 namespace seresnet::cpu {
 
-// How the elements of a tensor [N, C, H, W] lie in memory. Every other tensor is plain.
-enum class Layout { plain, channelsLast };
+// How the elements of a tensor [N, C, H, W] lie in memory. Every other tensor is plain. From each layout channels-last is
+// one kernel away, and so is each from it.
+enum class Layout {
+  plain,         // N, C, H, W
+  channelsLast,  // N, H, W, C
+  blocked,       // N, C / 16, H, W, 16, where C is a multiple of 16
+  bfloat16,      // N, H, W, C, 16 bits each
+};
+constexpr size_t layouts = 4;
+
+// Bytes of a slot's contents in a layout.
+size_t bytesIn(const Slot& slot, Layout layout);
 
 // A place in memory while a program runs; kernels are built before its address is known.
 using BufferId = int;
@@ -71,15 +82,14 @@ using Evaluate =
 // What a builder needs to treat constants well. Without `evaluate`, steps that read constants alone are run every time.
 struct Setting {
   Weights* weights = nullptr;
-  std::vector<std::string> names;  // of the constants, or none
   Evaluate evaluate;
 };
 
 // Turns a plan's steps into kernels, one op at a time. The functions in ops.h get it with one step current.
 class Builder {
  public:
-  Builder(const Plan& plan, const std::vector<std::shared_ptr<HostMemory>>& constants, Onednn& onednn,
-          Setting setting = {});
+  Builder(const Plan& plan, const std::vector<std::shared_ptr<HostMemory>>& constants, const LoadOptions& options,
+          Onednn& onednn, Setting setting = {});
 
   // Makes the kernels of all steps; throws Error when an op has none.
   void build();
@@ -96,8 +106,13 @@ class Builder {
   void expectArity(size_t leastInputs, size_t mostInputs, size_t outputs = 1) const;
   void expectFloats() const;
 
-  // Whether an input is there in a layout already.
+  // Whether an input lies in a layout already; as channels-last also where it does so in blocks or rounded.
   bool has(size_t input, Layout layout) const;
+  // Whether it lies in exactly this one.
+  bool hasExactly(size_t input, Layout layout) const { return values_[step_->inputs[input]][layout] >= 0; }
+  // Whether the current step may keep its images in bfloat16: the plan is to compute so, and its slots are float32.
+  bool rounds() const;
+  const LoadOptions& options() const { return options_; }
   // The buffer of an input in a layout; brings it there by a kernel of its own where it is not.
   BufferId read(size_t input, Layout layout = Layout::plain);
   // A new buffer for an output.
@@ -135,9 +150,11 @@ class Builder {
  private:
   // Where a slot's contents are, in each layout; -1 where they are not.
   struct Value {
-    BufferId plain = -1;
-    BufferId channelsLast = -1;
+    std::array<BufferId, layouts> at{-1, -1, -1, -1};
     uint32_t root = 0;  // the slot whose memory it shares
+
+    BufferId& operator[](Layout layout) { return at[static_cast<size_t>(layout)]; }
+    BufferId operator[](Layout layout) const { return at[static_cast<size_t>(layout)]; }
   };
 
   // A step that reads constants alone: run when somebody needs what it gives.
@@ -162,6 +179,7 @@ class Builder {
   void findLastReaders();
 
   Plan plan_;
+  const LoadOptions& options_;
   Onednn& onednn_;
   Setting setting_;
   std::map<BufferId, std::shared_ptr<Deferred>> makers_;  // of the constants that are computed

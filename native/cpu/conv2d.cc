@@ -1,8 +1,7 @@
 #include <algorithm>
 #include <cstring>
-#include <string_view>
-#include <unordered_map>
 
+#include "conv_algorithm.h"
 #include "dnnl_adapter.h"
 #include "ops.h"
 
@@ -10,16 +9,8 @@ namespace seresnet::cpu {
 
 namespace {
 
-using dnnl::memory;
-
-struct Operands {
-  int bias = -1;      // index among the step's inputs
-  int residual = -1;  // the same
-  bool relu = false;
-};
-
-Operands operands(Builder& b) {
-  Operands found;
+ConvolutionOperands operands(Builder& b) {
+  ConvolutionOperands found;
   const bool fused = b.step().op == "fused_conv2d";
   b.expectArity(2, fused ? 4 : 3);
   b.expectFloats();
@@ -32,15 +23,10 @@ Operands operands(Builder& b) {
   return found;
 }
 
-struct Geometry {
-  std::vector<int64_t> stride, padding, dilation;
-  int64_t groups;
-};
-
-Geometry geometry(Builder& b, const Operands& operands) {
+ConvolutionGeometry geometry(Builder& b, const ConvolutionOperands& operands) {
   const Step& step = b.step();
-  Geometry g{step.integers("stride", 2, 1), step.integers("padding", 2, 0), step.integers("dilation", 2, 1),
-             step.integer("groups", 1)};
+  ConvolutionGeometry g{step.integers("stride", 2, 1), step.integers("padding", 2, 0), step.integers("dilation", 2, 1),
+                        step.integer("groups", 1)};
   const Shape& x = b.input(0).shape;
   const Shape& w = b.input(1).shape;
   const Shape& y = b.output().shape;
@@ -56,49 +42,9 @@ Geometry geometry(Builder& b, const Operands& operands) {
   return g;
 }
 
-struct Choice {
-  dnnl::convolution_forward::primitive_desc primitive;
-  Layout layout;
-};
-
-bool slow(std::string_view implementation) { return implementation.substr(0, 3) == "ref"; }
-bool isGemm(std::string_view implementation) { return implementation.find("gemm") != std::string_view::npos; }
-
-// Channels-last unless only the plain layout has a fast implementation.
-Choice choose(Builder& b, const Operands& operands, const Geometry& g) {
-  const Shape& x = b.input(0).shape;
-  const Shape& w = b.input(1).shape;
-  constexpr auto f32 = memory::data_type::f32;
-  dnnl::post_ops post;
-  if (operands.residual >= 0) post.append_sum(1.F);
-  if (operands.relu) appendRelu(post);
-  dnnl::primitive_attr attributes;
-  attributes.set_post_ops(post);
-  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-  const memory::dims weights = g.groups == 1 ? memory::dims{w[0], w[1], w[2], w[3]}
-                                             : memory::dims{g.groups, w[0] / g.groups, w[1], w[2], w[3]};
-  const auto attempt = [&](Layout layout) {
-    const auto tag = layout == Layout::plain ? memory::format_tag::nchw : memory::format_tag::nhwc;
-    ConvolutionShape c;
-    c.source = memory::desc(x, f32, tag);
-    c.weights = memory::desc(weights, f32, memory::format_tag::any);
-    c.hasBias = operands.bias >= 0;
-    if (c.hasBias) c.bias = memory::desc({w[0]}, f32, memory::format_tag::x);
-    c.destination = memory::desc(b.output().shape, f32, tag);
-    c.strides = g.stride;
-    c.dilation = {g.dilation[0] - 1, g.dilation[1] - 1};
-    c.padding = g.padding;
-    return Choice{describe(b.onednn(), dnnl::algorithm::convolution_direct, c, attributes), layout};
-  };
-  Choice best = attempt(Layout::channelsLast);
-  if (!slow(best.primitive.impl_info_str())) return best;
-  Choice other = attempt(Layout::plain);
-  return slow(other.primitive.impl_info_str()) ? best : other;
-}
-
 // Groups of few channels have no fast implementation. Where several side by side may have one, builds the step with
 // pairs of groups merged, their weights with zeros between them, until it does.
-bool mergeGroups(Builder& b, const Geometry& g) {
+bool mergeGroups(Builder& b, const ConvolutionGeometry& g) {
   constexpr int64_t most = 16;  // channels of a group, the widest vector's
   const Shape w = b.input(1).shape;
   const int64_t in = w[1];
@@ -119,76 +65,38 @@ bool mergeGroups(Builder& b, const Geometry& g) {
   return true;
 }
 
-// The weights in the order the primitive wants: made at load where they are constant, in every run otherwise.
-BufferId orderedWeights(Builder& b, const memory::desc& given, const memory::desc& wanted) {
-  if (given == wanted) return b.read(1);
-  Onednn& onednn = b.onednn();
-  if (b.isConstant(1)) {
-    return b.derived(1, nameOf(wanted), [&](const HostMemory& plain) {
-      auto ordered = std::make_shared<HostMemory>(wanted.get_size());
-      memory from(given, onednn.engine, plain.data());
-      memory to(wanted, onednn.engine, ordered->data());
-      dnnl::reorder(from, to).execute(onednn.stream, from, to);
-      onednn.stream.wait();
-      return ordered;
-    });
-  }
+// The weights in the candidate's order: made at load where they are constant, in every run otherwise.
+BufferId weightsFor(Builder& b, const ConvolutionCandidate& candidate) {
+  if (!candidate.order) return b.read(1);
+  if (b.isConstant(1))
+    return b.derived(1, candidate.weightsOrder,
+                     [&](const HostMemory& plain) { return orderedWeights(candidate, plain); });
   const BufferId source = b.read(1);
-  const BufferId target = b.scratch(wanted.get_size());
-  memory from(given, onednn.engine, nullptr);
-  memory to(wanted, onednn.engine, nullptr);
-  const dnnl::reorder reorder(from, to);
-  b.emit("weights", [=, &onednn](const Pointers& p) mutable {
-    from.set_data_handle(p.at<void>(source));
-    to.set_data_handle(p.at<void>(target));
-    reorder.execute(onednn.stream, from, to);
-    onednn.stream.wait();
-  });
+  const BufferId target = b.scratch(candidate.weightsBytes);
+  b.emit("weights",
+         [=, order = candidate.order](const Pointers& p) { order(p.at(source), p.at<void>(target)); });
   return b.touch(target);
 }
 
-memory::desc plainWeights(const Shape& w, int64_t groups) {
-  constexpr auto f32 = memory::data_type::f32;
-  if (groups == 1) return {w, f32, memory::format_tag::oihw};
-  return {{groups, w[0] / groups, w[1], w[2], w[3]}, f32, memory::format_tag::goihw};
-}
-
-void emitConvolution(Builder& b, const Operands& operands, const Choice& choice, BufferId weights) {
-  const auto& pd = choice.primitive;
-  const Layout layout = choice.layout;
-  std::unordered_map<int, BufferId> ids;
-  ids[DNNL_ARG_SRC] = b.read(0, layout);
-  ids[DNNL_ARG_WEIGHTS] = weights;
-  if (operands.bias >= 0) ids[DNNL_ARG_BIAS] = b.read(static_cast<size_t>(operands.bias));
+void emitConvolution(Builder& b, const ConvolutionOperands& operands, const ConvolutionCandidate& candidate) {
+  const Layout layout = candidate.layout;
+  const BufferId weights = weightsFor(b, candidate);
+  const BufferId x = b.read(0, layout);
+  const BufferId bias = operands.bias >= 0 ? b.read(static_cast<size_t>(operands.bias)) : -1;
   BufferId residual = -1;
   BufferId y = -1;
   if (operands.residual >= 0) {
-    // the sum is added to what the destination holds: best in the residual's own place
     const auto at = static_cast<size_t>(operands.residual);
     residual = b.read(at, layout);
     y = b.overwrite(at, layout);
-    if (y >= 0) residual = -1;
+    if (y >= 0) residual = -1;  // there it is already
   }
   if (y < 0) y = b.write(0, layout);
-  ids[DNNL_ARG_DST] = y;
-  if (pd.scratchpad_desc().get_size() > 0) ids[DNNL_ARG_SCRATCHPAD] = b.scratch(pd.scratchpad_desc().get_size());
-
-  Onednn& onednn = b.onednn();
-  std::unordered_map<int, memory> arguments;
-  for (const auto& [argument, id] : ids) {
-    const memory::desc desc = argument == DNNL_ARG_SRC       ? pd.src_desc()
-                              : argument == DNNL_ARG_WEIGHTS ? pd.weights_desc()
-                              : argument == DNNL_ARG_BIAS    ? pd.bias_desc()
-                              : argument == DNNL_ARG_DST     ? pd.dst_desc()
-                                                             : pd.scratchpad_desc();
-    arguments.emplace(argument, memory(desc, onednn.engine, nullptr));
-  }
-  const size_t bytes = b.output().bytes();
-  b.emit(pd.impl_info_str(), [=, &onednn, primitive = dnnl::convolution_forward(pd)](const Pointers& p) mutable {
-    if (residual >= 0) std::memcpy(p.at(y), p.at(residual), bytes);
-    for (auto& [argument, memory] : arguments) memory.set_data_handle(p.at<void>(ids.at(argument)));
-    primitive.execute(onednn.stream, arguments);
-    onednn.stream.wait();
+  const BufferId scratch = candidate.scratchBytes > 0 ? b.scratch(candidate.scratchBytes) : -1;
+  const size_t bytes = bytesIn(b.output(), layout);
+  b.emit(candidate.implementation, [=, run = candidate.run](const Pointers& p) {
+    if (residual >= 0) std::memcpy(p.at<void>(y), p.at<void>(residual), bytes);
+    run({p.at<void>(x), p.at<void>(weights), p.maybe(bias), p.at<void>(y), p.maybe<void>(scratch)});
   });
 }
 
@@ -196,19 +104,16 @@ void emitConvolution(Builder& b, const Operands& operands, const Choice& choice,
 
 // conv2d: x, weight [O, C / groups, kh, kw], bias [O]?; fused_conv2d: the same and a residual?, then ReLU?.
 void conv2d(Builder& b) {
-  const Operands found = operands(b);
-  const Geometry g = geometry(b, found);
+  const ConvolutionOperands found = operands(b);
+  const ConvolutionGeometry g = geometry(b, found);
   if (b.output().size() == 0) {
     b.write(0);
     return b.emit("nothing", [](const Pointers&) {});
   }
   try {
-    const Choice choice = choose(b, found, g);
-    const char* implementation = choice.primitive.impl_info_str();
-    if ((slow(implementation) || isGemm(implementation)) && mergeGroups(b, g)) return;
-    const BufferId weights =
-        orderedWeights(b, plainWeights(b.input(1).shape, g.groups), choice.primitive.weights_desc());
-    emitConvolution(b, found, choice, weights);
+    const ConvolutionCandidate candidate = chooseConvolution(b, found, g);
+    if (candidate.isSlow() && mergeGroups(b, g)) return;
+    emitConvolution(b, found, candidate);
   } catch (const dnnl::error& error) {
     throw Error(b.step().op, std::string("oneDNN: ") + error.what());
   }

@@ -1,8 +1,10 @@
 #include "layout.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "parallel.h"
+#include "vector.h"
 
 namespace seresnet::cpu {
 
@@ -22,9 +24,8 @@ SERESNET_CLONES void transpose(const float* from, float* to, int64_t rows, int64
   }
 }
 
-}  // namespace
-
-Kernel transposeImages(const Shape& shape, Layout to, BufferId from, BufferId destination) {
+// Between N, C, H, W and N, H, W, C.
+Kernel transposed(const Shape& shape, Layout to, BufferId from, BufferId destination) {
   const int64_t images = shape[0];
   const int64_t plane = shape[2] * shape[3];
   const int64_t rows = to == Layout::channelsLast ? shape[1] : plane;
@@ -48,6 +49,41 @@ Kernel transposeImages(const Shape& shape, Layout to, BufferId from, BufferId de
         for (int64_t i = start; i < end; ++i)
           for (int64_t k = 0; k < rows; ++k) target[image + i * rows + k] = source[image + k * columns + i];
       }
+    });
+  };
+}
+
+// Between N, H, W, C and N, C / 16, H, W, 16.
+Kernel reblocked(const Shape& shape, Layout to, BufferId from, BufferId destination) {
+  constexpr int64_t width = 16;
+  const int64_t blocks = shape[1] / width;
+  const int64_t plane = shape[2] * shape[3];
+  const int64_t rows = shape[0] * blocks;
+  return [=](const Pointers& p) {
+    const float* source = p.at(from);
+    float* target = p.at(destination);
+    parallel(rows * plane, 1024, [&](int64_t first, int64_t last) {
+      for (int64_t at = first; at < last; ++at) {  // in the order of the blocked image
+        const int64_t row = at / plane;
+        const int64_t pixel = row / blocks * plane + at % plane;
+        const int64_t there = (pixel * blocks + row % blocks) * width;
+        const int64_t blocked = at * width;
+        if (to == Layout::blocked) std::memcpy(target + blocked, source + there, width * sizeof(float));
+        else std::memcpy(target + there, source + blocked, width * sizeof(float));
+      }
+    });
+  };
+}
+
+}  // namespace
+
+Kernel convertImages(const Shape& shape, Layout from, Layout to, BufferId source, BufferId target) {
+  if (from == Layout::plain || to == Layout::plain) return transposed(shape, to, source, target);
+  if (from == Layout::blocked || to == Layout::blocked) return reblocked(shape, to, source, target);
+  return [=, size = sizeOf(shape)](const Pointers& p) {
+    parallel(size, 16384, [&](int64_t first, int64_t last) {
+      if (to == Layout::bfloat16) round(p.at(source) + first, p.at<Bfloat16>(target) + first, last - first);
+      else widen(p.at<Bfloat16>(source) + first, p.at(target) + first, last - first);
     });
   };
 }

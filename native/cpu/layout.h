@@ -4,8 +4,8 @@
 
 namespace seresnet::cpu {
 
-// A kernel that brings a tensor [N, C, H, W] from the other layout into `to`.
-Kernel transposeImages(const Shape& shape, Layout to, BufferId from, BufferId destination);
+// A kernel that brings a tensor [N, C, H, W] from one layout into another; one of the two is channels-last.
+Kernel convertImages(const Shape& shape, Layout from, Layout to, BufferId source, BufferId target);
 
 // Dims in the order in which they lie in memory, outermost first, for each of several arrays, with neighbours joined that
 // all arrays step through evenly.

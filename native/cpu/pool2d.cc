@@ -1,6 +1,8 @@
 #include <cmath>
 #include <limits>
+#include <type_traits>
 
+#include "bfloat16.h"
 #include "ops.h"
 #include "parallel.h"
 
@@ -30,6 +32,14 @@ SERESNET_CLONES void largest(const float* x, float* y, int64_t count) {
   for (int64_t c = 0; c < count; ++c) y[c] = x[c] > y[c] || x[c] != x[c] ? x[c] : y[c];
 }
 
+SERESNET_CLONES void largest(const Bfloat16* x, Bfloat16* y, int64_t count) {
+  for (int64_t c = 0; c < count; ++c) {
+    const float value = x[c];
+    const float most = y[c];
+    y[c] = value > most || value != value ? x[c] : y[c];
+  }
+}
+
 SERESNET_CLONES void addTo(const float* x, float* y, int64_t count) {
   for (int64_t c = 0; c < count; ++c) y[c] += x[c];
 }
@@ -39,17 +49,18 @@ SERESNET_CLONES void scaleBy(float factor, float* y, int64_t count) {
 }
 
 // Calls visit(pixel of x, pixel of y, …) for windows in channels-last images; `visit` gets the window's corner.
-template <typename Visit>
+template <typename T, typename Visit>
 Kernel overWindows(Builder& b, const Window& w, Visit visit) {
-  const BufferId x = b.read(0, Layout::channelsLast);
-  const BufferId y = b.write(0, Layout::channelsLast);
+  const Layout layout = std::is_same_v<T, float> ? Layout::channelsLast : Layout::bfloat16;
+  const BufferId x = b.read(0, layout);
+  const BufferId y = b.write(0, layout);
   const int64_t rows = b.output().shape[0] * w.outH;
   return [=](const Pointers& p) {
-    const float* from = p.at(x);
-    float* to = p.at(y);
+    const T* from = p.at<T>(x);
+    T* to = p.at<T>(y);
     parallel(rows, std::max<int64_t>(1, 2048 / (w.outW * w.channels + 1)), [&](int64_t first, int64_t last) {
       for (int64_t row = first; row < last; ++row) {
-        const float* image = from + row / w.outH * w.height * w.width * w.channels;
+        const T* image = from + row / w.outH * w.height * w.width * w.channels;
         for (int64_t column = 0; column < w.outW; ++column)
           visit(w, image, row % w.outH * w.stride[0] - w.padding[0], column * w.stride[1] - w.padding[1],
                 to + (row * w.outW + column) * w.channels);
@@ -58,12 +69,10 @@ Kernel overWindows(Builder& b, const Window& w, Visit visit) {
   };
 }
 
-}  // namespace
-
-void maxPool2d(Builder& b) {
-  const Window w = window(b, b.step().integers("dilation", 2, 1));
-  b.emit("", overWindows(b, w, [](const Window& w, const float* image, int64_t top, int64_t left, float* y) {
-    std::fill(y, y + w.channels, -std::numeric_limits<float>::infinity());
+template <typename T>
+Kernel maxKernel(Builder& b, const Window& w) {
+  return overWindows<T>(b, w, [](const Window& w, const T* image, int64_t top, int64_t left, T* y) {
+    std::fill(y, y + w.channels, T(-std::numeric_limits<float>::infinity()));
     for (int64_t i = 0; i < w.kernel[0]; ++i) {
       const int64_t row = top + i * w.dilation[0];
       if (row < 0 || row >= w.height) continue;
@@ -72,14 +81,22 @@ void maxPool2d(Builder& b) {
         if (column >= 0 && column < w.width) largest(image + (row * w.width + column) * w.channels, y, w.channels);
       }
     }
-  }));
+  });
+}
+
+}  // namespace
+
+void maxPool2d(Builder& b) {
+  const Window w = window(b, b.step().integers("dilation", 2, 1));
+  if (b.rounds()) b.emit("bfloat16", maxKernel<Bfloat16>(b, w));
+  else b.emit("", maxKernel<float>(b, w));
 }
 
 // The divisor is PyTorch's: with countIncludePad the window clipped to image and padding, without it to the image.
 void avgPool2d(Builder& b) {
   const Window w = window(b, {1, 1});
   const bool padded = b.step().flag("countIncludePad", true);
-  b.emit("", overWindows(b, w, [padded](const Window& w, const float* image, int64_t top, int64_t left, float* y) {
+  b.emit("", overWindows<float>(b, w, [padded](const Window& w, const float* image, int64_t top, int64_t left, float* y) {
     std::fill(y, y + w.channels, 0.F);
     const int64_t bottom = std::min(top + w.kernel[0], w.height + w.padding[0]);
     const int64_t right = std::min(left + w.kernel[1], w.width + w.padding[1]);

@@ -8,16 +8,25 @@ namespace seresnet::cpu {
 
 namespace {
 
-// y [rows, features] = x [rows, depth] · weight [features, depth]ᵀ. Up to a few rows it is all about reading the weights
-// once, which dot products do.
-void multiplyByWeights(int64_t rows, int64_t features, int64_t depth, const float* x, const float* weight, float* y) {
-  constexpr int64_t fewRows = 2;
-  if (rows > fewRows) return multiply(true, rows, features, depth, x, weight, y);
+// Up to so many rows it is all about reading the weights once, which dot products do.
+constexpr int64_t fewRows = 2;
+
+// y [rows, features] = x [rows, depth] · weight [features, depth]ᵀ
+template <typename T>
+void dotProducts(int64_t rows, int64_t features, int64_t depth, const float* x, const T* weight, float* y) {
   parallel(features, std::max<int64_t>(1, 8192 / std::max<int64_t>(depth, 1)), [&](int64_t first, int64_t last) {
     for (int64_t feature = first; feature < last; ++feature)
       for (int64_t row = 0; row < rows; ++row)
         y[row * features + feature] = dot(x + row * depth, weight + feature * depth, depth);
   });
+}
+
+// A constant in bfloat16.
+std::shared_ptr<HostMemory> rounded(const HostMemory& contents) {
+  const auto count = static_cast<int64_t>(contents.bytes() / sizeof(float));
+  auto result = std::make_shared<HostMemory>(static_cast<size_t>(count) * sizeof(Bfloat16));
+  round(contents.data<float>(), result->data<Bfloat16>(), count);
+  return result;
 }
 
 }  // namespace
@@ -35,16 +44,20 @@ void linear(Builder& b) {
   shape.back() = features;
   b.expect(b.output().shape == shape, "y [..., O]");
   if (b.inputs() == 3) b.expect(b.input(2).shape == Shape{features}, "a bias [O]");
+  const int64_t rows = features == 0 ? 0 : b.output().size() / features;
+  // half the bytes to read, which is what dot products spend their time on
+  const bool halves = b.rounds() && rows <= fewRows && b.isConstant(1);
   const BufferId x = b.read(0);
-  const BufferId weight = b.read(1);
+  const BufferId weight = halves ? b.derived(1, "bfloat16", rounded) : b.read(1);
   const BufferId bias = b.inputs() == 3 ? b.read(2) : -1;
   const BufferId y = b.write(0);
-  const int64_t rows = features == 0 ? 0 : b.output().size() / features;
-  b.emit("", [=](const Pointers& p) {
+  b.emit(halves ? "bfloat16" : "", [=](const Pointers& p) {
     float* out = p.at(y);
     if (rows == 0) return;
     if (depth == 0) std::fill(out, out + rows * features, 0.F);
-    else multiplyByWeights(rows, features, depth, p.at(x), p.at(weight), out);
+    else if (halves) dotProducts(rows, features, depth, p.at(x), p.at<Bfloat16>(weight), out);
+    else if (rows <= fewRows) dotProducts(rows, features, depth, p.at(x), p.at(weight), out);
+    else multiply(true, rows, features, depth, p.at(x), p.at(weight), out);
     if (bias < 0) return;
     const float* shift = p.at(bias);
     for (int64_t row = 0; row < rows; ++row)

@@ -73,16 +73,17 @@ Kernel sumKernel(const Split& s, int64_t size, int64_t count, bool divide, Buffe
 }
 
 // Sum over all pixels of channels-last images: a strip of channels at a time, so that the threads change nothing.
-void pixels(Builder& b, bool divide) {
+template <typename T>
+void pixels(Builder& b, Layout layout, const char* name, bool divide) {
   const Shape& shape = b.input(0).shape;
   const int64_t channels = shape[1];
   const int64_t plane = shape[2] * shape[3];
   constexpr int64_t strip = 64;
   const int64_t strips = (channels + strip - 1) / strip;
-  const BufferId x = b.read(0, Layout::channelsLast);
+  const BufferId x = b.read(0, layout);
   const BufferId y = b.write(0);
   const float factor = divide ? 1.F / static_cast<float>(plane) : 1.F;
-  b.emit("pixels", [=, images = shape[0]](const Pointers& p) {
+  b.emit(name, [=, images = shape[0]](const Pointers& p) {
     parallel(images * strips, std::max<int64_t>(1, 8192 / (plane * strip)), [&](int64_t first, int64_t last) {
       for (int64_t at = first; at < last; ++at) {
         const int64_t image = at / strips;
@@ -90,7 +91,7 @@ void pixels(Builder& b, bool divide) {
         const int64_t width = std::min(strip, channels - from);
         float* sums = p.at(y) + image * channels + from;
         std::fill(sums, sums + width, 0.F);
-        addRows(p.at(x) + image * plane * channels + from, plane, channels, width, sums);
+        addRows(p.at<T>(x) + image * plane * channels + from, plane, channels, width, sums);
         for (int64_t c = 0; c < width; ++c) sums[c] *= factor;
       }
     });
@@ -108,7 +109,10 @@ void reduce(Builder& b) {
   if (divide) b.expectFloats();
   const Split s = split(b);
   const bool images = b.input(0).shape.size() == 4 && b.has(0, Layout::channelsLast) && !b.has(0, Layout::plain);
-  if (images && b.step().integers("dims") == std::vector<int64_t>{2, 3}) return pixels(b, divide);
+  if (images && b.step().integers("dims") == std::vector<int64_t>{2, 3}) {
+    if (b.hasExactly(0, Layout::bfloat16)) return pixels<Bfloat16>(b, Layout::bfloat16, "pixels bfloat16", divide);
+    return pixels<float>(b, Layout::channelsLast, "pixels", divide);
+  }
   const BufferId x = b.read(0);
   const BufferId y = b.write(0);
   const int64_t size = b.output().size();

@@ -10,28 +10,40 @@ struct Sizes {
   int64_t images, channels, plane, hidden;
 };
 
-// One pixel: y = x * gate (+ residual) (+ ReLU).
-SERESNET_CLONES void gatePixels(const float* x, const float* gate, const float* residual, bool relu, float* y,
-                                int64_t pixels, int64_t channels) {
+// Pixels: y = x * gate (+ residual) (+ ReLU).
+template <typename T>
+inline __attribute__((always_inline)) void gateEach(const T* x, const float* gate, const T* residual, bool relu, T* y,
+                                                    int64_t pixels, int64_t channels) {
   for (int64_t pixel = 0; pixel < pixels; ++pixel) {
     const int64_t at = pixel * channels;
     if (residual != nullptr && relu) {
       for (int64_t c = 0; c < channels; ++c) {
         const float value = x[at + c] * gate[c] + residual[at + c];
-        y[at + c] = value < 0 ? 0 : value;
+        y[at + c] = T(value < 0 ? 0 : value);
       }
       continue;
     }
     for (int64_t c = 0; c < channels; ++c) {
       float value = x[at + c] * gate[c];
       if (residual != nullptr) value += residual[at + c];
-      y[at + c] = relu && value < 0 ? 0 : value;
+      y[at + c] = T(relu && value < 0 ? 0 : value);
     }
   }
 }
 
+SERESNET_CLONES void gatePixels(const float* x, const float* gate, const float* residual, bool relu, float* y,
+                                int64_t pixels, int64_t channels) {
+  gateEach(x, gate, residual, relu, y, pixels, channels);
+}
+
+SERESNET_CLONES void gatePixels(const Bfloat16* x, const float* gate, const Bfloat16* residual, bool relu, Bfloat16* y,
+                                int64_t pixels, int64_t channels) {
+  gateEach(x, gate, residual, relu, y, pixels, channels);
+}
+
 // pooled [N, C] = mean over the pixels, a strip of channels at a time.
-void pool(const Sizes& s, const float* x, float* pooled) {
+template <typename T>
+void pool(const Sizes& s, const T* x, float* pooled) {
   constexpr int64_t strip = 64;
   const int64_t strips = (s.channels + strip - 1) / strip;
   parallel(s.images * strips, std::max<int64_t>(1, 8192 / (s.plane * strip)), [&](int64_t first, int64_t last) {
@@ -47,14 +59,39 @@ void pool(const Sizes& s, const float* x, float* pooled) {
   });
 }
 
-}  // namespace
-
-void applyGate(const float* x, const float* gate, const float* residual, bool relu, float* y, int64_t plane,
-               int64_t channels) {
+template <typename T>
+void gateImage(const T* x, const float* gate, const T* residual, bool relu, T* y, int64_t plane, int64_t channels) {
   parallel(plane, std::max<int64_t>(1, 8192 / channels), [&](int64_t first, int64_t last) {
     const int64_t at = first * channels;
     gatePixels(x + at, gate, residual == nullptr ? nullptr : residual + at, relu, y + at, last - first, channels);
   });
+}
+
+// Where a step's operands are; residual is -1 where there is none.
+struct Places {
+  BufferId x, w1, b1, w2, b2, residual, work, y;
+};
+
+template <typename T>
+void exciteImages(const Sizes& s, const Places& at, bool relu, const Pointers& p) {
+  float* pooled = p.at(at.work);
+  float* gate = pooled + s.images * s.channels;
+  float* excited = gate + s.images * s.channels;
+  pool(s, p.at<T>(at.x), pooled);
+  connect(s.images, s.hidden, s.channels, pooled, p.at(at.w1), p.at(at.b1), excited, reluOf);
+  connect(s.images, s.channels, s.hidden, excited, p.at(at.w2), p.at(at.b2), gate, sigmoidOf);
+  const int64_t size = s.plane * s.channels;
+  for (int64_t n = 0; n < s.images; ++n)
+    gateImage(p.at<T>(at.x) + n * size, gate + n * s.channels,
+              at.residual < 0 ? nullptr : p.at<T>(at.residual) + n * size, relu, p.at<T>(at.y) + n * size, s.plane,
+              s.channels);
+}
+
+}  // namespace
+
+void applyGate(const float* x, const float* gate, const float* residual, bool relu, float* y, int64_t plane,
+               int64_t channels) {
+  gateImage(x, gate, residual, relu, y, plane, channels);
 }
 
 // x [N, C, H, W], W1 [R, C], b1 [R], W2 [C, R], b2 [C], residual?: x * sigmoid(W2 relu(W1 mean(x) + b1) + b2)
@@ -76,26 +113,19 @@ void squeezeExcite(Builder& b) {
   if (hasResidual) b.expect(b.input(5).shape == x, "a residual of x's shape");
 
   const Sizes s{x[0], channels, x[2] * x[3], hidden};
-  const BufferId image = b.read(0, Layout::channelsLast);
-  const BufferId w1 = b.read(1);
-  const BufferId b1 = b.read(2);
-  const BufferId w2 = b.read(3);
-  const BufferId b2 = b.read(4);
-  const BufferId residual = hasResidual ? b.read(5, Layout::channelsLast) : -1;
-  const BufferId work = b.scratch(static_cast<size_t>(s.images * (2 * channels + hidden)) * sizeof(float));
-  const BufferId y = b.write(0, Layout::channelsLast);
-  b.emit("pass", [=](const Pointers& p) {
-    float* pooled = p.at(work);
-    float* gate = pooled + s.images * s.channels;
-    float* excited = gate + s.images * s.channels;
-    pool(s, p.at(image), pooled);
-    connect(s.images, s.hidden, s.channels, pooled, p.at(w1), p.at(b1), excited, reluOf);
-    connect(s.images, s.channels, s.hidden, excited, p.at(w2), p.at(b2), gate, sigmoidOf);
-    const int64_t size = s.plane * s.channels;
-    for (int64_t n = 0; n < s.images; ++n)
-      applyGate(p.at(image) + n * size, gate + n * s.channels, residual < 0 ? nullptr : p.at(residual) + n * size, relu,
-                p.at(y) + n * size, s.plane, s.channels);
-  });
+  const Layout layout = b.rounds() ? Layout::bfloat16 : Layout::channelsLast;
+  Places at{};
+  at.x = b.read(0, layout);
+  at.w1 = b.read(1);
+  at.b1 = b.read(2);
+  at.w2 = b.read(3);
+  at.b2 = b.read(4);
+  at.residual = hasResidual ? b.read(5, layout) : -1;
+  at.work = b.scratch(static_cast<size_t>(s.images * (2 * channels + hidden)) * sizeof(float));
+  at.y = b.write(0, layout);
+  if (layout == Layout::bfloat16)
+    b.emit("pass bfloat16", [=](const Pointers& p) { exciteImages<Bfloat16>(s, at, relu, p); });
+  else b.emit("pass", [=](const Pointers& p) { exciteImages<float>(s, at, relu, p); });
 }
 
 }  // namespace seresnet::cpu

@@ -163,6 +163,8 @@ LoadOptions toLoadOptions(const Napi::Value& value) {
       options.names.push_back(text(list.Get(i), "a constant's name"));
     }
   }
+  const Napi::Value convolution = given.Get("convolution");
+  if (!convolution.IsUndefined()) options.convolution = text(convolution, "convolution");
   return options;
 }
 

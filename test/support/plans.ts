@@ -1,5 +1,5 @@
 import { type HostArray, hostArray } from "../../dist/lib/dtype.js";
-import type { Executor, LoadOptions } from "../../dist/lib/executors/executor.js";
+import type { Executor, LoadedPlan, LoadOptions } from "../../dist/lib/executors/executor.js";
 import { type Attributes, type Plan, type Slot, sizeOf } from "../../dist/lib/plan/plan.js";
 import { noise } from "./reference.js";
 
@@ -62,6 +62,9 @@ export async function runPlan(executor: Executor, plan: Plan, data: readonly Hos
     await loaded.dispose();
   }
 }
+
+/** What runs each kernel of a plan on the CPU: the op and its implementation. */
+export const kernelsOf = (plan: LoadedPlan) => (plan as unknown as { kernels(): string[] }).kernels();
 
 /** A plan of one step, all of whose slots are inputs or outputs. */
 export const single = (op: string, attributes: Attributes, inputs: Type[], outputs: Type[]) =>

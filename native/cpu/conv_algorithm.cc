@@ -1,0 +1,180 @@
+#include "conv_algorithm.h"
+
+#include <optional>
+#include <string_view>
+#include <unordered_map>
+
+#include "dnnl_adapter.h"
+#include "onednn.h"
+
+namespace seresnet::cpu {
+
+using dnnl::memory;
+
+namespace {
+
+using PrimitiveDesc = dnnl::convolution_forward::primitive_desc;
+
+// Throws unless oneDNN computes in bfloat16 here, in one small convolution that any such CPU has a fast kernel for.
+void requireBfloat16(const Onednn& onednn) {
+  constexpr auto bf16 = memory::data_type::bf16;
+  ConvolutionShape c;
+  c.source = memory::desc({1, 16, 8, 8}, bf16, memory::format_tag::nhwc);
+  c.weights = memory::desc({16, 16, 3, 3}, bf16, memory::format_tag::any);
+  c.destination = c.source;
+  c.strides = {1, 1};
+  c.dilation = {0, 0};
+  c.padding = {1, 1};
+  try {
+    const auto found = describe(onednn, dnnl::algorithm::convolution_direct, c, dnnl::primitive_attr());
+    if (std::string_view(found.impl_info_str()).substr(0, 3) != "ref") return;
+  } catch (const dnnl::error&) {
+  }
+  const auto info = seresnet::cpu::onednn();
+  throw Error("cpu", "expected a CPU whose oneDNN computes in bfloat16 (AVX-512 or newer), got " +
+                         (info ? info->isa : std::string("none")));
+}
+
+// A weight's descriptor as the plan has it: [O, C / groups, kh, kw].
+memory::desc plainWeights(const Shape& w, int64_t groups) {
+  constexpr auto f32 = memory::data_type::f32;
+  if (groups == 1) return {w, f32, memory::format_tag::oihw};
+  return {{groups, w[0] / groups, w[1], w[2], w[3]}, f32, memory::format_tag::goihw};
+}
+
+// The current step's convolution in one layout by one of oneDNN's algorithms; throws dnnl::error where it has none.
+PrimitiveDesc describeConvolution(Builder& b, const ConvolutionOperands& operands, const ConvolutionGeometry& g,
+                                  Layout layout, dnnl::algorithm algorithm) {
+  using Tag = memory::format_tag;
+  const auto tag = layout == Layout::plain ? Tag::nchw : layout == Layout::blocked ? Tag::nChw16c : Tag::nhwc;
+  const auto type = layout == Layout::bfloat16 ? memory::data_type::bf16 : memory::data_type::f32;
+  const Shape& w = b.input(1).shape;
+  dnnl::post_ops post;
+  if (operands.residual >= 0) post.append_sum(1.F);
+  if (operands.relu) appendRelu(post);
+  dnnl::primitive_attr attributes;
+  attributes.set_post_ops(post);
+  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  ConvolutionShape c;
+  c.source = memory::desc(b.input(0).shape, type, tag);
+  c.weights = memory::desc(plainWeights(w, g.groups).dims(), type, Tag::any);
+  c.hasBias = operands.bias >= 0;
+  if (c.hasBias) c.bias = memory::desc({w[0]}, memory::data_type::f32, Tag::x);
+  c.destination = memory::desc(b.output().shape, type, tag);
+  c.strides = g.stride;
+  c.dilation = {g.dilation[0] - 1, g.dilation[1] - 1};
+  c.padding = g.padding;
+  return describe(b.onednn(), algorithm, c, attributes);
+}
+
+ConvolutionCandidate candidateOf(Onednn& onednn, const PrimitiveDesc& pd, Layout layout, const memory::desc& given) {
+  ConvolutionCandidate candidate;
+  candidate.implementation = pd.impl_info_str();
+  candidate.layout = layout;
+  candidate.winograd = candidate.implementation.find("wino") != std::string::npos;
+  candidate.weightsBytes = pd.weights_desc().get_size();
+  candidate.scratchBytes = pd.scratchpad_desc().get_size();
+  if (given != pd.weights_desc()) {
+    candidate.weightsOrder = nameOf(pd.weights_desc());
+    memory from(given, onednn.engine, nullptr);
+    memory to(pd.weights_desc(), onednn.engine, nullptr);
+    candidate.order = [=, &onednn, reorder = dnnl::reorder()](const float* plain, void* ordered) mutable {
+      if (!reorder) reorder = dnnl::reorder(from, to);
+      from.set_data_handle(const_cast<float*>(plain));
+      to.set_data_handle(ordered);
+      reorder.execute(onednn.stream, from, to);
+      onednn.stream.wait();
+    };
+  }
+  std::unordered_map<int, memory> arguments;
+  const auto bind = [&](int argument, const memory::desc& desc) {
+    if (desc.get_size() > 0) arguments.emplace(argument, memory(desc, onednn.engine, nullptr));
+  };
+  bind(DNNL_ARG_SRC, pd.src_desc());
+  bind(DNNL_ARG_WEIGHTS, pd.weights_desc());
+  bind(DNNL_ARG_BIAS, pd.bias_desc());
+  bind(DNNL_ARG_DST, pd.dst_desc());
+  bind(DNNL_ARG_SCRATCHPAD, pd.scratchpad_desc());
+  candidate.run = [=, &onednn, primitive = dnnl::convolution_forward(pd)](const ConvolutionPlaces& at) mutable {
+    for (auto& [argument, memory] : arguments) {
+      const void* place = argument == DNNL_ARG_SRC       ? at.x
+                          : argument == DNNL_ARG_WEIGHTS ? at.weights
+                          : argument == DNNL_ARG_BIAS    ? at.bias
+                          : argument == DNNL_ARG_DST     ? at.y
+                                                         : at.scratch;
+      memory.set_data_handle(const_cast<void*>(place));
+    }
+    primitive.execute(onednn.stream, arguments);
+    onednn.stream.wait();
+  };
+  return candidate;
+}
+
+// oneDNN's Winograd: 2.x has it for AVX-512 only, 3.x for nothing on x86.
+std::optional<PrimitiveDesc> describeWinograd(Builder& b, const ConvolutionOperands& operands,
+                                              const ConvolutionGeometry& g) {
+  const Shape& w = b.input(1).shape;
+  if (g.groups != 1 || w[0] % 16 != 0 || w[1] % 16 != 0) return std::nullopt;
+  try {
+    return describeConvolution(b, operands, g, Layout::blocked, dnnl::algorithm::convolution_winograd);
+  } catch (const dnnl::error&) {
+    return std::nullopt;
+  }
+}
+
+// Winograd's algorithms for the current step.
+std::vector<ConvolutionCandidate> winogradCandidates(Builder& b, const ConvolutionOperands& operands,
+                                                     const ConvolutionGeometry& g) {
+  std::vector<ConvolutionCandidate> found;
+  const Shape& w = b.input(1).shape;
+  const std::vector<int64_t> ones{1, 1};
+  if (w[2] != 3 || w[3] != 3 || g.stride != ones || g.dilation != ones || !b.isConstant(1)) return found;
+  if (const auto pd = describeWinograd(b, operands, g))
+    found.push_back(candidateOf(b.onednn(), *pd, Layout::blocked, plainWeights(w, g.groups)));
+  return found;
+}
+
+}  // namespace
+
+bool ConvolutionCandidate::isReference() const { return implementation.substr(0, 3) == "ref"; }
+
+bool ConvolutionCandidate::isSlow() const {
+  return isReference() || implementation.find("gemm") != std::string::npos;
+}
+
+ConvolutionCandidate chooseConvolution(Builder& b, const ConvolutionOperands& operands, const ConvolutionGeometry& g) {
+  const auto direct = [&](Layout layout) {
+    return candidateOf(b.onednn(), describeConvolution(b, operands, g, layout, dnnl::algorithm::convolution_direct),
+                       layout, plainWeights(b.input(1).shape, g.groups));
+  };
+  if (b.rounds()) {
+    requireBfloat16(b.onednn());
+    try {
+      ConvolutionCandidate rounded = direct(Layout::bfloat16);
+      if (!rounded.isSlow()) return rounded;
+    } catch (const dnnl::error&) {
+      // a shape that only float32 has a kernel for
+    }
+  }
+  // channels-last unless only the plain layout has a fast implementation
+  std::vector<ConvolutionCandidate> candidates{direct(Layout::channelsLast)};
+  if (candidates[0].isReference()) {
+    ConvolutionCandidate other = direct(Layout::plain);
+    if (!other.isReference()) return other;
+  }
+  const std::string& wanted = b.options().convolution;
+  if (wanted == "direct") return candidates[0];
+  std::vector<ConvolutionCandidate> winograd = winogradCandidates(b, operands, g);
+  if (winograd.empty()) return candidates[0];
+  if (wanted == "winograd") return fastest(b, operands, g, winograd);
+  for (ConvolutionCandidate& candidate : winograd) candidates.push_back(std::move(candidate));
+  return fastest(b, operands, g, candidates);
+}
+
+std::shared_ptr<HostMemory> orderedWeights(const ConvolutionCandidate& candidate, const HostMemory& plain) {
+  auto ordered = std::make_shared<HostMemory>(candidate.weightsBytes);
+  candidate.order(plain.data<float>(), ordered->data<void>());
+  return ordered;
+}
+
+}  // namespace seresnet::cpu

@@ -1,0 +1,60 @@
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "builder.h"
+
+namespace seresnet::cpu {
+
+// What a convolution's step is given beside x and the weight.
+struct ConvolutionOperands {
+  int bias = -1;      // index among the step's inputs
+  int residual = -1;  // the same
+  bool relu = false;
+};
+
+struct ConvolutionGeometry {
+  std::vector<int64_t> stride, padding, dilation;
+  int64_t groups;
+};
+
+// Where the operands of one run are. Images lie in the candidate's layout, weights in its order; bias is null where there
+// is none. Where the step has a residual, y holds it, and the result takes its place.
+struct ConvolutionPlaces {
+  const void* x;
+  const void* weights;
+  const float* bias;
+  void* y;
+  void* scratch;
+};
+
+// One way to do the convolution of a step: an algorithm, on one layout of images.
+struct ConvolutionCandidate {
+  std::string implementation;  // what profiles call it
+  Layout layout;
+  bool winograd = false;
+  size_t weightsBytes = 0;
+  std::string weightsOrder;  // equal names mean that `order` makes the same of the same weights; "" leaves them as they are
+  std::function<void(const float* plain, void* ordered)> order;  // from [O, C / groups, kh, kw]
+  size_t scratchBytes = 0;
+  std::function<void(const ConvolutionPlaces&)> run;  // on the threads of the team
+
+  bool isSlow() const;  // no kernel for this instruction set, or none that avoids copying the image
+  bool isReference() const;
+};
+
+// How the current step is done. Candidates whose cost nobody knows before they ran are timed (conv_trial.cc). Throws Error
+// where the plan is to compute in bfloat16 and this CPU cannot.
+ConvolutionCandidate chooseConvolution(Builder& b, const ConvolutionOperands& operands, const ConvolutionGeometry& g);
+
+// Of several candidates the one that takes the least time on this step's shapes and weights, beside those whose results
+// differ from the first one's by more than 1e-5. Equal steps are decided once for each device.
+const ConvolutionCandidate& fastest(Builder& b, const ConvolutionOperands& operands, const ConvolutionGeometry& g,
+                                    const std::vector<ConvolutionCandidate>& candidates);
+
+// The weights of a step that are the same in all runs, in a candidate's order.
+std::shared_ptr<HostMemory> orderedWeights(const ConvolutionCandidate& candidate, const HostMemory& plain);
+
+}  // namespace seresnet::cpu

@@ -1,0 +1,125 @@
+import { describe, expect, test } from "vitest";
+import { ArgumentError } from "../dist/lib/errors.js";
+import { cpuExecutor } from "../dist/lib/executors/cpu.js";
+import type { LoadOptions } from "../dist/lib/executors/executor.js";
+import { nativeVersions } from "../dist/lib/executors/native.js";
+import { referenceExecutor } from "../dist/lib/executors/reference/executor.js";
+import type { Plan } from "../dist/lib/plan/plan.js";
+import { relativeError } from "./support/compare.js";
+import { contents, conv, kernelsOf, type Line, planOf, runPlan, withConstants } from "./support/plans.js";
+
+const built = nativeVersions()?.onednn != null;
+
+/** One 3x3 convolution of stride 1, fused with what follows; and the same in single steps, for the reference. */
+function plans(x: number[], features: number, { bias = true, residual = false, relu = false, padding = 1 } = {}) {
+  const y = [x[0], features, x[2] + 2 * padding - 2, x[3] + 2 * padding - 2];
+  const inputs = [x, [features, x[1], 3, 3], ...(bias ? [[features]] : []), ...(residual ? [y] : [])];
+  const from = inputs.map((_, i) => i);
+  const attributes = { ...conv(1, padding), bias, residual, relu };
+  const lines: Line[] = [{ op: "conv2d", attributes: conv(1, padding), from: from.slice(0, bias ? 3 : 2), to: [y] }];
+  const last = () => inputs.length + lines.length - 1;
+  if (residual) lines.push({ op: "add", from: [last(), inputs.length - 1], to: [y] });
+  if (relu) lines.push({ op: "relu", from: [last()], to: [y] });
+  return { fused: planOf(inputs, [{ op: "fused_conv2d", attributes, from, to: [y] }]), single: planOf(inputs, lines) };
+}
+
+async function kernelsWith(plan: Plan, options: LoadOptions): Promise<string[]> {
+  const fixed = withConstants(plan);
+  const data = fixed.constants.map((slot) => contents(fixed.slots[slot]));
+  const loaded = await cpuExecutor().load(fixed, data, options);
+  try {
+    return kernelsOf(loaded);
+  } finally {
+    await loaded.dispose();
+  }
+}
+
+const isWinograd = (kernel: string) => /^fused_conv2d .*wino/.test(kernel);
+
+describe.runIf(built)("Winograd's algorithm on the CPU", () => {
+  const layers = [
+    { x: [1, 16, 8, 8], features: 16 },
+    { x: [2, 32, 14, 14], features: 48, relu: true },
+    { x: [1, 16, 7, 9], features: 32, residual: true },
+    { x: [3, 32, 6, 5], features: 16, residual: true, relu: true, bias: false },
+    { x: [1, 16, 9, 8], features: 16, padding: 0, relu: true },
+  ];
+
+  for (const { x, features, ...rest } of layers)
+    test(`${x} to ${features} channels, ${JSON.stringify(rest)}`, async () => {
+      const { fused, single } = plans(x, features, rest);
+      const data = fused.inputs.map((slot) => contents(fused.slots[slot]));
+      const [wanted] = await runPlan(referenceExecutor(), single, data);
+      for (const convolution of ["auto", "direct", "winograd"] as const) {
+        const [got] = await runPlan(cpuExecutor(), withConstants(fused), data, { convolution });
+        expect(relativeError(got, wanted), convolution).toBeLessThan(1e-5);
+      }
+      const found = (await kernelsWith(fused, { convolution: "winograd" })).some(isWinograd);
+      if (!found)
+        console.warn(`cpu_winograd.test: oneDNN has no Winograd here for ${x}; the direct algorithm was tested`);
+    });
+
+  test("direct means direct, and equal layers are decided once", async () => {
+    const { fused } = plans([1, 32, 14, 14], 32);
+    expect((await kernelsWith(fused, { convolution: "direct" })).some(isWinograd)).toBe(false);
+    const first = await kernelsWith(fused, { convolution: "auto" });
+    for (let i = 0; i < 3; i++) expect(await kernelsWith(fused, { convolution: "auto" })).toEqual(first);
+  });
+
+  test("what has no Winograd goes on as it was", async () => {
+    for (const [x, features] of [
+      [[1, 5, 8, 8], 7],
+      [[1, 16, 8, 8], 20],
+    ] as const) {
+      const { fused, single } = plans([...x], features);
+      expect((await kernelsWith(fused, { convolution: "winograd" })).some(isWinograd)).toBe(false);
+      const data = fused.inputs.map((slot) => contents(fused.slots[slot]));
+      const [wanted] = await runPlan(referenceExecutor(), single, data);
+      const [got] = await runPlan(cpuExecutor(), withConstants(fused), data, { convolution: "winograd" });
+      expect(relativeError(got, wanted)).toBeLessThan(1e-5);
+    }
+  });
+
+  test("an image of blocks is read by other steps, twice and as a residual", async () => {
+    const shape = [2, 16, 6, 6];
+    const attributes = { ...conv(1, 1), bias: false, residual: false, relu: true };
+    const weight = [16, 16, 3, 3];
+    const ours = planOf(
+      [shape, weight],
+      [
+        { op: "fused_conv2d", attributes, from: [0, 1], to: [shape] },
+        { op: "fused_conv2d", attributes: { ...attributes, residual: true }, from: [2, 1, 2], to: [shape] },
+        { op: "add", from: [2, 3], to: [shape] },
+        { op: "relu", from: [3], to: [shape] },
+        { op: "mean", attributes: { dims: [2, 3] }, from: [5], to: [[2, 16]] },
+      ],
+      [4, 6, 2],
+    );
+    const theirs = planOf(
+      [shape, weight],
+      [
+        { op: "conv2d", attributes: conv(1, 1), from: [0, 1], to: [shape] },
+        { op: "relu", from: [2], to: [shape] },
+        { op: "conv2d", attributes: conv(1, 1), from: [3, 1], to: [shape] },
+        { op: "add", from: [4, 3], to: [shape] },
+        { op: "relu", from: [5], to: [shape] },
+        { op: "add", from: [3, 6], to: [shape] },
+        { op: "mean", attributes: { dims: [2, 3] }, from: [6], to: [[2, 16]] },
+      ],
+      [7, 8, 3],
+    );
+    const data = [shape, weight].map((extents) => contents({ shape: extents, dtype: "float32" }));
+    const wanted = await runPlan(referenceExecutor(), theirs, data);
+    const got = await runPlan(cpuExecutor(), withConstants(ours), data, { convolution: "winograd" });
+    for (const [i, output] of got.entries()) expect(relativeError(output, wanted[i])).toBeLessThan(1e-5);
+  });
+
+  test("an algorithm nobody knows is refused", async () => {
+    const { fused } = plans([1, 16, 8, 8], 16);
+    const options = { convolution: "fft" } as unknown as LoadOptions;
+    await expect(kernelsWith(fused, options)).rejects.toThrow(ArgumentError);
+    await expect(kernelsWith(fused, options)).rejects.toThrow(
+      "cpu: expected convolution auto, direct or winograd, got fft",
+    );
+  });
+});
