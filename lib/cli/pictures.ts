@@ -1,6 +1,7 @@
 import { readdir } from "node:fs/promises";
-import { extname, join } from "node:path";
+import { join } from "node:path";
 import { type Classifier, preprocessingOf } from "../classifier/source.js";
+import { isPicture } from "../data/dataset.js";
 import { loadIdxDataset } from "../data/idx.js";
 import { ArgumentError, expected, listed, ShapeError } from "../errors.js";
 import { loadImage } from "../image/preprocess.js";
@@ -16,8 +17,6 @@ export interface Pictures {
   /** Pictures `from` to `to` (exclusive) as the network's input: uint8 still to be normalised, or float32. */
   batch(from: number, to: number): Promise<Tensor>;
 }
-
-const pictureExtensions = [".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".avif"];
 
 /**
  * Opens a folder of IDX test files, or one of class folders, for a classifier. Of IDX files `limit` takes the first
@@ -64,7 +63,7 @@ async function openClassFolders(
   const indices = matchClasses(folder, names, classifier.info.classes);
   const all: { path: string; label: number }[] = [];
   for (const [i, name] of names.entries()) {
-    const files = (await readdir(join(folder, name))).filter((file) => isPicture(file)).sort();
+    const files = (await readdir(join(folder, name))).filter(isPicture).sort();
     all.push(...files.map((file) => ({ path: join(folder, name, file), label: indices[i] })));
   }
   if (all.length === 0) throw new ArgumentError(expected(folder, "class folders with pictures in them", "none"));
@@ -74,10 +73,6 @@ async function openClassFolders(
   const batch = async (from: number, to: number) =>
     stack(await Promise.all(chosen.slice(from, to).map(({ path }) => loadImage(path, preprocessing))));
   return { labels: chosen.map(({ label }) => label), batch };
-}
-
-function isPicture(file: string): boolean {
-  return pictureExtensions.includes(extname(file).toLowerCase());
 }
 
 /** The class each folder means: by its name where all names are known, else by its place in the alphabet. */
