@@ -1,7 +1,12 @@
+import { type ChildProcessByStdio, spawn } from "node:child_process";
+import { once } from "node:events";
 import { existsSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
+import type { Readable, Writable } from "node:stream";
 import protobuf from "protobufjs";
+import { pythonWith } from "./python.js";
 
 /** The part of onnx.proto (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto) that a network needs, as it stands there. */
 const proto = `
@@ -102,7 +107,7 @@ export const declared = ({ type }: OnnxValue) =>
   type.tensor_type.shape.dim.map(({ dim_value, dim_param }) => dim_param ?? dim_value);
 
 /** What the tests use of onnxruntime-node. */
-interface OnnxRuntime {
+export interface OnnxRuntime {
   Tensor: new (type: "float32" | "uint8", data: Float32Array | Uint8Array, dims: readonly number[]) => object;
   InferenceSession: {
     create(
@@ -115,9 +120,65 @@ interface OnnxRuntime {
   };
 }
 
-/** onnxruntime-node of bench/peers, or undefined where the peers are not installed. */
+/** onnxruntime-node of bench/peers. Undefined where the peers are not installed; the log says so. */
 export function onnxRuntime(): OnnxRuntime | undefined {
   const folder = join(__dirname, "../../bench/peers");
-  if (!existsSync(join(folder, "node_modules/onnxruntime-node"))) return undefined;
-  return createRequire(join(folder, "package.json"))("onnxruntime-node") as OnnxRuntime;
+  if (existsSync(join(folder, "node_modules/onnxruntime-node")))
+    return createRequire(join(folder, "package.json"))("onnxruntime-node") as OnnxRuntime;
+  console.warn("LEFT OUT onnxruntime's answers: `npm ci --ignore-scripts` in bench/peers brings it");
+}
+
+/** What onnxruntime makes of the input `x` with a file, in one thread. */
+export async function runOnnx(
+  ort: OnnxRuntime,
+  path: string,
+  type: "float32" | "uint8",
+  data: Float32Array | Uint8Array,
+  shape: readonly number[],
+): Promise<{ data: Float32Array; dims: number[] }> {
+  const session = await ort.InferenceSession.create(path, { intraOpNumThreads: 1 });
+  try {
+    const { output } = await session.run({ input: new ort.Tensor(type, data, shape) });
+    return output;
+  } finally {
+    await session.release();
+  }
+}
+
+/** The full check infers every shape and compares it with the one that the file declares. */
+const checker = `import onnx, sys
+for line in sys.stdin:
+    try:
+        onnx.checker.check_model(line.strip(), full_check=True)
+        print("accepted", flush=True)
+    except Exception as error:
+        print(" ".join(str(error).split()), flush=True)`;
+
+/** The ONNX project's own checker, in one Python process for any number of files. */
+export class OnnxChecker {
+  readonly #process: ChildProcessByStdio<Writable, Readable, null>;
+  readonly #lines: AsyncIterator<string>;
+
+  private constructor(python: string) {
+    this.#process = spawn(python, ["-c", checker], { stdio: ["pipe", "pipe", "inherit"] });
+    this.#lines = createInterface({ input: this.#process.stdout })[Symbol.asyncIterator]();
+  }
+
+  /** Undefined where no Python has the package onnx; the log says so. */
+  static open(): OnnxChecker | undefined {
+    const python = pythonWith(["onnx"], "the ONNX checker");
+    return python === undefined ? undefined : new OnnxChecker(python);
+  }
+
+  /** `accepted`, or what the checker says against the file. */
+  async check(path: string): Promise<string> {
+    this.#process.stdin.write(`${path}\n`);
+    const { done, value } = await this.#lines.next();
+    return done ? "the checker ended" : value;
+  }
+
+  async close(): Promise<void> {
+    this.#process.stdin.end();
+    if (this.#process.exitCode === null) await once(this.#process, "exit");
+  }
 }

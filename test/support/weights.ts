@@ -8,15 +8,15 @@ function fnv1a(text: string): number {
   return hash >>> 0;
 }
 
-/** Numbers in [0, 1) that depend on the name and the flat index alone; the rule of test/fixtures/weights.py. */
-export function uniform(name: string, count: number): Float64Array {
+/** `map` of numbers in [0, 1) that depend on the name and the flat index alone; the rule of test/fixtures/weights.py. */
+function uniform(name: string, count: number, map: (u: number) => number): Float32Array {
   const seed = fnv1a(name);
-  const numbers = new Float64Array(count);
+  const numbers = new Float32Array(count);
   for (let i = 0; i < count; i++) {
     let x = (seed + Math.imul(i, 0x9e3779b9)) >>> 0;
     x = Math.imul(x ^ (x >>> 16), 0x85ebca6b);
     x = Math.imul(x ^ (x >>> 13), 0xc2b2ae35);
-    numbers[i] = ((x ^ (x >>> 16)) >>> 0) / 4294967296;
+    numbers[i] = map(((x ^ (x >>> 16)) >>> 0) / 4294967296);
   }
   return numbers;
 }
@@ -40,7 +40,7 @@ export function fill<M extends nn.Module>(model: M, salt: string): M {
     const count = shape.reduce((a, b) => a * b, 1);
     record[name] =
       dtype === "float32"
-        ? tensor(new Float32Array(uniform(`${salt}/${name}`, count).map(rule(name, shape))), shape)
+        ? tensor(uniform(`${salt}/${name}`, count, rule(name, shape)), shape)
         : tensor(new BigInt64Array(count), shape);
   }
   model.loadStateDict(record);
@@ -51,7 +51,7 @@ export function fill<M extends nn.Module>(model: M, salt: string): M {
 export function image(name: string, shape: readonly number[]): Tensor {
   const count = shape.reduce((a, b) => a * b, 1);
   return tensor(
-    Float32Array.from(uniform(name, count), (u) => 2 * u - 1),
+    uniform(name, count, (u) => 2 * u - 1),
     shape,
   );
 }
