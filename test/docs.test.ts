@@ -2,10 +2,12 @@ import { execFile } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { copyFile, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
-import { createModel, saveSafetensors } from "seresnet";
+import { compile, createModel, listDevices, loadWeights, saveSafetensors, tensor } from "seresnet";
 import sharp from "sharp";
 import ts from "typescript";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { npzFile } from "./support/npz_writer.js";
+import { noise } from "./support/reference.js";
 
 /*
  * Every ts block of the README and the guides is a whole program: it is compiled and run. Every `npx seresnet` line of an
@@ -58,6 +60,17 @@ async function fillHubCache(home: string): Promise<void> {
   await writeFile(join(model, "snapshots", commit, "config.json"), JSON.stringify({ architecture: "seresnet50" }));
 }
 
+/** A golden file of the weights the pages use, as their Python program would write it; of a small picture. */
+async function writeGolden(weights: string): Promise<void> {
+  const model = createModel("seresnet50").eval();
+  model.loadStateDict(await loadWeights(weights));
+  const input = { data: noise(3 * 32 * 32), shape: [1, 3, 32, 32] };
+  await using compiled = await compile(model, { device: "reference" });
+  const logits = await compiled.run(tensor(input.data, input.shape));
+  const golden = { input, logits: { data: (await logits.data()) as Float32Array, shape: logits.shape } };
+  await writeFile(join(folder, "golden.npz"), npzFile(golden));
+}
+
 /** Runs node in the folder that has what the programs read, away from the network. */
 function node(args: readonly string[]): Promise<{ code: number; stdout: string; stderr: string }> {
   const env = { ...process.env, HF_HOME: join(folder, "hub-home"), HF_HUB_OFFLINE: "1" };
@@ -86,6 +99,7 @@ beforeAll(async () => {
   }
   await saveSafetensors(join(folder, "seresnet50.safetensors"), createModel("seresnet50").stateDict());
   await fillHubCache(join(folder, "hub-home"));
+  await writeGolden(join(folder, "seresnet50.safetensors"));
   await writeFile(join(folder, "imagenet.txt"), Array.from({ length: 1000 }, (_, i) => `class ${i}`).join("\n"));
   for (const program of programs) await writeFile(sourceOf(program), program.text);
 });
@@ -125,9 +139,18 @@ describe("guides", () => {
         if (!existsSync(dataset)) skip(`no ${dataset} on this machine (npm run setup)`);
         args.push("--limit", "64");
       }
+      if (args.includes("reference,cpu") && !listDevices().some(({ name, usable }) => name === "cpu" && usable))
+        skip("the device cpu does not work on this machine");
       const { code, stderr } = await node([join(root, "dist/lib/cli/main.js"), ...args]);
       expect(code, stderr).toBe(0); // stderr has the progress
     });
+
+  test("the golden file's Python program is the one that `verify --help` prints", async () => {
+    const [{ text }] = blocks.filter(({ language }) => language === "python");
+    const { stdout } = await node([join(root, "dist/lib/cli/main.js"), "verify", "--help"]);
+    expect(stdout).toContain(text.replace(/^/gm, "  "));
+    expect(text.split("\n").length).toBeLessThanOrEqual(10);
+  });
 
   test("every guide is linked from the README, and every error code has its row", () => {
     const readme = readFileSync(join(root, "README.md"), "utf8");

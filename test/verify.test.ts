@@ -2,12 +2,13 @@ import { execFile } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { compile, loadWeights, ShapeError, saveSafetensors, type Tensor, tensor } from "seresnet";
+import { compile, createModel, loadWeights, ShapeError, saveSafetensors, type Tensor, tensor } from "seresnet";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { loadClassifier } from "../dist/lib/classifier/source.js";
 import type { Deviation } from "../dist/lib/verify.js";
 import { compareDevices, verify } from "../dist/lib/verify.js";
 import { noise } from "./support/reference.js";
+import { fill } from "./support/weights.js";
 
 const program = join(__dirname, "../dist/lib/cli/main.js");
 let folder: string;
@@ -48,6 +49,22 @@ describe("verify", () => {
       ["layer1", "reference"],
       ["logits", "reference"],
     ]);
+    for (const { error } of deviations) expect(error).toBeLessThan(1e-5);
+  });
+
+  it("agrees with PyTorch, whose layers and logits a golden file has", async () => {
+    const weights = join(folder, "seresnet18.safetensors");
+    await saveSafetensors(weights, fill(createModel("seresnet18"), "atlas/seresnet18").stateDict());
+    const file = join(__dirname, "fixtures/golden/seresnet18.npz"); // golden/make.py wrote it, from timm's network
+    const { code, stdout } = await seresnet("verify", file, "--weights", weights, "--model", "seresnet18", "--json");
+    const { passed, deviations } = JSON.parse(stdout) as { passed: boolean; deviations: Deviation[] };
+    expect([code, passed]).toEqual([0, true]);
+    const layers = ["layer1", "layer2", "layer3", "layer4", "logits"];
+    const devices = [...new Set(deviations.map(({ device }) => device))];
+    expect(devices).toContain("reference");
+    expect(deviations.map(({ layer, device }) => [layer, device])).toEqual(
+      devices.flatMap((device) => layers.map((layer) => [layer, device])),
+    );
     for (const { error } of deviations) expect(error).toBeLessThan(1e-5);
   });
 

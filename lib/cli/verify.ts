@@ -2,7 +2,7 @@ import Table from "cli-table3";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { type ClassifierOptions, loadClassifier } from "../classifier/source.js";
 import { listDevices } from "../device.js";
-import { loadWeights } from "../io/weights.js";
+import { loadGolden } from "../io/golden.js";
 import { Generator } from "../nn/random.js";
 import { tensor } from "../tensor.js";
 import { compareDevices, type Deviation, tolerances, verify } from "../verify.js";
@@ -20,7 +20,10 @@ export function addVerify(program: Command): void {
   program
     .command("verify")
     .description("Compare a network's outputs with those another program computed, layer by layer, on every device.")
-    .argument("<golden>", "a .safetensors or .pt file with `input`, `logits`, and outputs of modules by name, if any")
+    .argument(
+      "<golden>",
+      "an .npz, .safetensors or .pt file with `input`, `logits`, and outputs of modules by name, if any",
+    )
     .addOption(weightsOption())
     .addOption(modelOption())
     .addOption(devicesOption("which devices to run on (default: all that work)"))
@@ -31,23 +34,21 @@ export function addVerify(program: Command): void {
       "after",
       `
 A golden file from PyTorch (timm's names of modules are ours):
-  import timm, torch
-  from safetensors.torch import save_file
+  import numpy, timm, torch
   model = timm.create_model("seresnet50.a1_in1k", pretrained=True).eval()
-  golden = {}
+  golden = {"input": torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))}
   for name, module in model.named_children():
-      module.register_forward_hook(lambda _, __, y, name=name: golden.update({name: y.clone().contiguous()}))
-  golden["input"] = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+      module.register_forward_hook(lambda _, __, y, name=name: golden.update({name: y.clone()}))
   with torch.no_grad():
-      golden["logits"] = model(golden["input"]).clone()
-  save_file(golden, "golden.safetensors")
+      golden["logits"] = model(golden["input"])
+  numpy.savez("golden.npz", **golden)
 
 Example:
-  seresnet verify golden.safetensors --weights hf:timm/seresnet50.a1_in1k`,
+  seresnet verify golden.npz --weights hf:timm/seresnet50.a1_in1k`,
     )
     .action(async (golden: string, { devices = usable(), tolerance, json, ...options }: Options) => {
       const { network, info } = await load(options);
-      const deviations = await verify(network, await loadWeights(golden), { devices, dtype: options.dtype });
+      const deviations = await verify(network, await loadGolden(golden), { devices, dtype: options.dtype });
       report(info.model, deviations, tolerance ?? tolerances[options.dtype], json);
     });
 }

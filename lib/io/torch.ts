@@ -2,7 +2,7 @@ import { expected, listed, WeightsError } from "../errors.js";
 import type { Tensor } from "../tensor.js";
 import { quoted } from "./json.js";
 import { dictWork, type PickleFunction, type PickleWorld, unpickle } from "./pickle.js";
-import { isCount, PickledTensor, type Storage, type StorageType, storageTypes, TensorReader } from "./torch_tensor.js";
+import { isCount, type Storage, type StorageType, StoredTensor, storageTypes, TensorReader } from "./torch_tensor.js";
 import { openZip, type ZipArchive } from "./zip.js";
 
 /** The first thing in a file that `torch.save` wrote before it wrote zip files, and the version of that format. */
@@ -170,7 +170,7 @@ const rebuildTensor: PickleFunction = ([view, offset, shape, strides]) => {
   if (!(view instanceof StorageView && isCount(offset) && Array.isArray(shape) && Array.isArray(strides)))
     return undefined;
   // copied, since a hostile pickle could still append to them; no tensor has more dimensions than 64
-  return new PickledTensor(view.storage, view.start + offset, shape.slice(0, 65), strides.slice(0, 65));
+  return new StoredTensor(view.storage, view.start + offset, shape.slice(0, 65), strides.slice(0, 65));
 };
 
 const orderedDict: PickleFunction = ([pairs = []], charge) => {
@@ -192,12 +192,12 @@ const functions: ReadonlyMap<string, PickleFunction> = new Map([
   ["collections.OrderedDict", orderedDict],
 ]);
 
-type PickledStateDict = Map<string, PickledTensor>;
+type PickledStateDict = Map<string, StoredTensor>;
 
 /** The one dict of tensors in a file: in one of the known wrappers, or else the object itself. */
 function findStateDict(root: unknown, path: string): PickledStateDict {
   if (!(root instanceof Map)) {
-    const kind = root instanceof PickledTensor ? "a single tensor" : Array.isArray(root) ? "a list" : typeof root;
+    const kind = root instanceof StoredTensor ? "a single tensor" : Array.isArray(root) ? "a list" : typeof root;
     fail(path, `a state dict ${saveStateDict}`, kind);
   }
   const wrapped = wrappers.filter((key) => hasTensors(root.get(key)));
@@ -205,7 +205,7 @@ function findStateDict(root: unknown, path: string): PickledStateDict {
   const dict: Map<unknown, unknown> = wrapped.length === 1 ? root.get(wrapped[0]) : root;
   const stateDict: PickledStateDict = new Map();
   for (const [name, value] of dict) {
-    if (!(value instanceof PickledTensor)) continue;
+    if (!(value instanceof StoredTensor)) continue;
     if (typeof name !== "string") fail(path, "tensors with names", `one without (${typeof name})`);
     stateDict.set(name, value);
   }
@@ -221,7 +221,7 @@ function findStateDict(root: unknown, path: string): PickledStateDict {
 }
 
 function hasTensors(value: unknown): boolean {
-  return value instanceof Map && [...value.values()].some((item) => item instanceof PickledTensor);
+  return value instanceof Map && [...value.values()].some((item) => item instanceof StoredTensor);
 }
 
 /** What stands before every name and can go; nothing when a name would be left empty. */

@@ -41,8 +41,8 @@ export interface Storage {
   bytes(): Uint8Array;
 }
 
-/** A tensor as its pickle describes it; nothing is checked until it is read. */
-export class PickledTensor {
+/** A tensor as a file describes it; nothing is checked until it is read. */
+export class StoredTensor {
   constructor(
     readonly storage: Storage,
     readonly offset: unknown,
@@ -61,7 +61,7 @@ export class TensorReader {
   readonly #file: string;
   readonly #bigEndian: boolean;
   readonly #limit: number;
-  readonly #done = new Map<PickledTensor, Tensor>();
+  readonly #done = new Map<StoredTensor, Tensor>();
   #spent = 0;
 
   constructor(file: string, fileBytes: number, bigEndian: boolean) {
@@ -71,13 +71,13 @@ export class TensorReader {
   }
 
   /** Throws WeightsError for a dtype that is not ours, and for a tensor that is not within its storage. */
-  read(name: string, pickled: PickledTensor): Tensor {
-    const known = this.#done.get(pickled);
+  read(name: string, described: StoredTensor): Tensor {
+    const known = this.#done.get(described);
     if (known) return known;
     const fail = (what: string, got: string): never => {
       throw new WeightsError(expected(this.#file, `tensor ${quoted(name)} ${what}`, got));
     };
-    const { storage, offset, shape, strides } = pickled;
+    const { storage, offset, shape, strides } = described;
     const { dtype, bytes: width } = storage.type;
     if (dtype === undefined) {
       const known = [...storageTypes.values()].filter((type) => type.dtype).map((type) => type.name.slice(6, -7));
@@ -106,7 +106,7 @@ export class TensorReader {
     const values = width === 8 && dtype === "float32" ? Float32Array.from(new Float64Array(rows)) : undefined;
     const data = values ?? decodeElements(dtype, rows);
     const tensor = new Tensor(constantValue(data, Object.freeze([...shape]), dtype));
-    this.#done.set(pickled, tensor);
+    this.#done.set(described, tensor);
     return tensor;
   }
 }

@@ -1,3 +1,4 @@
+import { inflateRawSync } from "node:zlib";
 import { expected, listed, WeightsError } from "../errors.js";
 import { quoted } from "./json.js";
 
@@ -20,20 +21,28 @@ interface ZipEntry {
   localHeader: number;
 }
 
-/** A zip file in memory whose entries are stored as they are, which is how PyTorch writes them. */
+/** A zip file in memory. */
 export interface ZipArchive {
   /** Every entry, in the order of the table of contents. */
   readonly names: readonly string[];
-  /** The bytes of one entry, a view of the file. Throws WeightsError for an entry that is missing, packed or damaged. */
+  /** The bytes of one entry: a view of the file, or unpacked. Throws WeightsError for one that is missing or damaged. */
   read(name: string): Uint8Array;
 }
 
+export interface ZipOptions {
+  /**
+   * Bytes that the deflated entries that are read may have when unpacked, all together. Default 0: entries must be stored
+   * as they are, which is how PyTorch writes them, and deflated ones are refused.
+   */
+  readonly unpacked?: number;
+}
+
 /**
- * Opens a zip file, zip64 included, without unpacking anything: entries that are deflated or encrypted are refused when
- * they are read. `file` stands in messages. Throws WeightsError for a truncated or damaged file and for parts of a
- * multi-disk archive.
+ * Opens a zip file, zip64 included. Nothing is unpacked before it is read, and no more than it says it is. `file` stands
+ * in messages. Throws WeightsError for a truncated or damaged file and for parts of a multi-disk archive.
  */
-export function openZip(bytes: Uint8Array, file: string): ZipArchive {
+export function openZip(bytes: Uint8Array, file: string, { unpacked = 0 }: ZipOptions = {}): ZipArchive {
+  let room = unpacked;
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const directory = findDirectory(view, file);
   const entries = readDirectory(view, directory, file);
@@ -45,7 +54,13 @@ export function openZip(bytes: Uint8Array, file: string): ZipArchive {
         `a zip file with an entry ${quoted(name)}`,
         `one with ${listed([...entries.keys()].map((key) => quoted(key)))}`,
       );
-    return readEntry(view, entry, directory.start, `${file}: entry ${quoted(name)}`);
+    const where = `${file}: entry ${quoted(name)}`;
+    const isPacked = unpacked > 0 && entry.method === 8;
+    const stored = readEntry(view, entry, directory.start, where, isPacked);
+    if (!isPacked) return stored;
+    if (entry.size > room) fail(where, `at most ${unpacked} bytes in all`, `${entry.size} in an entry`);
+    room -= entry.size;
+    return inflate(stored, entry.size, where);
   };
   return { names: [...entries.keys()], read };
 }
@@ -148,9 +163,10 @@ function widen(view: DataView, entry: ZipEntry, extra: number, extraBytes: numbe
   }
 }
 
-function readEntry(view: DataView, entry: ZipEntry, limit: number, where: string): Uint8Array {
+/** The bytes of an entry as they lie in the file. */
+function readEntry(view: DataView, entry: ZipEntry, limit: number, where: string, isPacked: boolean): Uint8Array {
   if (entry.flags & 1) fail(where, "to be readable", "encrypted bytes");
-  if (entry.method !== 0 || entry.packedSize !== entry.size) {
+  if (!isPacked && (entry.method !== 0 || entry.packedSize !== entry.size)) {
     const how = entry.method === 8 ? "deflated" : `compressed (method ${entry.method})`;
     fail(where, "to be stored as it is, as torch.save does", `${how} bytes, ${entry.size} of them when unpacked`);
   }
@@ -158,7 +174,16 @@ function readEntry(view: DataView, entry: ZipEntry, limit: number, where: string
   if (header + 30 > limit || view.getUint32(header, true) !== localSignature)
     fail(where, `to start before byte ${limit} with a local header`, `none at byte ${header}`);
   const start = header + 30 + view.getUint16(header + 26, true) + view.getUint16(header + 28, true);
-  const end = start + entry.size;
+  const end = start + entry.packedSize;
   if (end > limit) fail(where, `to end before byte ${limit}`, `bytes ${start} to ${end}`);
-  return new Uint8Array(view.buffer, view.byteOffset + start, entry.size);
+  return new Uint8Array(view.buffer, view.byteOffset + start, entry.packedSize);
+}
+
+function inflate(packed: Uint8Array, size: number, where: string): Uint8Array {
+  let bytes: Uint8Array | undefined;
+  try {
+    bytes = inflateRawSync(packed, { maxOutputLength: Math.max(1, size) });
+  } catch {}
+  if (bytes?.length !== size) fail(where, `${size} deflated bytes`, "others");
+  return bytes;
 }

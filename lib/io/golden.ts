@@ -1,0 +1,23 @@
+import { extname } from "node:path";
+import { expected, WeightsError } from "../errors.js";
+import type { Tensor } from "../tensor.js";
+import { readRegularFile, reason } from "./files.js";
+import { parseNpz } from "./npz.js";
+import { loadWeights } from "./weights.js";
+
+const largestGolden = 2 ** 31;
+
+/**
+ * Tensors by name that some other program computed: numpy's `.npz` (`numpy.savez`), or a file that `loadWeights` reads.
+ * Throws WeightsError for one that is missing, truncated or damaged.
+ */
+export async function loadGolden(path: string): Promise<Record<string, Tensor>> {
+  if (extname(path).toLowerCase() !== ".npz") return loadWeights(path);
+  let bytes: Uint8Array;
+  try {
+    bytes = await readRegularFile(path, largestGolden);
+  } catch (error) {
+    throw new WeightsError(expected(path, "an .npz file", reason(error)), { cause: error });
+  }
+  return parseNpz(bytes, path);
+}
