@@ -2,11 +2,12 @@ import { compile, createModel, type Tensor } from "seresnet";
 import { SEBlock } from "seresnet/models";
 import { describe, expect, test } from "vitest";
 import { cpuExecutor } from "../dist/lib/executors/cpu.js";
+import type { LoadOptions } from "../dist/lib/executors/executor.js";
 import { nativeVersions } from "../dist/lib/executors/native.js";
 import { referenceExecutor } from "../dist/lib/executors/reference/executor.js";
 import { inIsolation } from "../dist/lib/graph/recording.js";
 import { relativeError } from "./support/compare.js";
-import { usableDevices } from "./support/devices.js";
+import { usableDevices, vectors } from "./support/devices.js";
 import { contents, conv, type Line, planOf, runPlan, withConstants } from "./support/plans.js";
 import { fill, image } from "./support/weights.js";
 
@@ -85,6 +86,20 @@ function plans(c: Case, { bias, residual, relu }: (typeof tails)[number], gate?:
   };
 }
 
+/** What computes a case, in order. */
+async function kernelsOf(c: Case, constant: boolean, gate?: string, options?: LoadOptions): Promise<string> {
+  const { ours } = plans(c, tails[0], gate);
+  const plan = constant ? withConstants(ours) : ours;
+  const loaded = await cpuExecutor().load(
+    plan,
+    plan.constants.map((slot) => contents(plan.slots[slot])),
+    options,
+  );
+  const kernels = (loaded as unknown as { kernels(): string[] }).kernels();
+  await loaded.dispose();
+  return kernels.join("; ");
+}
+
 describe.runIf(built)("the gated convolution equals the steps it stands for", () => {
   for (const c of cases)
     for (const gate of c.late ? [undefined] : [undefined, "weights", "image", "late", "post-op"])
@@ -108,18 +123,31 @@ describe.runIf(built)("the gated convolution equals the steps it stands for", ()
         }
       });
 
+  for (const c of cases.filter(
+    ({ w, attributes, late }) => w[2] === 3 && w[3] === 3 && attributes.dilation[0] === 1 && !late,
+  ))
+    test(`${c.name}, gate as Winograd's algorithm stores`, async () => {
+      const options = { convolution: "winograd" } as const;
+      for (const tail of tails) {
+        const { ours, theirs, owned } = plans(c, tail);
+        const data = theirs.inputs.map((slot) => contents(theirs.slots[slot]));
+        const [wanted] = await runPlan(referenceExecutor(), theirs, data);
+        for (const plan of owned ? [ours, owned] : [ours]) {
+          const inputs =
+            plan === owned
+              ? data.map((array, i) => (i < data.length - 1 ? array : (array as Float32Array).map(Math.abs)))
+              : data;
+          const expected = plan === owned ? (await runPlan(referenceExecutor(), theirs, inputs))[0] : wanted;
+          const [got] = await runPlan(cpuExecutor(), withConstants(plan), inputs, options);
+          expect(relativeError(got, expected), JSON.stringify(tail)).toBeLessThan(1e-5);
+        }
+      }
+      const kernels = await kernelsOf(c, true, undefined, options);
+      if (vectors) expect(kernels).toMatch(/linear squeeze; .*winograd:\S+ [24]x[24], gate as it stores/);
+      else console.warn("gated_conv2d.test: neither AVX2 nor AVX-512; the direct algorithm was tested");
+    });
+
   test("it knows the gate before it convolves where weights are constants, and says how it applies it", async () => {
-    const kernelsOf = async (c: Case, constant: boolean, gate?: string) => {
-      const { ours } = plans(c, tails[0], gate);
-      const plan = constant ? withConstants(ours) : ours;
-      const loaded = await cpuExecutor().load(
-        plan,
-        plan.constants.map((slot) => contents(plan.slots[slot])),
-      );
-      const kernels = (loaded as unknown as { kernels(): string[] }).kernels();
-      await loaded.dispose();
-      return kernels.join("; ");
-    };
     const early = { ...cases[0], x: [1, 16, 56, 56], w: [64, 16, 1, 1] } as const;
     expect(await kernelsOf(early, true)).toMatch(/linear squeeze; .*gate (on the weights|as post-op): /);
     expect(await kernelsOf({ ...early, x: [1, 16, 3, 3] }, true)).toMatch(

@@ -78,8 +78,12 @@ BufferId weightsFor(Builder& b, const ConvolutionCandidate& candidate) {
   return b.touch(target);
 }
 
-void emitConvolution(Builder& b, const ConvolutionOperands& operands, const ConvolutionCandidate& candidate) {
+}  // namespace
+
+void emitConvolution(Builder& b, const ConvolutionOperands& operands, const ConvolutionCandidate& candidate,
+                     BufferId gate) {
   const Layout layout = candidate.layout;
+  if (gate >= 0) b.touch(gate);
   const BufferId weights = weightsFor(b, candidate);
   const BufferId x = b.read(0, layout);
   const BufferId bias = operands.bias >= 0 ? b.read(static_cast<size_t>(operands.bias)) : -1;
@@ -94,13 +98,12 @@ void emitConvolution(Builder& b, const ConvolutionOperands& operands, const Conv
   if (y < 0) y = b.write(0, layout);
   const BufferId scratch = candidate.scratchBytes > 0 ? b.scratch(candidate.scratchBytes) : -1;
   const size_t bytes = bytesIn(b.output(), layout);
-  b.emit(candidate.implementation, [=, run = candidate.run](const Pointers& p) {
+  const std::string implementation = candidate.implementation + (gate >= 0 ? ", gate as it stores" : "");
+  b.emit(implementation, [=, run = candidate.run](const Pointers& p) {
     if (residual >= 0) std::memcpy(p.at<void>(y), p.at<void>(residual), bytes);
-    run({p.at<void>(x), p.at<void>(weights), p.maybe(bias), p.at<void>(y), p.maybe<void>(scratch)});
+    run({p.at<void>(x), p.at<void>(weights), p.maybe(bias), p.maybe(gate), p.at<void>(y), p.maybe<void>(scratch)});
   });
 }
-
-}  // namespace
 
 // conv2d: x, weight [O, C / groups, kh, kw], bias [O]?; fused_conv2d: the same and a residual?, then ReLU?.
 void conv2d(Builder& b) {

@@ -6,6 +6,7 @@
 
 #include "dnnl_adapter.h"
 #include "onednn.h"
+#include "tiled_conv2d.h"
 
 namespace seresnet::cpu {
 
@@ -122,6 +123,34 @@ std::optional<PrimitiveDesc> describeWinograd(Builder& b, const ConvolutionOpera
   }
 }
 
+// Our own: tiles of 4x4 where the weights, which that quadruples, still fit into a cache with the images; else of 2x2.
+std::optional<ConvolutionCandidate> tiledCandidate(Builder& b, const ConvolutionOperands& operands,
+                                                   const ConvolutionGeometry& g) {
+  constexpr int64_t mostBytes = 4 << 20;
+  const Simd* simd = seresnet::cpu::simd();
+  const Shape& w = b.input(1).shape;
+  if (simd == nullptr || g.groups != 1) return std::nullopt;
+  const int64_t tile = 36 * w[0] * w[1] * static_cast<int64_t>(sizeof(float)) <= mostBytes ? 4 : 2;
+  const auto convolution = std::make_shared<TiledConvolution>(*simd, tile, b.input(0).shape, b.output().shape,
+                                                              g.padding[0], g.padding[1]);
+  ConvolutionCandidate candidate;
+  candidate.implementation = convolution->name();
+  candidate.layout = Layout::channelsLast;
+  candidate.winograd = candidate.gates = true;
+  candidate.weightsBytes = convolution->transformedBytes();
+  candidate.weightsOrder = candidate.implementation;
+  candidate.order = [=](const float* plain, void* ordered) {
+    convolution->transformWeights(plain, static_cast<float*>(ordered));
+  };
+  candidate.scratchBytes = convolution->scratchBytes();
+  candidate.run = [=, residual = operands.residual >= 0, relu = operands.relu](const ConvolutionPlaces& at) {
+    auto* y = static_cast<float*>(at.y);
+    convolution->run(static_cast<const float*>(at.x), static_cast<const float*>(at.weights),
+                     {at.bias, at.gate, residual ? y : nullptr, relu}, y, static_cast<float*>(at.scratch));
+  };
+  return candidate;
+}
+
 // Winograd's algorithms for the current step.
 std::vector<ConvolutionCandidate> winogradCandidates(Builder& b, const ConvolutionOperands& operands,
                                                      const ConvolutionGeometry& g) {
@@ -131,6 +160,7 @@ std::vector<ConvolutionCandidate> winogradCandidates(Builder& b, const Convoluti
   if (w[2] != 3 || w[3] != 3 || g.stride != ones || g.dilation != ones || !b.isConstant(1)) return found;
   if (const auto pd = describeWinograd(b, operands, g))
     found.push_back(candidateOf(b.onednn(), *pd, Layout::blocked, plainWeights(w, g.groups)));
+  if (auto tiled = tiledCandidate(b, operands, g)) found.push_back(std::move(*tiled));
   return found;
 }
 

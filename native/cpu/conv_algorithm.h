@@ -26,6 +26,7 @@ struct ConvolutionPlaces {
   const void* x;
   const void* weights;
   const float* bias;
+  const float* gate;  // for each image and channel a factor of the convolution with its bias, or null
   void* y;
   void* scratch;
 };
@@ -35,6 +36,7 @@ struct ConvolutionCandidate {
   std::string implementation;  // what profiles call it
   Layout layout;
   bool winograd = false;
+  bool gates = false;  // whether it applies a gate
   size_t weightsBytes = 0;
   std::string weightsOrder;  // equal names mean that `order` makes the same of the same weights; "" leaves them as they are
   std::function<void(const float* plain, void* ordered)> order;  // from [O, C / groups, kh, kw]
@@ -53,6 +55,10 @@ ConvolutionCandidate chooseConvolution(Builder& b, const ConvolutionOperands& op
 // differ from the first one's by more than 1e-5. Equal steps are decided once for each device.
 const ConvolutionCandidate& fastest(Builder& b, const ConvolutionOperands& operands, const ConvolutionGeometry& g,
                                     const std::vector<ConvolutionCandidate>& candidates);
+
+// The kernel that runs a candidate for the current step. `gate`, for one that gates: a buffer of factors [N, O].
+void emitConvolution(Builder& b, const ConvolutionOperands& operands, const ConvolutionCandidate& candidate,
+                     BufferId gate = -1);
 
 // The weights of a step that are the same in all runs, in a candidate's order.
 std::shared_ptr<HostMemory> orderedWeights(const ConvolutionCandidate& candidate, const HostMemory& plain);

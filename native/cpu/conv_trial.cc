@@ -44,7 +44,7 @@ class Trial {
     const HostMemory& plain = *b.constant(1);
     if (candidate.order) weights_ = orderedWeights(candidate, plain);
     places_ = {reorders_ ? ownX_.data() : operands.x.data(), weights_ ? weights_->data() : plain.data(),
-               operands.bias.bytes() > 0 ? operands.bias.data<float>() : nullptr,
+               operands.bias.bytes() > 0 ? operands.bias.data<float>() : nullptr, nullptr,
                reorders_ ? ownY_.data() : y_.data(), scratch_.data()};
     if (!reorders_) return;
     addresses_ = {operands.x.data(), ownX_.data(), operands.residual.data(), ownY_.data(), y_.data()};

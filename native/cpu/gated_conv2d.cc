@@ -4,6 +4,7 @@
 #include <string_view>
 #include <unordered_map>
 
+#include "conv_algorithm.h"
 #include "dnnl_adapter.h"
 #include "linear_squeeze.h"
 #include "ops.h"
@@ -47,6 +48,8 @@ Operands operands(Builder& b) {
   found.relu = b.step().flag("relu");
   return found;
 }
+
+ConvolutionOperands convolutionOf(const Operands& found) { return {found.bias, found.residual, found.relu}; }
 
 LinearSqueeze geometry(Builder& b, const Operands& found) {
   const Step& step = b.step();
@@ -290,6 +293,14 @@ bool knownEarly(Builder& b, const Operands& found) {
          !(step.attributes.count("gate") > 0 && step.text("gate") == "late");
 }
 
+// A convolution of all images that applies the gate to its results as it stores them, where the fastest is one.
+std::optional<ConvolutionCandidate> gating(Builder& b, const Operands& found, const LinearSqueeze& s) {
+  if (s.taps() == 1 || b.step().attributes.count("gate") > 0) return std::nullopt;
+  ConvolutionCandidate candidate = chooseConvolution(b, convolutionOf(found), {{1, 1}, s.padding, s.dilation, 1});
+  if (!candidate.gates) return std::nullopt;
+  return candidate;
+}
+
 }  // namespace
 
 // x, weight [O, C / groups, kh, kw], bias [O]?, W1 [R, O], b1 [R], W2 [O, R], b2 [O], residual?: squeeze_excite of
@@ -298,8 +309,10 @@ void gatedConv2d(Builder& b) {
   const Operands found = operands(b);
   const LinearSqueeze s = geometry(b, found);
   try {
-    const auto convolution = knownEarly(b, found) ? choose(b, found, s) : std::nullopt;
-    if (!convolution) return buildLate(b, found);
+    if (!knownEarly(b, found)) return buildLate(b, found);
+    const auto own = gating(b, found, s);
+    const auto convolution = own ? std::nullopt : choose(b, found, s);
+    if (!own && !convolution) return buildLate(b, found);
     const size_t at = found.excitation;
     const float* w1 = b.constant(at)->data<float>();
     const float* bias = found.bias < 0 ? nullptr : b.constant(2)->data<float>();
@@ -312,7 +325,10 @@ void gatedConv2d(Builder& b) {
     b.emit("linear squeeze", [=](const Pointers& p) {
       s.run(p.at(x), p.at(weights), p.at(offset), p.at(w2), p.at(b2), p.at(work));
     });
-    emitGated(b, found, s, *convolution, work);
+    if (own)
+      emitConvolution(b, convolutionOf(found), *own, work);
+    else
+      emitGated(b, found, s, *convolution, work);
   } catch (const dnnl::error& error) {
     throw Error(b.step().op, std::string("oneDNN: ") + error.what());
   }

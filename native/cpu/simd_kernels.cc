@@ -1,0 +1,205 @@
+// Compiled once for each instruction set, with SERESNET_SIMD the name of its table and the compiler's flags to match: it
+// must not include anything that defines functions, for the linker would keep one copy of them for all CPUs.
+#include "simd.h"
+
+namespace seresnet::cpu {
+
+namespace {
+
+#ifdef __AVX512F__
+constexpr const char* name = "avx512";
+constexpr int lanes = 16;
+constexpr int mostRows = 12;  // times two vectors of columns: 24 of 32 registers hold sums
+#else
+constexpr const char* name = "avx2";
+constexpr int lanes = 8;
+constexpr int mostRows = 6;  // 12 of 16
+#endif
+constexpr int panel = 2 * lanes;
+
+using Vector [[gnu::vector_size(lanes * sizeof(float))]] = float;
+
+template <typename V>
+inline V load(const float* x) {
+  V v;
+  __builtin_memcpy(&v, x, sizeof(V));
+  return v;
+}
+
+template <typename V>
+inline void store(float* x, V v) {
+  __builtin_memcpy(x, &v, sizeof(V));
+}
+
+inline float larger(float a, float b) { return a > b ? a : b; }
+inline Vector larger(Vector a, Vector b) { return a > b ? a : b; }
+
+// Rows [row, row + R) of one panel's columns.
+template <int R>
+void multiplyRows(const Product& p, int64_t row, int64_t column) {
+  Vector sums[R][2] = {};
+  const float* a = p.a + row * p.aStride;
+  const float* b = p.b + column * p.depth;
+  for (int64_t k = 0; k < p.depth; ++k, b += panel) {
+    const Vector b0 = load<Vector>(b);
+    const Vector b1 = load<Vector>(b + lanes);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      const float x = a[r * p.aStride + k];
+      sums[r][0] += x * b0;
+      sums[r][1] += x * b1;
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    float* c = p.c + (row + r) * p.cStride + column;
+    if (column + panel <= p.columns) {
+      store(c, sums[r][0]);
+      store(c + lanes, sums[r][1]);
+    } else {
+      float rest[panel];
+      store(rest, sums[r][0]);
+      store(rest + lanes, sums[r][1]);
+      for (int64_t i = 0; column + i < p.columns; ++i) c[i] = rest[i];
+    }
+  }
+}
+
+template <int R>
+void multiplyRest(const Product& p, int64_t row, int64_t column) {
+  if (p.rows - row == R) return multiplyRows<R>(p, row, column);
+  if constexpr (R > 1) multiplyRest<R - 1>(p, row, column);
+}
+
+void multiply(const Product& p) {
+  // as many blocks of nearly equal height as needed: a last one of few rows would leave the units waiting for its sums
+  const int64_t blocks = (p.rows + mostRows - 1) / mostRows;
+  for (int64_t column = 0; column < p.columns; column += panel)
+    for (int64_t block = 0; block < blocks; ++block) {
+      const int64_t row = p.rows * block / blocks;
+      Product part = p;
+      part.rows = p.rows * (block + 1) / blocks;
+      multiplyRest<mostRows>(part, row, column);
+    }
+}
+
+// The transforms interpolate at 0, 1, -1 and infinity (m = 2), and at 0, -+sqrt(1/2), -+sqrt(2) and infinity (m = 4),
+// whose rounding errors are half of those of 0, -+1, -+2 and infinity.
+constexpr float a = 0.70710678F;
+constexpr float b = 1.41421356F;
+
+template <typename V>
+inline void transformIn(const V (&x)[4], V (&y)[4]) {
+  y[0] = x[2] - x[0];
+  y[1] = x[2] + x[1];
+  y[2] = x[2] - x[1];
+  y[3] = x[3] - x[1];
+}
+
+template <typename V>
+inline void transformIn(const V (&x)[6], V (&y)[6]) {
+  const V evenA = x[4] - 2 * x[2];
+  const V oddA = a * (x[3] - 2 * x[1]);
+  const V evenB = x[4] - 0.5F * x[2];
+  const V oddB = b * (x[3] - 0.5F * x[1]);
+  y[0] = x[0] - 2.5F * x[2] + x[4];
+  y[1] = evenA + oddA;
+  y[2] = evenA - oddA;
+  y[3] = evenB + oddB;
+  y[4] = evenB - oddB;
+  y[5] = x[1] - 2.5F * x[3] + x[5];
+}
+
+template <typename V>
+inline void transformOut(const V (&x)[4], V (&y)[2]) {
+  y[0] = x[0] + x[1] + x[2];
+  y[1] = x[1] - x[2] + x[3];
+}
+
+template <typename V>
+inline void transformOut(const V (&x)[6], V (&y)[4]) {
+  const V evenA = x[1] + x[2];
+  const V oddA = a * (x[1] - x[2]);
+  const V evenB = x[3] + x[4];
+  const V oddB = b * (x[3] - x[4]);
+  y[0] = x[0] + evenA + evenB;
+  y[1] = oddA + oddB;
+  y[2] = 0.5F * evenA + 2 * evenB;
+  y[3] = 0.5F * oddA + 2 * oddB + x[5];
+}
+
+// One vector of results, on its way to y; `at` is its place there and c its first channel.
+template <typename V>
+inline void finish(V v, const Epilogue& e, int64_t c, int64_t at, float* y) {
+  if (e.bias != nullptr) v += load<V>(e.bias + c);
+  if (e.gate != nullptr) v *= load<V>(e.gate + c);
+  if (e.residual != nullptr) v += load<V>(e.residual + at);
+  if (e.relu) v = larger(v, V{});
+  store(y + at, v);
+}
+
+template <int m, typename V>
+inline void tileIn(const float* x, const Patch& patch, float* to, int64_t plane) {
+  constexpr int size = m + 2;
+  V columns[size][size];
+#pragma GCC unroll 6
+  for (int j = 0; j < size; ++j) {
+    V read[size];
+#pragma GCC unroll 6
+    for (int i = 0; i < size; ++i) read[i] = load<V>(x + i * patch.row + j * patch.pixel);
+    transformIn(read, columns[j]);
+  }
+#pragma GCC unroll 6
+  for (int i = 0; i < size; ++i) {
+    V row[size];
+    V made[size];
+#pragma GCC unroll 6
+    for (int j = 0; j < size; ++j) row[j] = columns[j][i];
+    transformIn(row, made);
+#pragma GCC unroll 6
+    for (int j = 0; j < size; ++j) store(to + (i * size + j) * plane, made[j]);
+  }
+}
+
+template <int m, typename V>
+inline void tileOut(const float* from, int64_t plane, const Epilogue& e, int64_t c, float* y, const Patch& patch,
+                    int64_t rows, int64_t columns) {
+  constexpr int size = m + 2;
+  V halves[size][m];
+#pragma GCC unroll 6
+  for (int j = 0; j < size; ++j) {
+    V read[size];
+#pragma GCC unroll 6
+    for (int i = 0; i < size; ++i) read[i] = load<V>(from + (i * size + j) * plane + c);
+    transformOut(read, halves[j]);
+  }
+  for (int i = 0; i < m && i < rows; ++i) {
+    V row[size];
+    V made[m];
+#pragma GCC unroll 6
+    for (int j = 0; j < size; ++j) row[j] = halves[j][i];
+    transformOut(row, made);
+    for (int j = 0; j < m && j < columns; ++j) finish(made[j], e, c, i * patch.row + j * patch.pixel + c, y);
+  }
+}
+
+template <int m>
+void tileIn(const float* x, const Patch& patch, float* to, int64_t plane) {
+  int64_t c = 0;
+  for (; c + lanes <= patch.channels; c += lanes) tileIn<m, Vector>(x + c, patch, to + c, plane);
+  for (; c < patch.channels; ++c) tileIn<m, float>(x + c, patch, to + c, plane);
+}
+
+template <int m>
+void tileOut(const float* from, int64_t plane, const Epilogue& e, float* y, const Patch& patch, int64_t rows,
+             int64_t columns) {
+  int64_t c = 0;
+  for (; c + lanes <= patch.channels; c += lanes) tileOut<m, Vector>(from, plane, e, c, y, patch, rows, columns);
+  for (; c < patch.channels; ++c) tileOut<m, float>(from, plane, e, c, y, patch, rows, columns);
+}
+
+}  // namespace
+
+extern const Simd SERESNET_SIMD = {name, panel, multiply, {tileIn<2>, tileOut<2>},
+                                   {tileIn<4>, tileOut<4>}};
+
+}  // namespace seresnet::cpu
