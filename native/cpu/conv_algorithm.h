@@ -52,7 +52,7 @@ struct ConvolutionCandidate {
 ConvolutionCandidate chooseConvolution(Builder& b, const ConvolutionOperands& operands, const ConvolutionGeometry& g);
 
 // Of several candidates the one that takes the least time on this step's shapes and weights, beside those whose results
-// differ from the first one's by more than 1e-5. Equal steps are decided once for each device.
+// differ from the first one's by more than 1e-5. Equal steps are decided once in a process.
 const ConvolutionCandidate& fastest(Builder& b, const ConvolutionOperands& operands, const ConvolutionGeometry& g,
                                     const std::vector<ConvolutionCandidate>& candidates);
 

@@ -3,7 +3,9 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <map>
 #include <memory>
+#include <mutex>
 
 #include "conv_algorithm.h"
 #include "dnnl_adapter.h"
@@ -136,8 +138,13 @@ std::string keyOf(Builder& b, const ConvolutionOperands& operands, const Convolu
 const ConvolutionCandidate& fastest(Builder& b, const ConvolutionOperands& operands, const ConvolutionGeometry& g,
                                     const std::vector<ConvolutionCandidate>& candidates) {
   if (candidates.size() == 1) return candidates[0];
-  const auto [known, isNew] = b.onednn().fastest.try_emplace(keyOf(b, operands, g, candidates), 0);
-  if (isNew) known->second = race(b, operands, candidates);
+  // of the process, not of a device: workers that compute the same get the same. One race at a time, for a fair one.
+  static std::mutex mutex;
+  static std::map<std::string, size_t> decided;
+  const std::lock_guard lock(mutex);
+  const std::string key = keyOf(b, operands, g, candidates);
+  auto known = decided.find(key);
+  if (known == decided.end()) known = decided.emplace(key, race(b, operands, candidates)).first;
   return candidates[known->second];
 }
 

@@ -4,7 +4,6 @@
 
 #include <oneapi/dnnl/dnnl.hpp>
 #include <string>
-#include <unordered_map>
 
 #include "../runtime/errors.h"
 
@@ -14,7 +13,6 @@ namespace seresnet::cpu {
 struct Onednn {
   dnnl::engine engine{dnnl::engine::kind::cpu, 0};
   dnnl::stream stream{engine};
-  std::unordered_map<std::string, size_t> fastest;  // for each kind of convolution, which candidate it was (conv_trial.cc)
 };
 
 // A text that is the same for two descriptors only if they describe the same order in memory.
