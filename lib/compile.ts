@@ -1,6 +1,7 @@
 import { type DeviceChoice, executorFor, type ResolvedDevice, resolveDevice } from "./device.js";
 import type { DType, HostArray } from "./dtype.js";
 import { ArgumentError, DisposedError, DtypeError, expected, shown } from "./errors.js";
+import { checkThreads } from "./executors/check.js";
 import { requireBfloat16 } from "./executors/cpu.js";
 import type { Executor, LoadedPlan, RunRequest } from "./executors/executor.js";
 import { share } from "./graph/flush.js";
@@ -18,11 +19,8 @@ import { LeastRecentlyUsed } from "./plan/cache.js";
 import { evaluate } from "./plan/evaluate.js";
 import { lower } from "./plan/lower.js";
 import { Profile } from "./profile.js";
-import { checkExtents, checkObject, integer } from "./shape.js";
+import { checkExtents, checkObject } from "./shape.js";
 import { Tensor } from "./tensor.js";
-
-/** More are a mistake: each is a thread of the system, and they meet after every step. */
-const mostThreads = 1024;
 
 const computeTypes = ["float32", "tf32", "bfloat16", "float16"] as const;
 
@@ -37,7 +35,7 @@ export interface CompileOptions {
    * taken in float32, and so is what else the network does; the output is float32.
    */
   readonly dtype?: (typeof computeTypes)[number];
-  /** Threads on the CPU devices. Default: every core. */
+  /** Threads on the CPU devices, at most 64 or four for each core, whichever is more. Default: every core. */
   readonly threads?: number;
   /** [N, C, H, W] to get ready for at once; other shapes are planned when they first come. */
   readonly inputShape?: readonly number[];
@@ -66,10 +64,9 @@ interface Ready {
 export async function compile(model: Module, options: CompileOptions = {}): Promise<CompiledModel> {
   if (!(model instanceof Module)) throw new ArgumentError(expected("compile", "a model (nn.Module)", shown(model)));
   const { dtype = "float32", threads, normalize, inputShape } = checkObject("compile", "options", options);
-  if (threads !== undefined && integer("compile", "threads", threads, 1) > mostThreads)
-    throw new ArgumentError(expected("compile", `at most ${mostThreads} threads`, `${threads}`));
+  checkThreads("compile", threads);
   if (inputShape !== undefined) checkExtents("compile", "inputShape", inputShape);
-  if (normalize) checkNormalization("compile", normalize);
+  if (normalize !== undefined) checkNormalization("compile", normalize);
   const device = resolveDevice(options.device);
   if (!computeTypes.includes(dtype))
     throw new DtypeError(expected("compile", `dtype ${computeTypes.join(", ")}`, shown(dtype)));
@@ -162,6 +159,7 @@ export class CompiledModel {
   /** Gets ready for inputs of a shape, so that the first run is as fast as the others. */
   async prepare(shape: readonly number[], dtype: DType = "float32"): Promise<Ready> {
     if (this.#disposed) throw new DisposedError("run: this compiled model has been disposed");
+    checkExtents("prepare", "a shape", shape);
     const key = `${dtype} ${shape}`;
     const known = this.#plans.get(key);
     if (known) return known;

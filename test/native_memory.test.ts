@@ -84,6 +84,49 @@ describe.runIf(built)("process safety", () => {
     expect(runProgram(program)).toBe(`${64 * 3136}\n`);
   });
 
+  test("threads that the system does not start are an error, and the process lives on", (context) => {
+    const program = `${slow}
+      (async () => {
+        const why = await cpuExecutor().load(slowPlan(2), [weights], { threads: 64 }).catch((error) => error);
+        const plan = await cpuExecutor().load(slowPlan(2), [weights], { threads: 2 });
+        const { outputs } = await plan.run({ inputs, variables: [] });
+        console.log(why.name, why.message.split(",")[0], outputs[0].length);
+      })();`;
+    // a user of its own, so that the limit counts the threads of this process alone; only root can become one
+    const child = spawnSync("bash", ["-c", 'ulimit -u 40 && exec "$0" -e "$1"', process.execPath, program], {
+      encoding: "utf8",
+      timeout: 60_000,
+      uid: process.getuid?.() === 0 ? 54_321 : undefined,
+    });
+    if (process.getuid?.() !== 0 || child.error !== undefined || /EACCES|EPERM|Cannot find/.test(child.stderr)) {
+      console.warn("native_memory.test: no user of its own for a limit on threads; that limit is not tested");
+      return context.skip();
+    }
+    const want = `DeviceError cpu: expected to start 64 threads ${64 * 3136}\n`;
+    expect({ signal: child.signal, stdout: child.stdout, stderr: child.stderr }).toEqual({
+      signal: null,
+      stdout: want,
+      stderr: "",
+    });
+  });
+
+  test("large results are JavaScript's own: changing one changes no other and no buffer", () => {
+    const program = `${slow}
+      (async () => {
+        const n = 2 ** 20;
+        const shape = { shape: [n], dtype: "float32" };
+        const steps = [{ op: "relu", attributes: {}, inputs: [0], outputs: [1] }];
+        const plan = { slots: [shape, shape], inputs: [0], constants: [], variables: [], outputs: [1, 1, 0], written: [1, 1], steps };
+        const input = new Float32Array(n).fill(1);
+        const { outputs, written } = await (await cpuExecutor().load(plan, [])).run({ inputs: [input], variables: [] });
+        const all = [...outputs, ...await Promise.all([...written, written[0]].map((buffer) => buffer.read())), input];
+        all.forEach((array, i) => array.fill(10 + i));
+        all.push(await written[0].read());
+        console.log(all.map((array) => array[0] + array[n - 1]).join(" "), all.every(({ length }) => length === n));
+      })();`;
+    expect(runProgram(program)).toBe("20 22 24 26 28 30 32 2 true\n");
+  });
+
   test("process.exit with runs in flight is clean and quick", () => {
     const program = `${slow}
       cpuExecutor().load(slowPlan(5000), [weights]).then((plan) => {
@@ -212,6 +255,8 @@ describe.runIf(built)("the native boundary", () => {
     const foreign = await addon.upload(other, new Float32Array(4), "float32");
     const wrong = await addon.upload(device, new Int32Array(4), "int32");
     const short = await addon.upload(device, new Float32Array(3), "float32");
+    const gone = await addon.load(device, { ...good, inputs: [], variables: [0] }, []);
+    await addon.dispose(gone);
     const detached = new Float32Array(4);
     structuredClone(detached, { transfer: [detached.buffer] });
     const calls: [string, ...unknown[]][] = [
@@ -237,8 +282,19 @@ describe.runIf(built)("the native boundary", () => {
       ["load", device, { ...good, inputs: [], constants: [0] }, [detached]],
       ["load", device, { ...good, inputs: [], constants: [0] }, []],
       ["load", device, good, [], { threads: -1 }],
+      ["load", device, good, [], { threads: 1.5 }],
+      ["load", device, good, [], { threads: 1e9 }],
+      ["load", device, good, [], { threads: Number.NaN }],
       ["load", device, good, [], { threads: "two" }],
+      ["load", device, good, [], null],
+      ["load", device, good, [], { names: ["one too many"] }],
+      ["load", buffer, good, []],
+      ["run", gone, [], [buffer]],
+      ["profile", gone, [], [buffer]],
+      ["profile", plan, [], [foreign]],
+      ["kernels", gone],
       ["drop", device, "id"],
+      ["drop", plan, 1],
       ["dispose", buffer],
       ["kernels", device],
     ];
@@ -246,7 +302,8 @@ describe.runIf(built)("the native boundary", () => {
       const call = async () => addon[name](...args);
       await expect(call(), `${name} ${args.length}`).rejects.toMatchObject({ code: "ERR_DEVICE" });
     }
-    expect(addon.drop(device, 12345, undefined)).toBe(false);
+    for (const id of [12345, 0, -1, 1.5, Number.NaN, 1e300]) expect(addon.drop(device, id, undefined)).toBe(false);
+    for (const handle of [device, plan, buffer]) expect(() => structuredClone(handle)).toThrow(); // none reaches a worker
     const run = addon.run(plan, [], [buffer]) as { result: Promise<{ outputs: Float32Array[] }> };
     expect((await run.result).outputs).toEqual([new Float32Array(4)]);
     await addon.dispose(plan);

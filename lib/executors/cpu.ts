@@ -1,4 +1,4 @@
-import { type DType, dtypeOf, type HostArray, isFloat } from "../dtype.js";
+import { checkDtype, type DType, type HostArray } from "../dtype.js";
 import {
   ArgumentError,
   DeviceError,
@@ -9,6 +9,7 @@ import {
   ShapeError,
 } from "../errors.js";
 import { type Plan, sizeOf } from "../plan/plan.js";
+import { checkArray, checkLoad, checkRequest, ownerOf } from "./check.js";
 import type {
   DeviceBuffer,
   DeviceName,
@@ -33,7 +34,8 @@ class NativeExecutor implements Executor {
   ) {}
 
   async upload(data: HostArray, dtype: DType): Promise<DeviceBuffer> {
-    check(this.device, "upload", data, dtype, data.length);
+    checkDtype(this.device, dtype);
+    checkArray(this.device, "an upload", data, dtype, data?.length);
     const handle = await attempt(() => this.addon.upload(this.handle, data, dtype));
     return new NativeBuffer(this, dtype, data.length, handle);
   }
@@ -43,12 +45,7 @@ class NativeExecutor implements Executor {
    * @throws DeviceError when the plan has an op without a kernel, or its memory cannot be had
    */
   async load(plan: Plan, constants: readonly HostArray[], options: LoadOptions = {}): Promise<LoadedPlan> {
-    const { threads } = options;
-    if (threads !== undefined && (!Number.isInteger(threads) || threads < 1 || threads > 1024))
-      throw new ArgumentError(expected(this.device, "threads to be an integer from 1 to 1024", String(threads)));
-    if (constants.length !== plan.constants.length)
-      throw new ArgumentError(expected(this.device, `${plan.constants.length} constants`, String(constants.length)));
-    checkAll(this.device, "constant", plan, plan.constants, constants);
+    checkLoad(this.device, plan, constants, options);
     const convolution = options.convolution ?? (process.env.SERESNET_CONVOLUTION || undefined);
     const handle = await attempt(() =>
       this.addon.load(this.handle, plan, constants, { ...options, convolution } as LoadOptions),
@@ -106,14 +103,12 @@ class NativePlan implements LoadedPlan {
   }
 
   /** Checks a request, puts it into the queue through `call`, and takes it out again when its signal says so. */
-  async #submit<T>({ inputs, variables, signal }: RunRequest, call: NativeCall<T>): Promise<T> {
-    const plan = this.#plan;
+  async #submit<T>(request: RunRequest, call: NativeCall<T>): Promise<T> {
     const { device, addon, handle } = this.#executor;
     if (this.#disposed) throw new DisposedError(`${device}: expected a loaded plan, got a disposed one`);
+    checkRequest(device, this.#plan, request);
+    const { inputs, variables, signal } = request;
     signal?.throwIfAborted();
-    checkCount(device, "inputs", plan.inputs, inputs);
-    checkCount(device, "variables", plan.variables, variables);
-    checkAll(device, "input", plan, plan.inputs, inputs);
     const buffers = variables.map((buffer, i) => this.#checkVariable(buffer, i));
     const { id, result } = await attempt(async () => {
       const run = call(this.#handle, inputs, buffers);
@@ -146,7 +141,7 @@ class NativePlan implements LoadedPlan {
   #checkVariable(buffer: DeviceBuffer, i: number): BufferHandle {
     const { device } = this.#executor;
     if (!(buffer instanceof NativeBuffer && buffer.executor === this.#executor))
-      throw new DeviceError(expected(device, `variable ${i} to be one of its own buffers`, buffer.executor.device));
+      throw new DeviceError(expected(device, `variable ${i} to be one of its own buffers`, ownerOf(buffer)));
     const { shape, dtype } = this.#plan.slots[this.#plan.variables[i]];
     if (buffer.dtype !== dtype) throw new DtypeError(expected(device, `variable ${i} of dtype ${dtype}`, buffer.dtype));
     if (buffer.length !== sizeOf(shape))
@@ -174,32 +169,6 @@ function typed(cause: unknown): unknown {
   if (!(cause instanceof Error)) return cause;
   const { code = "ERR_DEVICE" } = cause as { code?: string };
   return new (errors[code] ?? DeviceError)(cause.message, { cause });
-}
-
-function checkCount(device: string, what: string, slots: readonly number[], given: readonly unknown[]): void {
-  if (slots.length !== given.length)
-    throw new ArgumentError(expected(device, `${slots.length} ${what}`, String(given.length)));
-}
-
-function checkAll(
-  device: string,
-  what: string,
-  plan: Plan,
-  slots: readonly number[],
-  arrays: readonly HostArray[],
-): void {
-  for (const [i, slot] of slots.entries()) {
-    const { shape, dtype } = plan.slots[slot];
-    check(device, `${what} ${i}`, arrays[i], dtype, sizeOf(shape));
-  }
-}
-
-function check(device: string, what: string, data: HostArray, dtype: DType, length: number): void {
-  const got = dtypeOf(data);
-  if (got !== (isFloat(dtype) ? "float32" : dtype))
-    throw new DtypeError(expected(device, `${what} of dtype ${dtype}`, got));
-  if (data.length !== length)
-    throw new ShapeError(expected(device, `${what} with ${length} elements`, String(data.length)));
 }
 
 /**

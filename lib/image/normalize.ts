@@ -1,5 +1,5 @@
 import { ArgumentError, expected } from "../errors.js";
-import { formatShape } from "../shape.js";
+import { checkObject, formatShape } from "../shape.js";
 import { type Tensor, tensor } from "../tensor.js";
 
 /** How pixels become a network's input: `(pixel / 255 - mean) / std`, one number per channel. */
@@ -9,7 +9,8 @@ export interface Normalization {
 }
 
 /** Throws ArgumentError unless there are as many means as non-zero standard deviations. */
-export function checkNormalization(where: string, { mean, std }: Normalization): void {
+export function checkNormalization(where: string, normalize: Normalization): void {
+  const { mean, std } = checkObject(where, "normalize", normalize);
   const numbers = Array.isArray(mean) && Array.isArray(std) && [...mean, ...std].every(Number.isFinite);
   if (!numbers || mean.length === 0 || mean.length !== std.length || std.some((s) => s === 0))
     throw new ArgumentError(

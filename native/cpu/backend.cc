@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <latch>
+#include <system_error>
 #include <thread>
 
 #include "builder.h"
@@ -117,11 +119,11 @@ class CpuProgram final : public Program {
     }
   }
 
-  // A result as it is; what somebody else owns as a copy.
-  std::shared_ptr<HostMemory> leave(BufferId id, size_t bytes, const std::vector<std::shared_ptr<HostMemory>>& results,
+  // A result as it is, the first time it is asked for; then, and of what somebody else owns, a copy.
+  std::shared_ptr<HostMemory> leave(BufferId id, size_t bytes, std::vector<std::shared_ptr<HostMemory>>& results,
                                     const std::vector<char*>& addresses) const {
     const Buffer& buffer = buffers_[static_cast<size_t>(id)];
-    if (buffer.kind == Buffer::Kind::result) return results[buffer.index];
+    if (buffer.kind == Buffer::Kind::result && results[buffer.index]) return std::move(results[buffer.index]);
     auto copy = std::make_shared<HostMemory>(bytes);
     std::memcpy(copy->data(), addresses[static_cast<size_t>(id)], bytes);
     return copy;
@@ -156,12 +158,32 @@ class CpuProgram final : public Program {
   std::vector<char*> addresses_;
 };
 
+// libgomp ends the process when it cannot start a thread, so whether there may be so many is found out before it tries.
+void tryThreads(int count) {
+  std::latch end(1);
+  std::vector<std::thread> team;
+  team.reserve(static_cast<size_t>(count));
+  std::string failure;
+  try {
+    while (static_cast<int>(team.size()) < count - 1) team.emplace_back([&end] { end.wait(); });
+  } catch (const std::system_error& error) {
+    failure = error.what();
+  }
+  end.count_down();
+  for (std::thread& thread : team) thread.join();
+  if (!failure.empty())
+    throw Error("cpu", "expected to start " + std::to_string(count) + " threads, got " +
+                           std::to_string(team.size() + 1) + ": " + failure);
+}
+
 class CpuBackend final : public Backend {
  public:
   std::shared_ptr<Memory> upload(std::shared_ptr<HostMemory> contents) override { return contents; }
 
   std::shared_ptr<HostMemory> download(std::shared_ptr<Memory> contents) override {
-    return std::static_pointer_cast<HostMemory>(contents);
+    auto copy = std::make_shared<HostMemory>(contents->bytes());
+    std::memcpy(copy->data(), static_cast<HostMemory&>(*contents).data(), copy->bytes());
+    return copy;
   }
 
   std::unique_ptr<Program> load(Plan plan, std::vector<std::shared_ptr<HostMemory>> constants,
@@ -175,6 +197,8 @@ class CpuBackend final : public Backend {
     if (threads > std::max(4 * available, 64))
       throw Error("cpu", "expected at most " + std::to_string(std::max(4 * available, 64)) + " threads, got " +
                              std::to_string(threads), Error::argument);
+    if (threads > startable_) tryThreads(threads);
+    startable_ = std::max(startable_, threads);
     try {
       if (!onednn_) onednn_ = std::make_shared<Onednn>();
       LoadOptions chosen = options;
@@ -195,6 +219,7 @@ class CpuBackend final : public Backend {
   }
 
  private:
+  int startable_ = 1;
   std::shared_ptr<Onednn> onednn_;
   Weights weights_;
   const std::atomic<bool> never_{false};

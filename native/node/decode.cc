@@ -207,10 +207,33 @@ std::shared_ptr<HostMemory> borrow(const Napi::Value& value, DType dtype, int64_
   return std::make_shared<HostMemory>(info.data, info.length * hostBytes(dtype), keep(value));
 }
 
-Napi::Value toTypedArray(Napi::Env env, DType dtype, const HostMemory& contents) {
-  const size_t bytes = contents.bytes();
-  Napi::ArrayBuffer buffer = Napi::ArrayBuffer::New(env, bytes);
-  if (bytes > 0) std::memcpy(buffer.Data(), contents.data(), bytes);
+namespace {
+
+constexpr size_t handedOver = size_t{1} << 20;  // from here on contents are not copied
+
+// Null where this runtime takes no memory of others.
+napi_value arrayBufferOver(Napi::Env env, std::shared_ptr<HostMemory> contents) {
+  auto owner = std::make_unique<std::shared_ptr<HostMemory>>(std::move(contents));
+  const HostMemory& memory = **owner;
+  const auto release = [](napi_env, void*, void* hint) { delete static_cast<std::shared_ptr<HostMemory>*>(hint); };
+  napi_value buffer = nullptr;
+  if (napi_create_external_arraybuffer(env, memory.data(), memory.bytes(), release, owner.get(), &buffer) != napi_ok)
+    return nullptr;
+  owner.release();
+  return buffer;
+}
+
+}  // namespace
+
+Napi::Value toTypedArray(Napi::Env env, DType dtype, std::shared_ptr<HostMemory> contents) {
+  const size_t bytes = contents->bytes();
+  // V8 ends the process when it cannot allocate an array, and a large copy would hold up the JavaScript thread.
+  napi_value buffer = bytes >= handedOver ? arrayBufferOver(env, contents) : nullptr;
+  if (buffer == nullptr) {
+    Napi::ArrayBuffer copy = Napi::ArrayBuffer::New(env, bytes);
+    if (bytes > 0) std::memcpy(copy.Data(), contents->data(), bytes);
+    buffer = copy;
+  }
   napi_value view = nullptr;
   const size_t length = bytes / hostBytes(dtype);
   if (napi_create_typedarray(env, arrayType(dtype), length, buffer, 0, &view) != napi_ok)

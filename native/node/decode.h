@@ -29,7 +29,7 @@ std::shared_ptr<HostMemory> borrow(const Napi::Value& value, DType dtype, int64_
 // Elements of a typed array.
 int64_t lengthOf(const Napi::Value& value, const std::string& what);
 
-// A fresh typed array for `dtype` with a copy of the contents.
-Napi::Value toTypedArray(Napi::Env env, DType dtype, const HostMemory& contents);
+// A typed array for `dtype` that JavaScript may write to: the contents themselves, which must be nobody else's, or a copy.
+Napi::Value toTypedArray(Napi::Env env, DType dtype, std::shared_ptr<HostMemory> contents);
 
 }  // namespace seresnet::node

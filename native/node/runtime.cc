@@ -250,7 +250,7 @@ Napi::Value read(const Napi::CallbackInfo& info) {
   auto result = std::make_shared<std::shared_ptr<HostMemory>>();
   return buffer.device->submit(
       [backend = &buffer.device->backend(), memory = buffer.memory, result] { *result = backend->download(memory); },
-      [result, dtype = buffer.dtype](Napi::Env env) { return toTypedArray(env, dtype, **result); });
+      [result, dtype = buffer.dtype](Napi::Env env) { return toTypedArray(env, dtype, std::move(*result)); });
 }
 
 Napi::Value load(const Napi::CallbackInfo& info) {
@@ -336,7 +336,7 @@ Napi::Value run(const Napi::CallbackInfo& info) {
                 [device = device, plan = plan, run = run](Napi::Env env) -> Napi::Value {
                   Napi::Array outputs = Napi::Array::New(env, plan->outputs.size());
                   for (uint32_t i = 0; i < plan->outputs.size(); ++i)
-                    outputs.Set(i, toTypedArray(env, plan->slots[plan->outputs[i]].dtype, *run->outputs[i]));
+                    outputs.Set(i, toTypedArray(env, plan->slots[plan->outputs[i]].dtype, std::move(run->outputs[i])));
                   Napi::Array written = Napi::Array::New(env, plan->written.size());
                   for (uint32_t i = 0; i < plan->written.size(); ++i)
                     written.Set(i, wrap(env, Buffer{device, run->written[i], plan->slots[plan->written[i]].dtype}));

@@ -23,7 +23,7 @@ struct LoadOptions {
 struct Run {
   std::vector<std::shared_ptr<HostMemory>> inputs;
   std::vector<std::shared_ptr<Memory>> variables;
-  std::vector<std::shared_ptr<HostMemory>> outputs;
+  std::vector<std::shared_ptr<HostMemory>> outputs;  // each nobody else's: JavaScript may get it as it is
   std::vector<std::shared_ptr<Memory>> written;
   const std::atomic<bool>* stopping = nullptr;  // becomes true when nobody waits for the run any more
 };
@@ -58,6 +58,7 @@ class Backend {
  public:
   virtual ~Backend() = default;
   virtual std::shared_ptr<Memory> upload(std::shared_ptr<HostMemory> contents) = 0;
+  // A copy, which is the caller's.
   virtual std::shared_ptr<HostMemory> download(std::shared_ptr<Memory> contents) = 0;
   // The constants may be memory of JavaScript's: what a program reads in its runs it copies, or brings into an order of its
   // own, and it lets go of the rest.

@@ -47,7 +47,8 @@ size_t availableBytes() {
 }  // namespace
 
 HostMemory::HostMemory(size_t bytes) : Memory(bytes), data_(nullptr) {
-  const bool fits = bytes < std::numeric_limits<size_t>::max() / 2 && (bytes < large || bytes < availableBytes());
+  const size_t available = bytes < large ? large : availableBytes();
+  const bool fits = bytes < std::min(available, std::numeric_limits<size_t>::max() / 2);
 #ifdef __linux__
   if (fits && bytes >= mapped) {
     // With room to start on the boundary of a huge page, so that whole ones can be used; no page is touched before its time.
@@ -65,7 +66,9 @@ HostMemory::HostMemory(size_t bytes) : Memory(bytes), data_(nullptr) {
   } else
 #endif
   if (fits) data_ = std::aligned_alloc(line, roundUp(std::max<size_t>(bytes, 1), line));
-  if (data_ == nullptr) throw Error("memory", std::to_string(bytes) + " bytes could not be allocated");
+  if (data_ == nullptr)
+    throw Error("memory", std::to_string(bytes) + " bytes could not be allocated" +
+                              (fits ? "" : ": " + std::to_string(available) + " are available"));
 }
 
 HostMemory::HostMemory(const void* data, size_t bytes, std::function<void()> release)

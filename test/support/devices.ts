@@ -1,7 +1,12 @@
 import { listDevices } from "seresnet";
+import { executorFor, resolveDevice } from "../../dist/lib/device.js";
+import type { DeviceName, Executor } from "../../dist/lib/executors/executor.js";
 
 /** The names of the devices that work on this machine: what is said of all devices is tested on each of them. */
 export const usableDevices = [...new Set(listDevices().flatMap(({ name, usable }) => (usable ? [name] : [])))];
+
+/** What runs plans on a device. */
+export const executorOf = (device: DeviceName): Executor => executorFor(resolveDevice(device));
 
 const cpu = listDevices().find(({ name }) => name === "cpu");
 /** Whether the addon's own vector kernels run on this CPU. */

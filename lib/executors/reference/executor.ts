@@ -1,8 +1,9 @@
 import { availableParallelism } from "node:os";
-import { type DType, dtypeOf, type HostArray, hostArray, hostBytes, isFloat, roundTo } from "../../dtype.js";
-import { ArgumentError, DeviceError, DisposedError, DtypeError, expected, ShapeError } from "../../errors.js";
+import { checkDtype, type DType, type HostArray, hostArray, hostBytes, roundTo } from "../../dtype.js";
+import { DeviceError, DisposedError, expected } from "../../errors.js";
 import { planMemory } from "../../plan/memory.js";
 import { type Plan, sizeOf } from "../../plan/plan.js";
+import { checkArray, checkLoad, checkRequest, ownerOf } from "../check.js";
 import type {
   DeviceBuffer,
   Executor,
@@ -45,7 +46,8 @@ class ReferenceExecutor implements Executor {
   #busy = false;
 
   async upload(data: HostArray, dtype: DType): Promise<DeviceBuffer> {
-    return new ReferenceBuffer(this, dtype, toShared("upload", data, dtype, data.length));
+    checkDtype(this.device, dtype);
+    return new ReferenceBuffer(this, dtype, toShared("an upload", data, dtype, data?.length));
   }
 
   /**
@@ -53,13 +55,10 @@ class ReferenceExecutor implements Executor {
    * @throws DeviceError when the plan has an op without a kernel, or its memory cannot be had.
    */
   async load(plan: Plan, constants: readonly HostArray[], options: LoadOptions = {}): Promise<LoadedPlan> {
+    checkLoad(this.device, plan, constants, options);
     const threads = options.threads ?? (isSmall(plan) ? 1 : availableParallelism());
-    if (!Number.isInteger(threads) || threads < 1)
-      throw new ArgumentError(expected("reference", "threads to be a positive integer", String(threads)));
     const missing = plan.steps.find(({ op }) => !Object.hasOwn(kernels, op));
     if (missing) throw new DeviceError(expected("reference", "ops it has a kernel for", missing.op));
-    if (constants.length !== plan.constants.length)
-      throw new ArgumentError(expected("reference", `${plan.constants.length} constants`, String(constants.length)));
     return new ReferencePlan(this, plan, constants, threads);
   }
 
@@ -169,9 +168,9 @@ class ReferencePlan implements LoadedPlan {
     });
   }
 
-  #submit(request: RunRequest): Promise<TimedResult> {
-    if (this.#disposed)
-      return Promise.reject(new DisposedError("reference: expected a loaded plan, got a disposed one"));
+  async #submit(request: RunRequest): Promise<TimedResult> {
+    if (this.#disposed) throw new DisposedError("reference: expected a loaded plan, got a disposed one");
+    checkRequest("reference", this.#program.plan, request);
     const run = this.#executor.submit(this, request);
     const settled: Promise<unknown> = run.catch(() => {}).then(() => this.#pending.delete(settled));
     this.#pending.add(settled);
@@ -187,20 +186,16 @@ class ReferencePlan implements LoadedPlan {
   async execute(request: RunRequest): Promise<TimedResult> {
     const { plan } = this.#program;
     const { views, bindVariables } = this.#bound;
-    checkCount("inputs", plan.inputs, request.inputs);
-    checkCount("variables", plan.variables, request.variables);
     const variables = request.variables.map((buffer, i) => {
       if (!(buffer instanceof ReferenceBuffer && buffer.executor === this.#executor))
-        throw new DeviceError(
-          expected("reference", `variable ${i} to be one of its own buffers`, buffer.executor.device),
-        );
+        throw new DeviceError(expected("reference", `variable ${i} to be one of its own buffers`, ownerOf(buffer)));
       const { shape, dtype } = plan.slots[plan.variables[i]];
-      check(`variable ${i}`, buffer.data, dtype, sizeOf(shape));
+      checkArray("reference", `variable ${i}`, buffer.data, dtype, sizeOf(shape));
       return buffer.data;
     });
     for (const [i, slot] of plan.inputs.entries()) {
       const view = views[slot];
-      check(`input ${i}`, request.inputs[i], view.dtype, view.data.length);
+      checkArray("reference", `input ${i}`, request.inputs[i], view.dtype, view.data.length); // it may have been detached
       copy(request.inputs[i], view.data);
       roundTo(view.dtype, view.data);
     }
@@ -241,7 +236,7 @@ function allocate(bytes: number): SharedArrayBuffer {
 
 /** A copy of `data` in shared memory, rounded to what `dtype` can hold. */
 function toShared(what: string, data: HostArray, dtype: DType, length: number): HostArray {
-  check(what, data, dtype, length);
+  checkArray("reference", what, data, dtype, length);
   const shared = copy(data, hostArray(dtype, length, allocate(length * hostBytes(dtype))));
   roundTo(dtype, shared);
   return shared;
@@ -251,19 +246,6 @@ function toShared(what: string, data: HostArray, dtype: DType, length: number): 
 function copy(from: HostArray, to: HostArray): HostArray {
   (to as Float32Array).set(from as Float32Array);
   return to;
-}
-
-function checkCount(what: string, slots: readonly number[], given: readonly unknown[]): void {
-  if (slots.length !== given.length)
-    throw new ArgumentError(expected("reference", `${slots.length} ${what}`, String(given.length)));
-}
-
-function check(what: string, data: HostArray, dtype: DType, length: number): void {
-  const got = dtypeOf(data);
-  if (got !== (isFloat(dtype) ? "float32" : dtype))
-    throw new DtypeError(expected("reference", `${what} of dtype ${dtype}`, got));
-  if (data.length !== length)
-    throw new ShapeError(expected("reference", `${what} with ${length} elements`, String(data.length)));
 }
 
 let executor: ReferenceExecutor | undefined;

@@ -66,7 +66,7 @@ export class Pool {
   }
 
   #start(): Member {
-    const worker = new Worker(join(__dirname, "worker.js"), { workerData: this.#words, execArgv: [] });
+    const worker = newWorker(this.#words);
     worker.unref();
     worker.on("message", (reply: Reply) => this.#left(reply));
     worker.on("error", (error) => this.#lost(worker, error.message));
@@ -96,6 +96,14 @@ export class Pool {
     this.#current = undefined;
     // Only when all have ended is nobody left to write into memory that the next run uses.
     void Promise.all(members.map((member) => member.worker.terminate())).then(() => run?.reject(error));
+  }
+}
+
+function newWorker(workerData: Int32Array): Worker {
+  try {
+    return new Worker(join(__dirname, "worker.js"), { workerData, execArgv: [] });
+  } catch (cause) {
+    throw new DeviceError(`reference: a worker thread could not be started: ${(cause as Error).message}`, { cause });
   }
 }
 
