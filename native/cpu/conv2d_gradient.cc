@@ -1,8 +1,10 @@
 #include <string_view>
 #include <unordered_map>
 
+#include "conv_algorithm.h"
 #include "dnnl_adapter.h"
 #include "ops.h"
+#include "tiled_conv2d.h"
 
 namespace seresnet::cpu {
 
@@ -87,8 +89,29 @@ Kernel reorderKernel(Onednn& onednn, const memory::desc& from, BufferId source, 
   return primitiveKernel(onednn, reorder, {{DNNL_ARG_FROM, {from, source}}, {DNNL_ARG_TO, {to, target}}});
 }
 
+// The side of the tiles in which Winograd's algorithm is to do it, or 0.
+int64_t tileOf(Builder& b, const Convolution& c) {
+  return tilesUntimed(c.w) ? tileOf(b, c.w, {c.stride, c.padding, c.dilation, c.groups}) : 0;
+}
+
+// The gradient of a 3x3 convolution's input is one itself, of dy with the weights turned round.
+void tiledInputGradient(Builder& b, const Convolution& c, int64_t tile) {
+  const auto turned = std::make_shared<TiledConvolution>(tile, c.y, c.x, std::vector{2 - c.padding[0], 2 - c.padding[1]});
+  const BufferId given = b.read(1);
+  const BufferId weights = b.scratch(turned->transformedBytes());
+  b.emit("weights", [=](const Pointers& p) { turned->transformWeights(p.at(given), p.at(weights), true); });
+  b.touch(weights);
+  const BufferId dy = b.read(0, Layout::channelsLast);
+  const BufferId work = b.scratch(turned->scratchBytes());
+  const BufferId dx = b.write(0, Layout::channelsLast);
+  b.emit(turned->name(),
+         [=](const Pointers& p) { turned->run(p.at(dy), p.at(weights), {}, p.at(dx), p.at(work)); });
+}
+
 void inputGradient(Builder& b) {
   const Convolution c = convolution(b, b.output().shape, b.input(1).shape, b.input(0).shape);
+  const bool fits = c.padding[0] <= 2 && c.padding[1] <= 2;
+  if (const int64_t tile = fits ? tileOf(b, c) : 0; tile > 0) return tiledInputGradient(b, c, tile);
   Layout layout;
   const auto pd = describe<dnnl::convolution_backward_data>(b, c, layout);
   Onednn& onednn = b.onednn();

@@ -123,16 +123,11 @@ std::optional<PrimitiveDesc> describeWinograd(Builder& b, const ConvolutionOpera
   }
 }
 
-// Our own: tiles of 4x4 where the weights, which that quadruples, still fit into a cache with the images; else of 2x2.
 std::optional<ConvolutionCandidate> tiledCandidate(Builder& b, const ConvolutionOperands& operands,
                                                    const ConvolutionGeometry& g) {
-  constexpr int64_t mostBytes = 4 << 20;
-  const Simd* simd = seresnet::cpu::simd();
-  const Shape& w = b.input(1).shape;
-  if (simd == nullptr || g.groups != 1) return std::nullopt;
-  const int64_t tile = 36 * w[0] * w[1] * static_cast<int64_t>(sizeof(float)) <= mostBytes ? 4 : 2;
-  const auto convolution = std::make_shared<TiledConvolution>(*simd, tile, b.input(0).shape, b.output().shape,
-                                                              g.padding[0], g.padding[1]);
+  const int64_t tile = tileOf(b, b.input(1).shape, g);
+  if (tile == 0) return std::nullopt;
+  const auto convolution = std::make_shared<TiledConvolution>(tile, b.input(0).shape, b.output().shape, g.padding);
   ConvolutionCandidate candidate;
   candidate.implementation = convolution->name();
   candidate.layout = Layout::channelsLast;
@@ -157,7 +152,7 @@ std::vector<ConvolutionCandidate> winogradCandidates(Builder& b, const Convoluti
   std::vector<ConvolutionCandidate> found;
   const Shape& w = b.input(1).shape;
   const std::vector<int64_t> ones{1, 1};
-  if (w[2] != 3 || w[3] != 3 || g.stride != ones || g.dilation != ones || !b.isConstant(1)) return found;
+  if (w[2] != 3 || w[3] != 3 || g.stride != ones || g.dilation != ones) return found;
   if (const auto pd = describeWinograd(b, operands, g))
     found.push_back(candidateOf(b.onednn(), *pd, Layout::blocked, plainWeights(w, g.groups)));
   if (auto tiled = tiledCandidate(b, operands, g)) found.push_back(std::move(*tiled));
@@ -165,6 +160,20 @@ std::vector<ConvolutionCandidate> winogradCandidates(Builder& b, const Convoluti
 }
 
 }  // namespace
+
+int64_t tileOf(Builder& b, const Shape& w, const ConvolutionGeometry& g) {
+  constexpr int64_t mostBytes = 4 << 20;  // of weights of tiles of 4x4, four times the given ones, beside images in a cache
+  const std::vector<int64_t> ones{1, 1};
+  if (w[2] != 3 || w[3] != 3 || g.groups != 1 || g.stride != ones || g.dilation != ones || simd() == nullptr ||
+      b.options().convolution == "direct")
+    return 0;
+  return 36 * w[0] * w[1] * static_cast<int64_t>(sizeof(float)) <= mostBytes ? 4 : 2;
+}
+
+bool tilesUntimed(const Shape& w) {
+  constexpr int64_t least = 16;  // channels, below which transforms outweigh what they save
+  return w[0] >= least && w[1] >= least;
+}
 
 bool ConvolutionCandidate::isReference() const { return implementation.substr(0, 3) == "ref"; }
 
@@ -194,6 +203,10 @@ ConvolutionCandidate chooseConvolution(Builder& b, const ConvolutionOperands& op
   }
   const std::string& wanted = b.options().convolution;
   if (wanted == "direct") return candidates[0];
+  if (!b.isConstant(1)) {
+    if (auto tiled = tilesUntimed(b.input(1).shape) ? tiledCandidate(b, operands, g) : std::nullopt) return *tiled;
+    return candidates[0];
+  }
   std::vector<ConvolutionCandidate> winograd = winogradCandidates(b, operands, g);
   if (winograd.empty()) return candidates[0];
   if (wanted == "winograd") return fastest(b, operands, g, winograd);

@@ -47,6 +47,13 @@ struct ConvolutionCandidate {
   bool isReference() const;
 };
 
+// The side of the tiles in which our own Winograd (tiled_conv2d.h) does a convolution with weights [O, C / groups, kh, kw],
+// or 0 where it cannot or must not.
+int64_t tileOf(Builder& b, const Shape& weights, const ConvolutionGeometry& g);
+// Whether it is taken where weights change from run to run, as in training: by a rule and not by a clock, so that a run that
+// is resumed in another process goes on bit for bit.
+bool tilesUntimed(const Shape& weights);
+
 // How the current step is done. Candidates whose cost nobody knows before they ran are timed (conv_trial.cc). Throws Error
 // where the plan is to compute in bfloat16 and this CPU cannot.
 ConvolutionCandidate chooseConvolution(Builder& b, const ConvolutionOperands& operands, const ConvolutionGeometry& g);

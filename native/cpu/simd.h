@@ -31,13 +31,15 @@ struct Patch {
   int64_t channels;
 };
 
-// Winograd's transforms of one tile, F(m x m, 3 x 3) (Lavin and Gray, 2015), over all channels.
+// Winograd's transforms of one tile, F(m x m, 3 x 3) (Lavin and Gray, 2015), of which the first two are over all channels.
 struct TileTransform {
   // to[i * plane + c] = (B^T x B)_i for the (m + 2)^2 elements of a patch
   void (*in)(const float* x, const Patch& patch, float* to, int64_t plane);
   // The first rows x columns of A^T m A, where m_i is from[i * plane + c].
   void (*out)(const float* from, int64_t plane, const Epilogue& epilogue, float* y, const Patch& patch, int64_t rows,
               int64_t columns);
+  // to[i * plane + o] = (G g G^T)_i for the outputs of a panel, of which tap t is taps[t * panel + o].
+  void (*weights)(const float* taps, float* to, int64_t plane);
 };
 
 struct Simd {

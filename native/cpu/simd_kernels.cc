@@ -110,6 +110,29 @@ inline void transformIn(const V (&x)[6], V (&y)[6]) {
 }
 
 template <typename V>
+inline void transformWeights(const V (&g)[3], V (&y)[4]) {
+  const V even = 0.5F * (g[0] + g[2]);
+  y[0] = -g[0];
+  y[1] = even + 0.5F * g[1];
+  y[2] = even - 0.5F * g[1];
+  y[3] = g[2];
+}
+
+template <typename V>
+inline void transformWeights(const V (&g)[3], V (&y)[6]) {
+  const V evenA = (g[0] + 0.5F * g[2]) * (-1 / 1.5F);
+  const V oddA = g[1] * (-a / 1.5F);
+  const V evenB = (g[0] + 2 * g[2]) * (1 / 6.F);
+  const V oddB = g[1] * (b / 6.F);
+  y[0] = g[0];
+  y[1] = evenA + oddA;
+  y[2] = evenA - oddA;
+  y[3] = evenB + oddB;
+  y[4] = evenB - oddB;
+  y[5] = g[2];
+}
+
+template <typename V>
 inline void transformOut(const V (&x)[4], V (&y)[2]) {
   y[0] = x[0] + x[1] + x[2];
   y[1] = x[1] - x[2] + x[3];
@@ -197,9 +220,28 @@ void tileOut(const float* from, int64_t plane, const Epilogue& e, float* y, cons
   for (; c < patch.channels; ++c) tileOut<m, float>(from, plane, e, c, y, patch, rows, columns);
 }
 
+template <int m>
+void tileWeights(const float* taps, float* to, int64_t plane) {
+  constexpr int size = m + 2;
+  for (int o = 0; o < panel; o += lanes) {
+    Vector halves[3][size];
+    for (int j = 0; j < 3; ++j) {
+      const Vector column[3] = {load<Vector>(taps + j * panel + o), load<Vector>(taps + (3 + j) * panel + o),
+                                load<Vector>(taps + (6 + j) * panel + o)};
+      transformWeights(column, halves[j]);
+    }
+    for (int i = 0; i < size; ++i) {
+      const Vector row[3] = {halves[0][i], halves[1][i], halves[2][i]};
+      Vector made[size];
+      transformWeights(row, made);
+      for (int j = 0; j < size; ++j) store(to + (i * size + j) * plane + o, made[j]);
+    }
+  }
+}
+
 }  // namespace
 
-extern const Simd SERESNET_SIMD = {name, panel, multiply, {tileIn<2>, tileOut<2>},
-                                   {tileIn<4>, tileOut<4>}};
+extern const Simd SERESNET_SIMD = {name, panel, multiply, {tileIn<2>, tileOut<2>, tileWeights<2>},
+                                   {tileIn<4>, tileOut<4>, tileWeights<4>}};
 
 }  // namespace seresnet::cpu

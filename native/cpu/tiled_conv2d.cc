@@ -1,7 +1,6 @@
 #include "tiled_conv2d.h"
 
 #include <algorithm>
-#include <cmath>
 #include <vector>
 
 #include "parallel.h"
@@ -15,30 +14,13 @@ constexpr int64_t leastTiles = 12;          // for which reading the weights is 
 
 int64_t ceilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// G [m + 2, 3] of Toom and Cook for the points of simd_kernels.cc and infinity: row i is (1, p, p^2) / prod (p - p_k).
-std::vector<double> weightTransform(int64_t tile) {
-  const double a = std::sqrt(0.5);
-  const double b = std::sqrt(2.0);
-  const std::vector<double> points = tile == 2 ? std::vector<double>{0, 1, -1} : std::vector<double>{0, a, -a, b, -b};
-  std::vector<double> g;
-  for (const double p : points) {
-    double scale = 1;
-    for (const double other : points)
-      if (other != p) scale *= p - other;
-    g.insert(g.end(), {1 / scale, p / scale, p * p / scale});
-  }
-  g.insert(g.end(), {0, 0, 1});
-  return g;
-}
-
 }  // namespace
 
-TiledConvolution::TiledConvolution(const Simd& simd, int64_t tile, const Shape& x, const Shape& y, int64_t paddingTop,
-                                   int64_t paddingLeft)
-    : simd_(simd), transform_(tile == 2 ? simd.tile2 : simd.tile4), tile_(tile), images_(x[0]), channels_(x[1]),
-      height_(x[2]), width_(x[3]), outputs_(y[1]), outHeight_(y[2]), outWidth_(y[3]), paddingTop_(paddingTop),
-      paddingLeft_(paddingLeft), rows_(ceilDiv(y[2], tile)), columns_(ceilDiv(y[3], tile)),
-      packed_(ceilDiv(y[1], simd.panel) * simd.panel), threads_(omp_get_max_threads()) {
+TiledConvolution::TiledConvolution(int64_t tile, const Shape& x, const Shape& y, const std::vector<int64_t>& padding)
+    : simd_(*simd()), transform_(tile == 2 ? simd_.tile2 : simd_.tile4), tile_(tile), images_(x[0]), channels_(x[1]),
+      height_(x[2]), width_(x[3]), outputs_(y[1]), outHeight_(y[2]), outWidth_(y[3]), paddingTop_(padding[0]),
+      paddingLeft_(padding[1]), rows_(ceilDiv(y[2], tile)), columns_(ceilDiv(y[3], tile)),
+      packed_(ceilDiv(y[1], simd_.panel) * simd_.panel), threads_(omp_get_max_threads()) {
   const int64_t most = std::max(leastTiles, mostBlockFloats / (elements() * (channels_ + outputs_)));
   together_ = tiles() < most * threads_;
   // blocks of nearly equal size, as many for each thread
@@ -58,25 +40,19 @@ std::string TiledConvolution::name() const {
   return "winograd:" + std::string(simd_.name) + " " + std::to_string(tile_) + "x" + std::to_string(tile_);
 }
 
-void TiledConvolution::transformWeights(const float* weights, float* to) const {
-  const std::vector<double> g = weightTransform(tile_);
-  const int64_t n = size();
-  parallel(packed_, 1, [&](int64_t first, int64_t last) {
-    for (int64_t o = first; o < last; ++o)
+void TiledConvolution::transformWeights(const float* weights, float* to, bool gradient) const {
+  // [elements][panels][channels][panel]
+  constexpr int64_t widest = 32;
+  parallel(packed_ / simd_.panel, 1, [&](int64_t first, int64_t last) {
+    for (int64_t p = first; p < last; ++p)
       for (int64_t c = 0; c < channels_; ++c) {
-        // [elements][panels][channels][panel]
-        float* at = to + (o / simd_.panel * channels_ + c) * simd_.panel + o % simd_.panel;
-        const float* w = weights + (o * channels_ + c) * 9;
-        double half[6][3] = {};
-        for (int64_t i = 0; i < n && o < outputs_; ++i)
-          for (int64_t j = 0; j < 3; ++j)
-            for (int64_t k = 0; k < 3; ++k) half[i][j] += g[static_cast<size_t>(i * 3 + k)] * w[k * 3 + j];
-        for (int64_t i = 0; i < n; ++i)
-          for (int64_t j = 0; j < n; ++j) {
-            double sum = 0;
-            for (int64_t k = 0; k < 3; ++k) sum += half[i][k] * g[static_cast<size_t>(j * 3 + k)];
-            at[(i * n + j) * channels_ * packed_] = static_cast<float>(sum);
-          }
+        float taps[9 * widest] = {};
+        for (int64_t i = 0; i < simd_.panel && p * simd_.panel + i < outputs_; ++i) {
+          const int64_t o = p * simd_.panel + i;
+          const float* w = weights + (gradient ? c * outputs_ + o : o * channels_ + c) * 9;
+          for (int64_t tap = 0; tap < 9; ++tap) taps[tap * simd_.panel + i] = w[gradient ? 8 - tap : tap];
+        }
+        transform_.weights(taps, to + (p * channels_ + c) * simd_.panel, channels_ * packed_);
       }
   });
 }

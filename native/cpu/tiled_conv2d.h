@@ -1,6 +1,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "../runtime/backend.h"
 #include "simd.h"
@@ -13,12 +14,12 @@ namespace seresnet::cpu {
 class TiledConvolution {
  public:
   // x [N, C, H, W] and y [N, O, H', W'].
-  TiledConvolution(const Simd& simd, int64_t tile, const Shape& x, const Shape& y, int64_t paddingTop,
-                   int64_t paddingLeft);
+  TiledConvolution(int64_t tile, const Shape& x, const Shape& y, const std::vector<int64_t>& padding);
 
   std::string name() const;
-  // Weights [O, C, 3, 3] transformed and packed for run().
-  void transformWeights(const float* weights, float* to) const;
+  // Weights [O, C, 3, 3] transformed and packed for run(); for the gradient of a convolution's input, that convolution's
+  // own, [C, O, 3, 3], which are turned round.
+  void transformWeights(const float* weights, float* to, bool gradient = false) const;
   size_t transformedBytes() const;
   size_t scratchBytes() const;
 
