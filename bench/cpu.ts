@@ -76,6 +76,9 @@ const tfjsRounds = 3;
 const turn = 300;
 const rest = 50;
 
+/** Milliseconds of work while the event loop is watched: some thousand looks, of which the 99th percentile means something. */
+const watch = 4000;
+
 interface Measured {
   readonly runtime: RuntimeName;
   /** Median of the turns' medians, and the fastest call. */
@@ -84,6 +87,8 @@ interface Measured {
   /** Ours / this one's, below 1 where ours is faster: the median over the rounds, and the extremes. */
   readonly ratio: number;
   readonly ratios: readonly [least: number, most: number];
+  /** By how many milliseconds the event loop was late at most in 99 of 100 looks while it computed, and the worst. */
+  readonly loopDelay: Answer["delay"];
   /** The median beside a busy JavaScript thread / the median without. */
   readonly slowdown?: number;
   /** Milliseconds from the start of the process until the network was loaded. */
@@ -202,7 +207,16 @@ async function compare(job: Omit<Job, "runtime">, options: Options): Promise<Mea
       for (const contender of order) contender.times.push(await takeTurn(contender, false));
       if (options.busy) for (const contender of order) contender.busyTimes.push(await takeTurn(contender, true));
     }
-    return contenders.map((contender, i) => measured(contender, ours, differences[i]));
+    const delays: Answer["delay"][] = [];
+    for (const { child, calls } of contenders) {
+      await pause(rest);
+      const { delay } = await child.ask({ calls: Math.round((calls * watch) / turn), watched: true });
+      delays.push(delay && { p99: digits(delay.p99, 3), worst: digits(delay.worst, 3) });
+    }
+    return contenders.map((contender, i) => ({
+      ...measured(contender, ours, differences[i]),
+      loopDelay: delays[i],
+    }));
   } finally {
     await Promise.all(contenders.map(({ child }) => child.stop()));
   }
@@ -248,7 +262,7 @@ function measured(
   { child, first, later, times, busyTimes, fastest }: Contender,
   ours: Contender,
   difference: number,
-): Measured {
+): Omit<Measured, "loopDelay"> {
   const ratios = times.map((time, round) => ours.times[round] / time);
   const slowdown =
     busyTimes.length > 0 ? { slowdown: digits(median(busyTimes.map((time, i) => time / times[i])), 3) } : {};
@@ -277,6 +291,7 @@ function tableOf(results: readonly { model: string; batch: number; rows: readonl
       "fastest",
       "ratio",
       "of the rounds",
+      "loop p99 ms",
       "beside a busy thread",
       "ms to ready",
       "1st / 10th",
@@ -296,6 +311,7 @@ function tableOf(results: readonly { model: string; batch: number; rows: readonl
         row.fastest,
         isOurs ? "" : row.ratio,
         isOurs ? "" : `${row.ratios[0]} … ${row.ratios[1]}`,
+        row.loopDelay?.p99 ?? "",
         row.slowdown === undefined ? "" : `x ${row.slowdown}`,
         row.ready,
         row.firstToTenth,

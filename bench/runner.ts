@@ -1,4 +1,6 @@
 import { readFileSync } from "node:fs";
+import { type IntervalHistogram, monitorEventLoopDelay } from "node:perf_hooks";
+import { setTimeout as pause } from "node:timers/promises";
 import { Worker } from "node:worker_threads";
 import { compile, createModel, loadWeights, tensor } from "../lib/index.js";
 import { loadPeer } from "./peers.js";
@@ -22,10 +24,13 @@ export interface Job {
   readonly dtype: "float32" | "bfloat16";
 }
 
-/** What a runner is asked: so many calls one after the other, with a busy JavaScript thread beside them or not. */
+/** What a runner is asked: so many calls one after the other. */
 export interface Turn {
   readonly calls: number;
+  /** With a busy JavaScript thread beside them. */
   readonly busy?: boolean;
+  /** Watch how long the event loop is held up. */
+  readonly watched?: boolean;
 }
 
 export interface Answer {
@@ -34,6 +39,8 @@ export interface Answer {
   readonly logits: Float32Array;
   /** The most memory the process has had so far, in MB. */
   readonly peak: number;
+  /** 99 of 100 times the event loop was later by at most so many milliseconds, and the worst; of a watched turn. */
+  readonly delay?: { readonly p99: number; readonly worst: number };
 }
 
 /** The first message of a runner. */
@@ -113,11 +120,21 @@ async function busyThread(): Promise<Worker> {
   return worker;
 }
 
+/** Milliseconds between two looks at the event loop. The histogram counts from look to look; what is beyond this is delay. */
+const resolution = 1;
+
+function delayOf(histogram: IntervalHistogram): Answer["delay"] {
+  const beyond = (nanoseconds: number) => Math.max(0, nanoseconds / 1e6 - resolution);
+  return { p99: beyond(histogram.percentile(99)), worst: beyond(histogram.max) };
+}
+
 async function main(): Promise<void> {
   const job = JSON.parse(process.argv[2]) as Job;
   const [run, note] = await runtimes[job.runtime](job);
-  process.on("message", async ({ calls, busy }: Turn) => {
+  process.on("message", async ({ calls, busy, watched }: Turn) => {
     const worker = busy ? await busyThread() : undefined;
+    const histogram = monitorEventLoopDelay({ resolution });
+    if (watched) histogram.enable();
     const times: number[] = [];
     let logits = new Float32Array();
     for (let i = 0; i < calls; i++) {
@@ -125,8 +142,11 @@ async function main(): Promise<void> {
       logits = Float32Array.from(await run());
       times.push(performance.now() - start);
     }
+    if (watched) await pause(5 * resolution); // so that what held the loop up until now is counted
+    histogram.disable();
     await worker?.terminate();
-    process.send?.({ times, logits, peak: peakMegabytes() } satisfies Answer);
+    const delay = watched ? delayOf(histogram) : undefined;
+    process.send?.({ times, logits, peak: peakMegabytes(), delay } satisfies Answer);
   });
   process.send?.({ ready: performance.now(), note } satisfies Started);
 }
