@@ -1,6 +1,6 @@
 import { byteSize, type HostArray } from "../dtype.js";
 import { ArgumentError, expected, listed, SeresnetError, shown, WeightsError } from "../errors.js";
-import { read } from "../graph/flush.js";
+import { share } from "../graph/flush.js";
 import { fold } from "../graph/fold.js";
 import { inIsolation } from "../graph/recording.js";
 import { findSetup } from "../graph/setup.js";
@@ -134,7 +134,7 @@ function anyBatch<T>(work: () => T): T {
 async function writeGraph({ input, root }: Recording, extents: Extents, names: ReadonlyMap<Value, string>) {
   const { constants, computed } = findSetup(root, new Set([input]));
   const contents = new Map<Value, HostArray>();
-  for (const value of constants) if (value.isLeaf) contents.set(value, value.kept ?? (await read(value)));
+  for (const value of constants) if (value.isLeaf) contents.set(value, await share(value));
   const results = computed.length > 0 ? await evaluate(computed) : [];
   for (const [i, value] of computed.entries()) contents.set(value, results[i]);
 

@@ -1,6 +1,7 @@
 import { constants } from "node:buffer";
 import { byteSize, type DType, fromFloat16Bits, type HostArray, toBfloat16Bits, toFloat16Bits } from "../dtype.js";
 import { expected, WeightsError } from "../errors.js";
+import { share } from "../graph/flush.js";
 import { constantValue } from "../graph/value.js";
 import { Tensor } from "../tensor.js";
 import { readRegularFile, reason, writeFileAtomic } from "./files.js";
@@ -210,8 +211,8 @@ export async function saveSafetensors(
     if (name === metadataKey) fail(where, `tensor names other than ${metadataKey}`, quoted(name));
     if (!isWellFormed(name)) fail(where, "tensor names in well-formed Unicode", quoted(name));
   }
-  // asked for in one tick, so that whatever is pending runs as one plan
-  const arrays = await Promise.all(named.map(([, value]) => value.data()));
+  // asked for in one tick, so that whatever is pending runs as one plan; shared, since nothing here changes them
+  const arrays = await Promise.all(named.map(([, { value }]) => share(value)));
   const items = named.map(([name, value], index) => ({ name, value, data: arrays[index] }));
   items.sort((a, b) => order(a.value.dtype) - order(b.value.dtype) || compareUtf8(a.name, b.name));
 
