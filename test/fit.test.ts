@@ -111,6 +111,36 @@ describe("a classifier from adapted weights", () => {
     await expect(ImageClassifier.load(file, { model: "resnet14_cifar", labels: ["a"] })).rejects.toThrow(ArgumentError);
   });
 
+  it("takes off what a training script put before every name", async () => {
+    const model = createModel("resnet14_cifar", { seed: 3 });
+    const save = async (name: string, renamed: (key: string) => string, more: Record<string, Tensor> = {}) => {
+      const path = join(folder, name);
+      const named = Object.entries(model.stateDict()).map(([key, value]) => [renamed(key), value]);
+      await saveSafetensors(path, { ...Object.fromEntries(named), ...more });
+      return path;
+    };
+    const x = grey(3);
+    const wanted = await logits(model, x);
+    for (const path of [
+      await save("module.safetensors", (key) => `module.${key}`),
+      await save("model.safetensors", (key) => `model.${key}`),
+      await save("both.safetensors", (key) => `_orig_mod.module.${key}`),
+      await save("wrapped.safetensors", (key) => `state_dict.model.${key}`, { epoch: tensor([3]) }),
+    ]) {
+      const { network, changes } = await loadClassifier({ weights: path, model: "resnet14_cifar" });
+      expect(await logits(network, x)).toEqual(wanted);
+      expect(changes).toEqual([]); // names are no weights
+      const other = createModel("resnet14_cifar", { numClasses: 5 });
+      const adapted = await adaptWeights(await loadWeights(path), other);
+      expect(adapted.changes[0]).toBe("every name without what a wrapper had put before it");
+      other.loadStateDict(adapted.weights);
+    }
+    const two = await save("two.safetensors", (key) => `model.${key}`, { "state_dict.conv1.weight": tensor([1]) });
+    await expect(loadClassifier({ weights: two, model: "resnet14_cifar" })).rejects.toThrow(
+      `${two}: expected one state dict, got one each in state_dict, model`,
+    );
+  });
+
   const grey4 = () => tensor(new Float32Array(4 * 32 * 32), [1, 4, 32, 32]);
 
   it("has ImageNet's labels where there are a thousand classes and no others", async () => {

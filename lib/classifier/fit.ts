@@ -1,5 +1,6 @@
 import { createModel, listModels, type Network } from "../../models/index.js";
 import { expected, WeightsError } from "../errors.js";
+import { unwrap } from "../io/names.js";
 import { formatShape, sameShape } from "../shape.js";
 import { Tensor, tensor } from "../tensor.js";
 
@@ -19,7 +20,8 @@ export interface Adapted {
  * Weights of a network of the same name for other input channels or other classes, by timm's rule
  * (`adapt_input_conv`): a stem for one channel is the sum over the three it had; for other counts its channels are
  * repeated in turn and scaled by 3 / count, so that a picture's signal keeps its size. A classifier of another number of
- * classes cannot be kept: the network's own first weights take its place.
+ * classes cannot be kept: the network's own first weights take its place. What a wrapper put before every name
+ * (`module.`, `model.`, `state_dict.`) goes.
  *
  * Everything else is left as it is, for `loadStateDict` to judge. Computes nothing in place.
  *
@@ -31,10 +33,13 @@ export interface Adapted {
  *
  * @throws WeightsError for a stem of other than three channels that should take several
  */
-export async function adaptWeights(weights: Weights, network: Network): Promise<Adapted> {
+export async function adaptWeights(wrapped: Weights, network: Network): Promise<Adapted> {
   const own = network.stateDict();
+  const weights = unwrap(wrapped, "adaptWeights");
   const adapted: Record<string, Tensor> = { ...weights };
   const changes: string[] = [];
+  if (Object.keys(weights).some((name) => !Object.hasOwn(wrapped, name)))
+    changes.push("every name without what a wrapper had put before it");
   for (const name of stems) {
     const given = weights[name];
     const wanted = own[name]?.shape;

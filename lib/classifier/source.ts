@@ -4,9 +4,10 @@ import { createModel, type ModelOptions, type Network } from "../../models/index
 import { isFloat } from "../dtype.js";
 import { ArgumentError, expected, listed, shown, WeightsError } from "../errors.js";
 import { imagenetMean, imagenetStd, type PreprocessOptions } from "../image/preprocess.js";
-import { type CheckpointInfo, readCheckpoint } from "../io/checkpoint.js";
+import { type Checkpoint, type CheckpointInfo, readCheckpoint } from "../io/checkpoint.js";
 import { reason } from "../io/files.js";
 import { fetchFromHub, type HubOptions, isHubSource } from "../io/hub.js";
+import { unwrap } from "../io/names.js";
 import { loadWeights } from "../io/weights.js";
 import { defaultWeights, imagenetLabelsFile } from "../paths.js";
 import type { Tensor } from "../tensor.js";
@@ -54,10 +55,7 @@ export async function loadClassifier(options: ClassifierOptions = {}): Promise<C
   const { model, labels, strict = false } = options;
   const source = options.weights ?? defaultWeights;
   const file = isHubSource(source) ? await fetchFromHub(source, options) : await findWeights(source);
-  const checkpoint =
-    extname(file).toLowerCase() === ".safetensors"
-      ? await readCheckpoint(file)
-      : { info: undefined, weights: await loadWeights(file) };
+  const checkpoint = await readSource(file);
   if (strict) await refuseNonFinite(checkpoint.weights, file);
   const described = checkpoint.info ?? (await describeForeign(checkpoint.weights, file, model));
   const info = withRequest(described, options);
@@ -77,6 +75,15 @@ export async function loadClassifier(options: ClassifierOptions = {}): Promise<C
     throw new WeightsError(expected(file, `a label for each of ${outputs} outputs`, `${info.classes.length}`));
   const classes = labels === undefined ? info.classes : await readLabels(labels, info.classes.length);
   return { network: network.eval(), info: { ...info, classes }, weights: file, changes };
+}
+
+/** A checkpoint of ours as it is; other programs' weights under the names that our networks have. */
+async function readSource(file: string): Promise<Pick<Checkpoint, "info" | "weights">> {
+  const isSafetensors = extname(file).toLowerCase() === ".safetensors";
+  const { info, weights } = isSafetensors
+    ? await readCheckpoint(file)
+    : { info: undefined, weights: await loadWeights(file) };
+  return { info, weights: info ? weights : unwrap(weights, file) };
 }
 
 /** The description with the input channels and classes that were asked for. */

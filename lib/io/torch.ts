@@ -1,6 +1,7 @@
 import { expected, listed, WeightsError } from "../errors.js";
 import type { Tensor } from "../tensor.js";
 import { quoted } from "./json.js";
+import { commonPrefix, wrappers } from "./names.js";
 import { dictWork, type PickleFunction, type PickleWorld, unpickle } from "./pickle.js";
 import { isCount, type Storage, type StorageType, StoredTensor, storageTypes, TensorReader } from "./torch_tensor.js";
 import { openZip, type ZipArchive } from "./zip.js";
@@ -9,10 +10,6 @@ import { openZip, type ZipArchive } from "./zip.js";
 const legacyMagic = 0x1950a86a20f9469cfc6cn;
 const legacyVersion = 1001;
 const saveStateDict = "(torch.save(model.state_dict(), path) writes one)";
-/** Where training scripts put the weights beside the epoch and the optimiser. */
-const wrappers = ["state_dict", "model", "model_state_dict"];
-/** What DataParallel, Lightning and torch.compile put before every name. */
-const prefixes = ["module.", "model.", "_orig_mod."];
 
 /**
  * The state dict in the bytes of a `.pth` or `.pt` file as `torch.save` writes it: a zip file, or the format before
@@ -222,16 +219,4 @@ function findStateDict(root: unknown, path: string): PickledStateDict {
 
 function hasTensors(value: unknown): boolean {
   return value instanceof Map && [...value.values()].some((item) => item instanceof StoredTensor);
-}
-
-/** What stands before every name and can go; nothing when a name would be left empty. */
-function commonPrefix(names: readonly string[]): string {
-  for (let prefix = ""; ; ) {
-    const next = prefixes.find((candidate) => {
-      const whole = prefix + candidate;
-      return names.every((name) => name.startsWith(whole) && name.length > whole.length);
-    });
-    if (next === undefined) return prefix;
-    prefix += next;
-  }
 }

@@ -17,7 +17,9 @@ import { parseTorch } from "./torch.js";
  * Tensors are row-major copies, whatever their strides and storage were. float16 and bfloat16 keep their dtype; a
  * `.pth` file's float64 becomes float32. Of a `.pth` file that holds more than weights, the tensors of the dict under
  * `state_dict`, `model` or `model_state_dict` are read, else those at its top; values that are no tensors are left out.
- * A prefix `module.`, `model.` or `_orig_mod.` goes when every name in a `.pth` file has it, else all names stay.
+ * A prefix `module.`, `model.` or `_orig_mod.` goes when every name in a `.pth` file has it, else all names stay. Names in
+ * a `.safetensors` file stay as they are, so that what `saveSafetensors` wrote comes back; `ImageClassifier`, the commands
+ * and `adaptWeights` take wrappers and prefixes off those too.
  *
  * @throws WeightsError for a missing, truncated or damaged file, a folder, formats that are not read, a pickle that
  *   asks for anything but tensors and dicts (a whole module, say), and a file without any tensor
