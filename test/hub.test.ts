@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process";
-import { mkdir, mkdtemp, readdir, readFile, readlink, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, readlink, rm, utimes, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -159,6 +159,30 @@ describe("weights from the hub", () => {
     await writeFile(join(storage(), "blobs", `${name}.incomplete`), Buffer.alloc(1000, 7));
     const found = await readFile(await fetchFromHub("hf:me/net"));
     expect(found.equals(hub.files.get("model.safetensors") as Buffer)).toBe(true);
+  });
+
+  it("are downloaded once by processes that want them at the same time", async () => {
+    hub.faults.set(/cdn\/model/, { pauses: 500 });
+    const program = `require("./dist/lib/io/hub.js").fetchFromHub("hf:me/net").then(console.log)`;
+    const fetching = () => promisify(execFile)(process.execPath, ["-e", program], { cwd: root });
+    const answers = await Promise.all([fetching(), fetching(), fetching(), fetchFromHub("hf:me/net")]);
+    const paths = answers.map((answer) => (typeof answer === "string" ? answer : answer.stdout.trim()));
+    expect(new Set(paths).size).toBe(1);
+    expect((await readFile(paths[0])).equals(hub.files.get("model.safetensors") as Buffer)).toBe(true);
+    expect(fileRequests()).toHaveLength(1);
+    expect((await readdir(join(storage(), "blobs"))).filter((name) => /lock|incomplete/.test(name))).toEqual([]);
+  });
+
+  it("do not wait for a process that is gone", async () => {
+    await fetchFromHub("hf:me/net");
+    const [name] = (await wholeFiles()).filter((blob) => blob.length === 64);
+    await rm(storage(), { recursive: true });
+    await mkdir(join(storage(), "blobs"), { recursive: true });
+    const lock = join(storage(), "blobs", `${name}.lock`);
+    await writeFile(lock, "");
+    await utimes(lock, new Date(0), new Date(0));
+    await fetchFromHub("hf:me/net");
+    expect(await wholeFiles()).not.toContain(`${name}.lock`);
   });
 
   it("take a token where one is needed", async () => {

@@ -2,6 +2,7 @@ import { mkdir, readFile, readlink, rm, stat, symlink } from "node:fs/promises";
 import { homedir } from "node:os";
 import { dirname, join, relative } from "node:path";
 import { ArgumentError, expected, SeresnetError, shown, WeightsError } from "../errors.js";
+import { withFileLock } from "./file_lock.js";
 import { writeFileAtomic } from "./files.js";
 import { type BlobSource, downloadBlob } from "./hub_download.js";
 import { shardNames } from "./sharded.js";
@@ -40,7 +41,7 @@ export function isHubSource(source: string): boolean {
  * `HF_HUB_CACHE`), downloaded if it is not there yet, with its config.json beside it. `HF_ENDPOINT` names another hub,
  * `HF_TOKEN` (or the file `token` in `HF_HOME`) opens private models, and under `HF_HUB_OFFLINE=1` nothing is asked of
  * the network. A download that broke off goes on where it was; every file is checked against the hub's checksum before
- * it enters the cache.
+ * it enters the cache. Of several that want one file at a time, in this process or others, one downloads it.
  *
  * @param source `hf:owner/name`, with `@revision` for a branch, tag or commit (default main)
  * @throws WeightsError: not there, no access, unreachable, not cached while offline, damaged
@@ -123,9 +124,11 @@ async function download(address: Address, storage: string, options: HubOptions):
     if ((await readlink(path).catch(() => "")) === relative(snapshot, blob) && (await isFile(path))) return;
     await mkdir(dirname(blob), { recursive: true });
     await mkdir(snapshot, { recursive: true });
-    if (!(await isFile(blob))) await downloadBlob({ ...hub, repo, revision: sha, source }, file, blob, options);
-    await rm(path, { force: true });
-    await symlink(relative(snapshot, blob), path);
+    await withFileLock(`${blob}.lock`, async () => {
+      if (!(await isFile(blob))) await downloadBlob({ ...hub, repo, revision: sha, source }, file, blob, options);
+      await rm(path, { force: true });
+      await symlink(relative(snapshot, blob), path);
+    });
   };
   for (const file of files) if (file.path === name || file.path === config) await bring(file);
   if (name.endsWith(".json")) {

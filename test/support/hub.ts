@@ -11,6 +11,8 @@ export interface Fault {
   readonly cutAfter?: number;
   /** Sends all of a file, whatever range was asked for. */
   readonly ignoresRanges?: boolean;
+  /** Sends the second half of a file so many milliseconds after the first. */
+  readonly pauses?: number;
 }
 
 /** A hub on loopback with one model, `me/net`, whose files lie behind a redirect, as the real one's do. */
@@ -70,6 +72,11 @@ export class Hub {
     if (place === "resolve") return void response.writeHead(302, { location: `/cdn/${path}` }).end();
     const from = fault.ignoresRanges ? 0 : Number(/^bytes=(\d+)-/.exec(headers.range ?? "")?.[1] ?? 0);
     response.writeHead(from > 0 ? 206 : 200, { "content-length": file.length - from });
+    if (fault.pauses !== undefined) {
+      const half = Math.floor((from + file.length) / 2);
+      response.write(file.subarray(from, half));
+      return void setTimeout(() => response.end(file.subarray(half)), fault.pauses);
+    }
     if (fault.cutAfter === undefined) return void response.end(file.subarray(from));
     response.write(file.subarray(from, from + fault.cutAfter), () => setTimeout(() => response.destroy(), 20));
   }
