@@ -2,6 +2,7 @@ import { execFile } from "node:child_process";
 import { mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { createModel, saveSafetensors } from "seresnet";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { declared, readOnnx } from "./support/onnx.js";
 
@@ -59,6 +60,24 @@ describe("seresnet export", () => {
     const { graph } = readOnnx(join(folder, "r.onnx"));
     expect(declared(graph.output[0])).toEqual([2, 7]);
     expect(graph.node.some(({ op_type }) => op_type === "BatchNormalization")).toBe(true);
+  });
+
+  it("adapts weights to other classes and channels where asked, and says so", async () => {
+    const { code, stderr } = await seresnet("export", shipped, "--classes", "3", "--onnx", "three.onnx");
+    expect(code).toBe(0);
+    expect(stderr.trimEnd().split("\n")).toEqual([
+      "seresnet: adapted: fc.weight begins anew, for 3 classes in place of 10",
+      "seresnet: adapted: fc.bias begins anew, for 3 classes in place of 10",
+    ]);
+    expect(declared(readOnnx(join(folder, "three.onnx")).graph.output[0])).toEqual(["N", 3]);
+    const picture = join(root, "test/fixtures/images/chelsea.png");
+    await saveSafetensors(join(folder, "rgb.safetensors"), createModel("resnet14_cifar").stateDict());
+    const args = ["--weights", "rgb.safetensors", "--model", "resnet14_cifar", "--in-channels", "1"];
+    const classified = await seresnet("classify", picture, ...args);
+    expect(classified).toMatchObject({
+      code: 0,
+      stderr: "seresnet: adapted: conv1.weight summed over its 3 channels\n",
+    });
   });
 
   it.each<[string, string[], number, RegExp]>([

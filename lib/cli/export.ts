@@ -7,7 +7,7 @@ import type { CheckpointInfo } from "../io/checkpoint.js";
 import { exportOnnx } from "../io/onnx.js";
 import { formatShape } from "../shape.js";
 import { usualInput } from "./models.js";
-import { jsonOption, modelOption, parseCount, parseInputShape } from "./options.js";
+import { inChannelsOption, jsonOption, modelOption, parseCount, parseInputShape } from "./options.js";
 import { print, printJson, warn } from "./output.js";
 
 interface Options {
@@ -16,6 +16,7 @@ interface Options {
   labels?: string;
   input?: number[];
   classes?: number;
+  inChannels?: number;
   fold: boolean;
   preprocess?: boolean;
   fixedBatch?: boolean;
@@ -34,7 +35,8 @@ export function addExport(program: Command): void {
     .addOption(modelOption())
     .option("--labels <file>", "labels, one a line, in place of the checkpoint's own")
     .option("--input <shape>", "N,C,H,W (default: one picture of the model's size)", parseInputShape)
-    .option("--classes <count>", "outputs of the classifier of a model named without weights", parseCount)
+    .option("--classes <count>", "outputs of the classifier; where weights have others, it begins anew", parseCount)
+    .addOption(inChannelsOption())
     .option("--no-fold", "keep batch norms apart from the convolutions before them")
     .option("--preprocess", "take uint8 pixels and normalise them inside the file, as the checkpoint says")
     .option("--fixed-batch", "take exactly N pictures at a time instead of any number")
@@ -55,13 +57,14 @@ Examples:
 
 async function exportModel(source: string, options: Options): Promise<void> {
   const { onnx, fold, preprocess, fixedBatch = false, json } = options;
-  const { network, info } = await find(source, options);
+  const { network, info, changes } = await find(source, options);
+  for (const change of changes) warn(`adapted: ${change}`);
   if (preprocess && !info)
     throw new ArgumentError(
       expected("export", "weights with --preprocess, which says how", `the model name ${source}`),
     );
   const { modelName } = network;
-  const input = options.input ?? [1, ...(info?.inputSize ?? usualInput(modelName))];
+  const input = options.input ?? [1, ...(info?.inputSize ?? usualInput(modelName, options.inChannels))];
   await exportOnnx(network, onnx, {
     inputShape: input,
     folded: fold,
@@ -81,11 +84,13 @@ interface Found {
   network: Network;
   /** What a checkpoint says about itself. */
   info?: CheckpointInfo;
+  /** What `--classes` and `--in-channels` changed in weights. */
+  changes: readonly string[];
 }
 
-async function find(source: string, { model, labels, classes, input }: Options): Promise<Found> {
+async function find(source: string, { model, labels, classes, inChannels, input }: Options): Promise<Found> {
   const isName = (listModels() as string[]).includes(source) || !/[./\\:]/.test(source);
   if (isName && !(await stat(source).catch(() => undefined)))
-    return { network: createModel(source, { numClasses: classes, inChannels: input?.[1] }) };
-  return loadClassifier({ weights: source, model, labels });
+    return { network: createModel(source, { numClasses: classes, inChannels: inChannels ?? input?.[1] }), changes: [] };
+  return loadClassifier({ weights: source, model, labels, numClasses: classes, inChannels });
 }

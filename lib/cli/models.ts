@@ -31,8 +31,8 @@ function describe(name: string): { name: string; family: string; parameters: num
 }
 
 /** Channels, height and width of the pictures a model is usually given. */
-export function usualInput(name: string): number[] {
-  return name.endsWith("_cifar") ? [3, 32, 32] : [3, 224, 224];
+export function usualInput(name: string, channels = 3): number[] {
+  return name.endsWith("_cifar") ? [channels, 32, 32] : [channels, 224, 224];
 }
 
 function familyOf(name: string): string {
