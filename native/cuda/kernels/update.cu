@@ -1,0 +1,121 @@
+#include "update.h"
+
+#include "lanes.h"
+
+namespace seresnet::cuda {
+
+namespace {
+
+constexpr int threads = 256;
+constexpr int64_t chunk = 16 * threads;  // elements a block
+
+int64_t chunksOf(int64_t longest) { return std::max<int64_t>(divideUp(longest, chunk), 1); }
+
+__device__ __forceinline__ float gradientOf(const UpdateTensor& tensor, DType type, int64_t i) {
+  return at(Vector{tensor.gradient, type}, i, 0.F);
+}
+
+// Calls use(tensor, element) for the elements of this block's chunk: x counts tensors, y and z their chunks.
+template <typename Use>
+__device__ __forceinline__ void overChunk(const UpdateTensor* tensors, Use use) {
+  const UpdateTensor tensor = tensors[blockIdx.x];
+  const int64_t first = (int64_t{blockIdx.z} * gridDim.y + blockIdx.y) * chunk;
+  const int64_t end = min(first + chunk, tensor.count);
+  for (int64_t i = first + threadIdx.x; i < end; i += threads) use(tensor, i);
+}
+
+__global__ void __launch_bounds__(threads) sgdKernel(SgdArguments a) {
+  const float factor = a.update.gradientFactor == nullptr ? 1.F : *a.update.gradientFactor;
+  const float lr = *a.lr, momentum = *a.momentum, decay = *a.weightDecay;
+  overChunk(a.update.tensors, [&](const UpdateTensor& t, int64_t i) {
+    const float parameter = t.parameter[i];
+    const float g = gradientOf(t, a.update.gradientType, i) * factor + decay * parameter;
+    const float v = momentum * t.state[0][i] + g;
+    t.newState[0][i] = v;
+    t.newParameter[i] = parameter - lr * (a.nesterov ? g + momentum * v : v);
+  });
+}
+
+__global__ void __launch_bounds__(threads) adamwKernel(AdamwArguments a) {
+  SHARED(float, settings, 2);
+  if (threadIdx.x == 0) {  // powers in float64, once a block
+    settings[0] = static_cast<float>(*a.lr / (1 - pow(static_cast<double>(*a.beta1), static_cast<double>(*a.step))));
+    settings[1] = static_cast<float>(1 / sqrt(1 - pow(static_cast<double>(*a.beta2), static_cast<double>(*a.step))));
+  }
+  __syncthreads();
+  const float factor = a.update.gradientFactor == nullptr ? 1.F : *a.update.gradientFactor;
+  const float beta1 = *a.beta1, beta2 = *a.beta2, eps = *a.eps;
+  const float kept = 1 - *a.lr * *a.weightDecay;
+  const float rate = settings[0], correction = settings[1];
+  overChunk(a.update.tensors, [&](const UpdateTensor& t, int64_t i) {
+    const float g = gradientOf(t, a.update.gradientType, i) * factor;
+    const float m = beta1 * t.state[0][i] + (1 - beta1) * g;
+    const float v = beta2 * t.state[1][i] + (1 - beta2) * g * g;
+    t.newState[0][i] = m;
+    t.newState[1][i] = v;
+    t.newParameter[i] = t.parameter[i] * kept - rate * m / (sqrtf(v) * correction + eps);
+  });
+}
+
+// The sum of squares of each chunk, in float64; chunks past a tensor's end give 0.
+__global__ void __launch_bounds__(threads)
+    squaresKernel(const UpdateTensor* tensors, DType type, const float* gradientFactor, double* partial) {
+  SHARED(double, scratch, 32);
+  const float factor = gradientFactor == nullptr ? 1.F : *gradientFactor;
+  double sum = 0;
+  overChunk(tensors, [&](const UpdateTensor& t, int64_t i) {
+    const double g = gradientOf(t, type, i) * factor;
+    sum += g * g;
+  });
+  sum = blockSum(sum, scratch);
+  if (threadIdx.x == 0) partial[(int64_t{blockIdx.z} * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x] = sum;
+}
+
+__global__ void __launch_bounds__(1024) clipKernel(const double* partial, int64_t count, const float* limit, float* norm,
+                                                   float* factor) {
+  SHARED(double, scratch, 32);
+  double sum = 0;
+  for (int64_t i = threadIdx.x; i < count; i += 1024) sum += partial[i];
+  sum = blockSum(sum, scratch);
+  if (threadIdx.x != 0) return;
+  const double total = sqrt(sum);
+  *norm = static_cast<float>(total);
+  *factor = static_cast<float>(min(1.0, *limit / (total + 1e-6)));
+}
+
+Shape3 shapeOf(const char* name, const UpdateArguments& a) {
+  const int64_t chunks = chunksOf(a.longest);
+  const int64_t y = std::min<int64_t>(chunks, 65535);
+  return {dim3(blocks(name, a.tensorCount), blocks(name, y, 65535), blocks(name, divideUp(chunks, y), 65535)), dim3(threads)};
+}
+
+int64_t partials(int64_t tensorCount, int64_t longest) {
+  const int64_t chunks = chunksOf(longest);
+  const int64_t y = std::min<int64_t>(chunks, 65535);
+  return tensorCount * y * divideUp(chunks, y);
+}
+
+}  // namespace
+
+void launchSgd(Stream stream, const SgdArguments& a) {
+  if (a.update.tensorCount > 0) launch("sgd", stream, shapeOf("sgd", a.update), sgdKernel, a);
+}
+
+void launchAdamw(Stream stream, const AdamwArguments& a) {
+  if (a.update.tensorCount > 0) launch("adamw", stream, shapeOf("adamw", a.update), adamwKernel, a);
+}
+
+size_t clipWorkspace(int64_t tensorCount, int64_t longest) {
+  return static_cast<size_t>(partials(tensorCount, longest)) * sizeof(double);
+}
+
+void launchClip(Stream stream, const ClipArguments& a) {
+  const UpdateArguments& u = a.update;
+  if (u.tensorCount > 0)
+    launch("clip", stream, shapeOf("clip", u), squaresKernel, u.tensors, u.gradientType, u.gradientFactor,
+           static_cast<double*>(a.workspace));
+  launch("clip", stream, {dim3(1), dim3(1024)}, clipKernel, static_cast<const double*>(a.workspace),
+         u.tensorCount > 0 ? partials(u.tensorCount, u.longest) : 0, a.limit, a.norm, a.factor);
+}
+
+}  // namespace seresnet::cuda
