@@ -35,6 +35,16 @@ export async function loadWeights(path: string): Promise<Record<string, Tensor>>
     const what = extension === ".safetensors" ? "a safetensors file" : "a weights file";
     throw new WeightsError(expected(path, what, reason(error)), { cause: error });
   }
+  const tensors = await parse(bytes, path, extension);
+  if (Object.keys(tensors).length === 0) throw new WeightsError(expected(path, "at least one tensor", "none"));
+  return tensors;
+}
+
+function parse(
+  bytes: Uint8Array,
+  path: string,
+  extension: string,
+): Record<string, Tensor> | Promise<Record<string, Tensor>> {
   if (isSafetensors(bytes)) return parseSafetensors(bytes, path).tensors;
   if (isTorch(bytes)) return parseTorch(bytes, path);
   // nothing known by its content: the name says which complaint helps
