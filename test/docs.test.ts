@@ -7,7 +7,7 @@ import sharp from "sharp";
 import ts from "typescript";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { npzFile } from "./support/npz_writer.js";
-import { noise } from "./support/reference.js";
+import { noise } from "./support/ops.js";
 
 /*
  * Every ts block of the README and the guides is a whole program: it is compiled and run. Every `npx seresnet` line of an

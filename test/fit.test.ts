@@ -17,7 +17,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { bestFit } from "../dist/lib/classifier/fit.js";
 import { loadClassifier } from "../dist/lib/classifier/source.js";
 import { relativeError } from "./support/compare.js";
-import { grid } from "./support/reference.js";
+import { grid } from "./support/ops.js";
 
 let folder: string;
 beforeAll(async () => {

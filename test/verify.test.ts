@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { loadClassifier } from "../dist/lib/classifier/source.js";
 import type { Deviation } from "../dist/lib/verify.js";
 import { compareDevices, verify } from "../dist/lib/verify.js";
-import { noise } from "./support/reference.js";
+import { noise } from "./support/ops.js";
 import { fill } from "./support/weights.js";
 
 const program = join(__dirname, "../dist/lib/cli/main.js");

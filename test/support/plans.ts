@@ -1,7 +1,7 @@
 import { type HostArray, hostArray } from "../../dist/lib/dtype.js";
 import type { Executor, LoadedPlan, LoadOptions } from "../../dist/lib/executors/executor.js";
 import { type Attributes, type Plan, type Slot, sizeOf } from "../../dist/lib/plan/plan.js";
-import { noise } from "./reference.js";
+import { noise } from "./ops.js";
 
 /** A slot: float32 when only its shape is given. */
 export type Type = Slot | readonly number[];

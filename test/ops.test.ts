@@ -1,10 +1,14 @@
 import { describe, expect, test } from "vitest";
 import { type DType, type HostArray, hostArray, roundTo } from "../dist/lib/dtype.js";
-import { DtypeError } from "../dist/lib/errors.js";
+import { DtypeError, SeresnetError } from "../dist/lib/errors.js";
 import { type Attributes, sizeOf } from "../dist/lib/plan/plan.js";
-import { expectClose, noise, runOp, type Spec } from "./support/reference.js";
+import { usableDevices } from "./support/devices.js";
+import { judgeOf, noise, opRunner, type Spec } from "./support/ops.js";
 
-describe("elementwise, products, reductions, shapes", () => {
+describe.each(usableDevices)("elementwise, products, reductions, shapes on %s", (device) => {
+  const runOp = opRunner(device);
+  const { expectClose, expectExact } = judgeOf(device);
+
   test("relu, sigmoid, sqrt, exp, log, neg", async () => {
     const values = [-3, -0, 0, 0.5, 2, Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY];
     const functions: Record<string, (v: number) => number> = {
@@ -17,10 +21,11 @@ describe("elementwise, products, reductions, shapes", () => {
     };
     for (const [op, f] of Object.entries(functions)) {
       const [y] = await runOp(op, {}, [[[8], Float32Array.from(values)]], [[[8]]]);
-      expect(
-        [...y].map((v) => Number(v) + 0),
+      expectExact(
+        y,
+        values.map((v) => Math.fround(f(v))),
         op,
-      ).toEqual(values.map((v) => Math.fround(f(v)) + 0));
+      );
     }
   });
 
@@ -81,7 +86,7 @@ describe("elementwise, products, reductions, shapes", () => {
           [[y]],
           3,
         );
-        expect([...got], `${op} ${a} ${b}`).toEqual(want);
+        expectExact(got, want, `${op} ${a} ${b}`);
       }
     }
   });
@@ -99,11 +104,14 @@ describe("elementwise, products, reductions, shapes", () => {
     expect(await one("sum", [int64(2n ** 60n, 1n, -3n)], "int64", { dims: [0], keepDims: false }, [])).toEqual([
       2n ** 60n - 2n,
     ]);
+    await expect(one("div", [int64(1n), int64(1n)], "int64")).rejects.toThrow(
+      device === "reference" ? DtypeError : SeresnetError,
+    );
+    if (device !== "reference") return; // no op of ours records a sum of another dtype; the judge has it all the same
     expect(await one("sum", [int32(7, -2, 4)], "int64", { dims: [0], keepDims: true }, [1])).toEqual([9n]);
     expect(
       await one("sum", [[[2], Uint8Array.of(200, 100), "uint8"]], "int32", { dims: [0], keepDims: false }, []),
     ).toEqual([300]);
-    await expect(one("div", [int64(1n), int64(1n)], "int64")).rejects.toThrow(DtypeError);
   });
 
   test("cast: floats lose their fraction, integers convert exactly, halves round", async () => {

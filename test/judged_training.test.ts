@@ -1,0 +1,139 @@
+import { describe, expect, test } from "vitest";
+import type { Plan } from "../dist/lib/plan/plan.js";
+import {
+  comparer,
+  convs,
+  expectNear,
+  integer,
+  judgedDevices,
+  limit,
+  norm,
+  outputOf,
+  pool,
+  positive,
+} from "./support/judged.js";
+import { contents, conv, type Line, planOf, single, type Type } from "./support/plans.js";
+
+if (judgedDevices.length === 0)
+  test("no device but the reference", () =>
+    console.warn("judged_training.test: LEFT OUT: no device but the reference works here"));
+
+describe.each(judgedDevices)("gradients and updates on %s equal the reference", (device) => {
+  const compare = comparer(device);
+
+  for (const c of convs)
+    test(`gradients of the convolution: ${c.name}`, async () => {
+      const y = outputOf(c);
+      expect(await compare(single("conv2d_input_gradient", c.attributes, [y, c.w], [c.x]))).toBeLessThan(limit);
+      expect(await compare(single("conv2d_weight_gradient", c.attributes, [c.x, y], [c.w]))).toBeLessThan(limit);
+    });
+
+  for (const shape of [
+    [2, 5, 7, 3],
+    [3, 40, 6, 6],
+    [9, 4],
+    [701, 5],
+  ])
+    test(`gradients of batch norm of [${shape}]`, async () => {
+      const c = [shape[1]];
+      for (const training of [true, false]) {
+        const attributes = { ...norm, training };
+        const lines: Line[] = [
+          ...positive(2, c),
+          { op: "batch_norm_gradient", attributes, from: [0, 1, 5, 3, 4], to: [shape, c, c] },
+        ];
+        expect(await compare(planOf([shape, c, c, shape, c], lines))).toBeLessThan(limit);
+      }
+    });
+
+  test("gradients of batch norm and activations after a convolution, over more rows than one task sums", async () => {
+    const shape = [3, 6, 17, 19];
+    for (const op of ["relu_gradient", "sigmoid_gradient"]) {
+      const lines: Line[] = [
+        ...positive(3, [6]),
+        { op: "conv2d", attributes: conv(1, 1), from: [0, 1], to: [shape] },
+        { op: "batch_norm_train", attributes: norm, from: [6], to: [shape, [6], [6]] },
+        { op, from: [7, 6], to: [shape] },
+        {
+          op: "batch_norm_gradient",
+          attributes: { ...norm, training: true },
+          from: [6, 8, 9, 10, 4],
+          to: [shape, [6], [6]],
+        },
+      ];
+      expect(
+        await compare(planOf([shape, [6, 6, 3, 3], [6], [6], [6]], lines, [7, 8, 9, 10, 11, 12, 13])),
+      ).toBeLessThan(limit);
+    }
+  });
+
+  test("gradients of pooling", async () => {
+    const [x, y] = [
+      [2, 5, 9, 8],
+      [2, 5, 5, 4],
+    ];
+    const attributes = pool(3, 2, 1);
+    const largest = { ...attributes, dilation: [1, 1] };
+    expect(await compare(single("max_pool2d_gradient", largest, [x, y], [x]))).toBeLessThan(limit);
+    for (const countIncludePad of [true, false])
+      expect(await compare(single("avg_pool2d_gradient", { ...attributes, countIncludePad }, [y], [x]))).toBeLessThan(
+        limit,
+      );
+  });
+
+  const scalars = (count: number) => new Array<number[]>(count).fill([]);
+  const others: [string, Plan][] = [
+    ["fill", single("fill", { value: 1.5 }, [], [[3, 4]])],
+    ["broadcast", single("broadcast", { scale: 0.25 }, [[2, 1, 3, 1]], [[2, 4, 3, 5]])],
+    ["transpose", single("transpose", {}, [[3, 4, 5]], [[3, 5, 4]])],
+    [
+      "relu_gradient",
+      single(
+        "relu_gradient",
+        {},
+        [
+          [3, 7],
+          [3, 7],
+        ],
+        [[3, 7]],
+      ),
+    ],
+    [
+      "sigmoid_gradient",
+      single(
+        "sigmoid_gradient",
+        {},
+        [
+          [3, 7],
+          [3, 7],
+        ],
+        [[3, 7]],
+      ),
+    ],
+    ["slice_gradient", single("slice_gradient", { starts: [0, 1], steps: [2, 3] }, [[2, 3]], [[4, 9]])],
+    ["sgd", single("sgd", { nesterov: false }, [[31], [31], [31], ...scalars(3)], [[31], [31]])],
+    ["sgd, Nesterov", single("sgd", { nesterov: true }, [[31], [31], [31], ...scalars(3)], [[31], [31]])],
+  ];
+  for (const [name, plan] of others)
+    test(name, async () => {
+      expect(await compare(plan)).toBeLessThan(limit);
+    });
+
+  test("adamw", async () => {
+    const plan = single("adamw", {}, [[31], [31], [31], [31], ...scalars(6)], [[31], [31], [31]]);
+    const [p, g, m, v] = [0, 1, 2, 3].map((slot) => contents(plan.slots[slot]) as Float32Array);
+    const settings = [0.01, 0.9, 0.999, 1e-8, 0.1, 3].map((value) => Float32Array.of(value));
+    const data = [p, g, m, v.map(Math.abs), ...settings];
+    await expectNear(device, plan, data);
+  });
+
+  test("the gradient of cross-entropy", async () => {
+    for (const reduction of ["none", "sum", "mean"]) {
+      const attributes = { labelSmoothing: 0.1, reduction };
+      const inputs: Type[] = [[3, 9], integer("int64", 3), reduction === "none" ? [3] : []];
+      const plan = single("cross_entropy_gradient", attributes, inputs, [[3, 9]]);
+      const data = [contents(plan.slots[0]), BigInt64Array.of(8n, 0n, 3n), contents(plan.slots[2])];
+      await expectNear(device, plan, data);
+    }
+  });
+});
