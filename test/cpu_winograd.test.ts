@@ -73,6 +73,37 @@ describe.runIf(built)("Winograd's algorithm on the CPU", () => {
     for (let i = 0; i < 3; i++) expect(await kernelsWith(fused, { convolution: "auto" })).toEqual(first);
   });
 
+  const trained = [
+    { x: [4, 16, 19, 17], features: 24, padding: [1, 1] },
+    { x: [2, 17, 23, 30], features: 16, padding: [0, 2] },
+    { x: [6, 176, 14, 14], features: 176, padding: [1, 1] },
+  ];
+  for (const { x, features, padding } of trained)
+    test(`in training: ${x} to ${features} channels, padding ${padding}`, async () => {
+      const attributes = { ...conv(1, 1), padding };
+      const w = [features, x[1], 3, 3];
+      const y = [x[0], features, x[2] + 2 * padding[0] - 2, x[3] + 2 * padding[1] - 2];
+      for (const [op, from, to] of [
+        ["conv2d", [x, w], y],
+        ["conv2d_input_gradient", [y, w], x],
+        ["conv2d_weight_gradient", [x, y], w],
+      ] as const) {
+        const plan = planOf([...from], [{ op, attributes, from: [0, 1], to: [to] }]);
+        const data = plan.inputs.map((slot) => contents(plan.slots[slot]));
+        const [wanted] = await runPlan(referenceExecutor(), plan, data);
+        const [one] = await runPlan(cpuExecutor(), plan, data, { threads: 1 });
+        expect(relativeError(one, wanted), op).toBeLessThan(1e-5);
+        // by a rule and not by the clock, and whatever the number of threads
+        const [two] = await runPlan(cpuExecutor(), plan, data, { threads: 2 });
+        expect(two).toEqual(one);
+        const loaded = await cpuExecutor().load(plan, []);
+        const found = kernelsOf(loaded).some((kernel) => kernel.startsWith(`${op} winograd:`));
+        await loaded.dispose();
+        if (vectors) expect(found, op).toBe(true);
+        else console.warn(`cpu_winograd.test: neither AVX2 nor AVX-512: ${op} of oneDNN was tested`);
+      }
+    });
+
   test("what has no Winograd goes on as it was", async () => {
     const x = [2, 16, 9, 8];
     for (const [weight, attributes, y] of [

@@ -91,7 +91,7 @@ Kernel reorderKernel(Onednn& onednn, const memory::desc& from, BufferId source, 
 
 // The side of the tiles in which Winograd's algorithm is to do it, or 0.
 int64_t tileOf(Builder& b, const Convolution& c) {
-  return tilesUntimed(c.w) ? tileOf(b, c.w, {c.stride, c.padding, c.dilation, c.groups}) : 0;
+  return tilesUntimed(c.w, c.y) ? tileOf(b, c.w, {c.stride, c.padding, c.dilation, c.groups}) : 0;
 }
 
 // The gradient of a 3x3 convolution's input is one itself, of dy with the weights turned round.
@@ -132,8 +132,19 @@ void inputGradient(Builder& b) {
                                               {DNNL_ARG_SCRATCHPAD, {pd.scratchpad_desc(), work}}}));
 }
 
+void tiledWeightGradient(Builder& b, const Convolution& c, int64_t tile) {
+  const auto forward = std::make_shared<TiledConvolution>(tile, c.x, c.y, c.padding);
+  const BufferId x = b.read(0, Layout::channelsLast);
+  const BufferId dy = b.read(1, Layout::channelsLast);
+  const BufferId work = b.scratch(forward->weightGradientScratchBytes());
+  const BufferId dw = b.write(0);
+  b.emit(forward->name(),
+         [=](const Pointers& p) { forward->weightGradient(p.at(x), p.at(dy), p.at(dw), p.at(work)); });
+}
+
 void weightGradient(Builder& b) {
   const Convolution c = convolution(b, b.input(0).shape, b.output().shape, b.input(1).shape);
+  if (const int64_t tile = tileOf(b, c); tile > 0) return tiledWeightGradient(b, c, tile);
   Layout layout;
   const auto pd = describe<dnnl::convolution_backward_weights>(b, c, layout);
   Onednn& onednn = b.onednn();

@@ -170,9 +170,10 @@ int64_t tileOf(Builder& b, const Shape& w, const ConvolutionGeometry& g) {
   return 36 * w[0] * w[1] * static_cast<int64_t>(sizeof(float)) <= mostBytes ? 4 : 2;
 }
 
-bool tilesUntimed(const Shape& w) {
-  constexpr int64_t least = 16;  // channels, below which transforms outweigh what they save
-  return w[0] >= least && w[1] >= least;
+bool tilesUntimed(const Shape& w, const Shape& y) {
+  constexpr int64_t leastChannels = 16;  // below, the images' transforms outweigh what they save
+  constexpr int64_t leastPixels = 1024;  // below, the weights'
+  return w[0] >= leastChannels && w[1] >= leastChannels && y[0] * y[2] * y[3] >= leastPixels;
 }
 
 bool ConvolutionCandidate::isReference() const { return implementation.substr(0, 3) == "ref"; }
@@ -204,7 +205,7 @@ ConvolutionCandidate chooseConvolution(Builder& b, const ConvolutionOperands& op
   const std::string& wanted = b.options().convolution;
   if (wanted == "direct") return candidates[0];
   if (!b.isConstant(1)) {
-    if (auto tiled = tilesUntimed(b.input(1).shape) ? tiledCandidate(b, operands, g) : std::nullopt) return *tiled;
+    if (auto tiled = tilesUntimed(b.input(1).shape, b.output().shape) ? tiledCandidate(b, operands, g) : std::nullopt) return *tiled;
     return candidates[0];
   }
   std::vector<ConvolutionCandidate> winograd = winogradCandidates(b, operands, g);

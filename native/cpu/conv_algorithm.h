@@ -52,7 +52,7 @@ struct ConvolutionCandidate {
 int64_t tileOf(Builder& b, const Shape& weights, const ConvolutionGeometry& g);
 // Whether it is taken where weights change from run to run, as in training: by a rule and not by a clock, so that a run that
 // is resumed in another process goes on bit for bit.
-bool tilesUntimed(const Shape& weights);
+bool tilesUntimed(const Shape& weights, const Shape& y);
 
 // How the current step is done. Candidates whose cost nobody knows before they ran are timed (conv_trial.cc). Throws Error
 // where the plan is to compute in bfloat16 and this CPU cannot.

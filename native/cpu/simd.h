@@ -12,6 +12,7 @@ struct Product {
   const float* a;
   int64_t aStride;  // elements between rows
   const float* b;
+  int64_t bStride;  // the same, where b is not packed
   float* c;
   int64_t cStride;
   int64_t rows, columns, depth;
@@ -40,12 +41,20 @@ struct TileTransform {
               int64_t columns);
   // to[i * plane + o] = (G g G^T)_i for the outputs of a panel, of which tap t is taps[t * panel + o].
   void (*weights)(const float* taps, float* to, int64_t plane);
+  // The adjoints of the last two, for the gradient of the weights: to[i * plane + c] = (A y A^T)_i for the first
+  // rows x columns of a tile, and taps[t * panel + o] = (G^T m G)_t, where m_i is from[i * plane + o].
+  void (*outAdjoint)(const float* y, const Patch& patch, int64_t rows, int64_t columns, float* to, int64_t plane);
+  void (*weightsAdjoint)(const float* from, int64_t plane, float* taps);
 };
+
+constexpr int64_t widestPanel = 32;
 
 struct Simd {
   const char* name;
   int64_t panel;
   void (*multiply)(const Product&);
+  // c += a^T b: a [depth, rows] and b [depth, columns] with strides, columns whole panels.
+  void (*accumulate)(const Product&);
   TileTransform tile2, tile4;  // m = 2 and 4
 };
 

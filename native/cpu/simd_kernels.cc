@@ -82,6 +82,44 @@ void multiply(const Product& p) {
     }
 }
 
+// A panel's columns of R rows of c, from columns of a.
+template <int R>
+void accumulateRows(const Product& p, int64_t row, int64_t column) {
+  Vector sums[R][2] = {};
+  const float* a = p.a + row;
+  const float* b = p.b + column;
+  for (int64_t k = 0; k < p.depth; ++k, a += p.aStride, b += p.bStride) {
+    const Vector b0 = load<Vector>(b);
+    const Vector b1 = load<Vector>(b + lanes);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      sums[r][0] += a[r] * b0;
+      sums[r][1] += a[r] * b1;
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+    float* c = p.c + (row + r) * p.cStride + column;
+    store(c, load<Vector>(c) + sums[r][0]);
+    store(c + lanes, load<Vector>(c + lanes) + sums[r][1]);
+  }
+}
+
+template <int R>
+void accumulateRest(const Product& p, int64_t rows, int64_t row, int64_t column) {
+  if (rows == R) return accumulateRows<R>(p, row, column);
+  if constexpr (R > 1) accumulateRest<R - 1>(p, rows, row, column);
+}
+
+void accumulate(const Product& p) {
+  const int64_t blocks = (p.rows + mostRows - 1) / mostRows;
+  for (int64_t column = 0; column < p.columns; column += panel)
+    for (int64_t block = 0; block < blocks; ++block) {
+      const int64_t row = p.rows * block / blocks;
+      accumulateRest<mostRows>(p, p.rows * (block + 1) / blocks - row, row, column);
+    }
+}
+
 // The transforms interpolate at 0, 1, -1 and infinity (m = 2), and at 0, -+sqrt(1/2), -+sqrt(2) and infinity (m = 4),
 // whose rounding errors are half of those of 0, -+1, -+2 and infinity.
 constexpr float a = 0.70710678F;
@@ -160,6 +198,45 @@ inline void finish(V v, const Epilogue& e, int64_t c, int64_t at, float* y) {
   store(y + at, v);
 }
 
+template <typename V>
+inline void outAdjoint(const V (&y)[2], V (&x)[4]) {
+  x[0] = y[0];
+  x[1] = y[0] + y[1];
+  x[2] = y[0] - y[1];
+  x[3] = y[1];
+}
+
+template <typename V>
+inline void outAdjoint(const V (&y)[4], V (&x)[6]) {
+  const V evenA = y[0] + 0.5F * y[2];
+  const V oddA = a * (y[1] + 0.5F * y[3]);
+  const V evenB = y[0] + 2 * y[2];
+  const V oddB = b * (y[1] + 2 * y[3]);
+  x[0] = y[0];
+  x[1] = evenA + oddA;
+  x[2] = evenA - oddA;
+  x[3] = evenB + oddB;
+  x[4] = evenB - oddB;
+  x[5] = y[3];
+}
+
+template <typename V>
+inline void weightsAdjoint(const V (&y)[4], V (&g)[3]) {
+  const V even = 0.5F * (y[1] + y[2]);
+  g[0] = even - y[0];
+  g[1] = 0.5F * (y[1] - y[2]);
+  g[2] = even + y[3];
+}
+
+template <typename V>
+inline void weightsAdjoint(const V (&y)[6], V (&g)[3]) {
+  const V evenA = (y[1] + y[2]) * (-1 / 1.5F);
+  const V evenB = (y[3] + y[4]) * (1 / 6.F);
+  g[0] = y[0] + evenA + evenB;
+  g[1] = (y[1] - y[2]) * (-a / 1.5F) + (y[3] - y[4]) * (b / 6.F);
+  g[2] = 0.5F * evenA + 2 * evenB + y[5];
+}
+
 template <int m, typename V>
 inline void tileIn(const float* x, const Patch& patch, float* to, int64_t plane) {
   constexpr int size = m + 2;
@@ -220,6 +297,54 @@ void tileOut(const float* from, int64_t plane, const Epilogue& e, float* y, cons
   for (; c < patch.channels; ++c) tileOut<m, float>(from, plane, e, c, y, patch, rows, columns);
 }
 
+template <int m, typename V>
+inline void tileOutAdjoint(const float* y, const Patch& patch, int64_t rows, int64_t columns, float* to, int64_t plane) {
+  constexpr int size = m + 2;
+  V halves[m][size];
+  for (int j = 0; j < m; ++j) {
+    V read[m] = {};
+    for (int i = 0; i < m && i < rows && j < columns; ++i) read[i] = load<V>(y + i * patch.row + j * patch.pixel);
+    outAdjoint(read, halves[j]);
+  }
+#pragma GCC unroll 6
+  for (int i = 0; i < size; ++i) {
+    V row[m];
+    V made[size];
+#pragma GCC unroll 6
+    for (int j = 0; j < m; ++j) row[j] = halves[j][i];
+    outAdjoint(row, made);
+#pragma GCC unroll 6
+    for (int j = 0; j < size; ++j) store(to + (i * size + j) * plane, made[j]);
+  }
+}
+
+template <int m>
+void tileOutAdjoint(const float* y, const Patch& patch, int64_t rows, int64_t columns, float* to, int64_t plane) {
+  int64_t c = 0;
+  for (; c + lanes <= patch.channels; c += lanes) tileOutAdjoint<m, Vector>(y + c, patch, rows, columns, to + c, plane);
+  for (; c < patch.channels; ++c) tileOutAdjoint<m, float>(y + c, patch, rows, columns, to + c, plane);
+}
+
+template <int m>
+void tileWeightsAdjoint(const float* from, int64_t plane, float* taps) {
+  constexpr int size = m + 2;
+  for (int o = 0; o < panel; o += lanes) {
+    Vector halves[size][3];
+    for (int i = 0; i < size; ++i) {
+      Vector row[size];
+      for (int j = 0; j < size; ++j) row[j] = load<Vector>(from + (i * size + j) * plane + o);
+      weightsAdjoint(row, halves[i]);
+    }
+    for (int j = 0; j < 3; ++j) {
+      Vector column[size];
+      Vector made[3];
+      for (int i = 0; i < size; ++i) column[i] = halves[i][j];
+      weightsAdjoint(column, made);
+      for (int i = 0; i < 3; ++i) store(taps + (i * 3 + j) * panel + o, made[i]);
+    }
+  }
+}
+
 template <int m>
 void tileWeights(const float* taps, float* to, int64_t plane) {
   constexpr int size = m + 2;
@@ -241,7 +366,11 @@ void tileWeights(const float* taps, float* to, int64_t plane) {
 
 }  // namespace
 
-extern const Simd SERESNET_SIMD = {name, panel, multiply, {tileIn<2>, tileOut<2>, tileWeights<2>},
-                                   {tileIn<4>, tileOut<4>, tileWeights<4>}};
+extern const Simd SERESNET_SIMD = {name,
+                                   panel,
+                                   multiply,
+                                   accumulate,
+                                   {tileIn<2>, tileOut<2>, tileWeights<2>, tileOutAdjoint<2>, tileWeightsAdjoint<2>},
+                                   {tileIn<4>, tileOut<4>, tileWeights<4>, tileOutAdjoint<4>, tileWeightsAdjoint<4>}};
 
 }  // namespace seresnet::cpu

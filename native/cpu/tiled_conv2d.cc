@@ -42,11 +42,10 @@ std::string TiledConvolution::name() const {
 
 void TiledConvolution::transformWeights(const float* weights, float* to, bool gradient) const {
   // [elements][panels][channels][panel]
-  constexpr int64_t widest = 32;
   parallel(packed_ / simd_.panel, 1, [&](int64_t first, int64_t last) {
     for (int64_t p = first; p < last; ++p)
       for (int64_t c = 0; c < channels_; ++c) {
-        float taps[9 * widest] = {};
+        float taps[9 * widestPanel] = {};
         for (int64_t i = 0; i < simd_.panel && p * simd_.panel + i < outputs_; ++i) {
           const int64_t o = p * simd_.panel + i;
           const float* w = weights + (gradient ? c * outputs_ + o : o * channels_ + c) * 9;

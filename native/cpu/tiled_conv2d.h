@@ -26,6 +26,10 @@ class TiledConvolution {
   // The epilogue's gate is a factor for each image and channel, [N, O]. The residual may be y itself.
   void run(const float* x, const float* weights, const Epilogue& epilogue, float* y, float* scratch) const;
 
+  // The gradient [O, C, 3, 3] of the weights, from x and the gradient of y.
+  void weightGradient(const float* x, const float* dy, float* dw, float* scratch) const;
+  size_t weightGradientScratchBytes() const;
+
  private:
   // Working memory of some tiles: of the transformed input [elements, tiles, C], of the products [elements, tiles, O], and
   // a patch at the image's border.
@@ -38,6 +42,7 @@ class TiledConvolution {
   int64_t tiles() const { return images_ * rows_ * columns_; }
   int64_t blockFloats() const { return elements() * block_ * (channels_ + outputs_); }
   int64_t patchFloats() const { return elements() * channels_; }
+  int64_t gradientBlock() const;  // tiles whose share of the weights' gradient is summed up at a time
   // Of the tiles [first, first + count), each function its part [from, to) of the tiles or the elements.
   void transformIn(const float* x, int64_t first, int64_t count, int64_t from, int64_t to, const Work& work) const;
   void multiply(const float* weights, int64_t count, int64_t from, int64_t to, const Work& work) const;
