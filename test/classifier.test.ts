@@ -226,6 +226,14 @@ describe("Batcher", () => {
     expect(batches).toEqual([upTo(5), [5, 6, 7, 8, 9], [10, 11], [12]]);
   });
 
+  it("runs a thousand calls in as many batches as somebody would who cut them by hand", async () => {
+    const { batches, batcher } = noting(32, 5);
+    expect(await Promise.all(upTo(1000).map((i) => batcher.submit(i + 100)))).toEqual(
+      upTo(1000).map((i) => 2 * i + 200),
+    );
+    expect(batches.map(({ length }) => length)).toEqual([...Array<number>(31).fill(32), 8]);
+  });
+
   it("waits for others no longer than the delay, and merges what comes while a batch runs", async () => {
     const { batches, batcher } = noting(4, 5, 30);
     const first = batcher.submit(1);
