@@ -4,7 +4,7 @@
 #include "check.h"
 
 // Tests of the harness: kernels that are wrong, each in its own way, which the harness must stop with a report; and right
-// ones that use what it offers. Run one by one: simt_test NAME.
+// ones that use what it offers. Run one by one: simt fault NAME.
 namespace test {
 
 using namespace seresnet::cuda;
@@ -47,6 +47,20 @@ __global__ void reverse(float* x, bool barrier) {
 __global__ void divergentShuffle(float* x) {
   if (threadIdx.x % 2 == 0) x[threadIdx.x] = __shfl_xor_sync(0xffffffffU, x[threadIdx.x], 1);
   else __syncthreads();
+}
+
+__global__ void crossedShuffles(float* x) {
+  const float mine = x[threadIdx.x];
+  if (threadIdx.x < 16) x[threadIdx.x] = __shfl_xor_sync(0xffffffffU, mine, 1);
+  else
+    x[threadIdx.x] = __shfl_down_sync(0xffffffffU, mine, 1);
+}
+
+// Right as long as threads run in ascending order.
+__global__ void onwards(float* x) {
+  SHARED(float, memory, 64);
+  memory[threadIdx.x] = x[threadIdx.x];
+  x[threadIdx.x] = threadIdx.x == 0 ? 0 : memory[threadIdx.x - 1];
 }
 
 __global__ void shuffleAfterExit(float* x) {
@@ -163,6 +177,16 @@ const Case cases[] = {
     {"write past dynamic shared memory", [] { const Array x = ramp(); start(sharedPast, 64, 256, x.as<float>()); }},
     {"write past static shared memory", [] { const Array x = ramp(); start(staticPast, 64, 0, x.as<float>()); }},
     {"missing barrier", [] { reversed(false); }},
+    {"missing barrier, ascending only", [] {
+       for (uint64_t order = 0; order < 5; ++order) {
+         simt::setOrder(order);
+         const Array x = ramp();
+         start(onwards, 64, 0, x.as<float>());
+         for (int i = 0; i < 64; ++i)
+           if (x[i] != std::max(i - 1, 0)) simt::fail("element %d is %g", i, x[i]);
+       }
+     }},
+    {"crossed shuffles", [] { const Array x = ramp(); start(crossedShuffles, 32, 0, x.as<float>()); }},
     {"divergent shuffle", [] { const Array x = ramp(); start(divergentShuffle, 32, 0, x.as<float>()); }},
     {"shuffle after exit", [] { const Array x = ramp(); start(shuffleAfterExit, 32, 0, x.as<float>()); }},
     {"shuffle outside the mask", [] { const Array x = ramp(); start(shuffleOutsideMask, 32, 0, x.as<float>()); }},

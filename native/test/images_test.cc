@@ -5,6 +5,8 @@
 #include "../cuda/kernels/pool2d.h"
 #include "check.h"
 
+#include <cstring>
+
 // Kernels of channels-last images.
 namespace test {
 
@@ -84,6 +86,19 @@ void batchNorm(DType dtype, int64_t rows, int64_t channels, double offset) {
     check("batch_norm_gradient", {{dxs, dx, terms}, {kept, masked}, {dgammas, dgamma}, {dbetas, dbeta}}, [&] { run(true); });
     check("batch_norm_gradient", {{dxs, dx, terms}, {dgammas, dgamma}, {dbetas, dbeta}}, [&] { run(false); });
   }
+}
+
+// Without gamma, beta and residual, in place.
+void batchNormInPlace(DType dtype, int64_t rows, int64_t channels) {
+  const int64_t size = rows * channels;
+  const Array x(dtype, normal(size, 1)), mean(DType::bfloat16, normal(channels, 2)), variance(dtype, normal(channels, 3, 2, 0.1));
+  Values y;
+  for (int64_t i = 0; i < size; ++i) y.push_back((x[i] - mean[i % channels]) / std::sqrt(variance[i % channels] + 0.1));
+  Array ys(dtype, size);
+  check("batch_norm in place", {{ys, y}}, [&] {
+    std::memcpy(ys.data(), x.data(), x.bytes());
+    launchBatchNorm(nullptr, {ys.data(), nullptr, ys.data(), dtype, rows, channels, in(mean), in(variance), {}, {}, 0.1, false});
+  });
 }
 
 void foldBatchNorm(DType dtype, int64_t outputs, int64_t fan) {
@@ -223,13 +238,18 @@ void imageKernels() {
     batchNorm(dtype, 2, 1, 0);
     batchNorm(dtype, 37, 13, 3);
     batchNorm(dtype, 300, 24, 0);
+    batchNormInPlace(dtype, 1, 1);
+    batchNormInPlace(dtype, 1, 72);
+    batchNormInPlace(dtype, 49, 17);
     biasAct(dtype, 1, 1, 1, false, false, false);
     biasAct(dtype, 2, 15, 13, true, true, true);
     biasAct(dtype, 3, 49, 64, true, false, true);
     biasAct(dtype, 2, 30, 40, false, true, false);
-    globalPool(dtype, {1, 1, 1, 3});
+    globalPool(dtype, {1, 1, 1, 1});
+    globalPool(dtype, {3, 1, 1, 13});
     globalPool(dtype, {2, 7, 5, 40});
     foldBatchNorm(dtype, 5, 27);
+    foldBatchNorm(dtype, 1, 1);
     for (const bool ties : {false, true}) {
       pool2d(dtype, {{1, 1, 1, 3}, 1, 1, 0, 1, false, true}, ties);
       pool2d(dtype, {{2, 7, 6, 16}, 3, 2, 1, 1, false, true}, ties);
@@ -239,11 +259,14 @@ void imageKernels() {
     }
     layout(DType::uint8, dtype, {2, 5, 7, 3}, 4);
     layout(dtype, DType::float32, {1, 1, 1, 5}, 5);
+    layout(DType::float32, dtype, {1, 1, 1, 1}, 8);
     layout(DType::float32, dtype, {2, 6, 7, 37}, 40);
   }
   batchNorm(DType::float32, 49, 2048, 100);
   globalPool(DType::float16, {1, 7, 7, 2048});
   biasAct(DType::float16, 1, 49, 2048, true, true, true);
+  pool2d(DType::float16, {{1, 7, 7, 2048}, 3, 2, 1, 1, false, true}, false);
+  layout(DType::float32, DType::float16, {1, 7, 7, 2048}, 2048);
 }
 
 }  // namespace test

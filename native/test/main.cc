@@ -1,3 +1,4 @@
+#include <cstdlib>
 #include <cstring>
 
 #include "../cuda/kernels/launch.h"
@@ -8,7 +9,7 @@ namespace test {
 
 namespace {
 
-constexpr uint64_t orders = 5;
+uint64_t orders = 5;
 int cases = 0, failures = 0;
 
 double toleranceOf(DType dtype) {
@@ -150,13 +151,20 @@ void check(const std::string& what, std::initializer_list<Output> outputs, const
 
 }  // namespace test
 
-int main(int count, char** names) {
-  if (count > 1) return test::fault(names[1]);
-  test::imageKernels();
-  test::squeezeExciteKernels();
-  test::tensorKernels();
+// simt fault NAME | simt images|squeeze_excite|tensors ORDERS
+int main(int count, char** words) {
+  const std::string what = count == 3 ? words[1] : "";
+  if (what == "fault") return test::fault(words[2]);
+  test::orders = what.empty() ? 0 : std::strtoull(words[2], nullptr, 10);
+  if (what == "images") test::imageKernels();
+  else if (what == "squeeze_excite") test::squeezeExciteKernels();
+  else if (what == "tensors") test::tensorKernels();
+  if (test::orders == 0 || test::cases == 0) {
+    std::fprintf(stderr, "usage: simt fault NAME | simt images|squeeze_excite|tensors ORDERS\n");
+    return 2;
+  }
   const simt::Counts ran = simt::counts();
-  std::printf("simt: %d cases, %llu orders, %llu kernels, %llu blocks, %llu threads, %s; %d failed\n", test::cases,
+  std::printf("simt %s: %d cases, %llu orders, %llu kernels, %llu blocks, %llu threads, %s; %d failed\n", what.c_str(), test::cases,
               static_cast<unsigned long long>(test::orders), static_cast<unsigned long long>(ran.kernels),
               static_cast<unsigned long long>(ran.blocks), static_cast<unsigned long long>(ran.threads),
               simt::sanitized ? "AddressSanitizer" : "no sanitizer", test::failures);

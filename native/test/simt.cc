@@ -374,6 +374,7 @@ void fail(const char* format, ...) {
   std::vsnprintf(why, sizeof(why), format, arguments);
   va_end(arguments);
   const Scheduler& s = scheduler;
+  std::fflush(stdout);
   std::fprintf(stderr, "simt: %s", s.launch == nullptr ? "no kernel" : s.launch->kernel);
   if (s.current != nullptr) {
     const uint3 &b = s.blocks[s.current->block].index, &t = s.current->index;

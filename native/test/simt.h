@@ -46,8 +46,10 @@ using Where = std::source_location;
 struct Device {
   int capability = 90;
   int processors = 4;
+  int threadsPerProcessor = 2048;
   size_t sharedPerBlock = 232448;
   size_t sharedPerProcessor = 233472;
+  size_t reservedPerBlock = 1024;
 };
 Device& device();
 

@@ -108,12 +108,16 @@ void squeezeExciteKernels() {
     forward("odd channels", dtype, {2, 3, 5, 13}, 3, true, true);
     forward("aligned", dtype, {2, 5, 4, 64}, 8, true, false);
     forward("more channels than threads", dtype, {1, 2, 2, 1040}, 5, false, true);
+    gates(dtype, 1, 1, 1, 1);
     gates(dtype, 1, 64, 16, 48);
+    gates(dtype, 2, 64, 3, 48);
     gates(dtype, 5, 13, 3, 7);
     backward(dtype, {2, 3, 3, 24}, true);
     backward(dtype, {1, 1, 1, 5}, false);
   }
   forward("7x7x2048", DType::float16, {1, 7, 7, 2048}, 128, true, true);
+  backward(DType::float16, {1, 7, 7, 2048}, true);
+  gates(DType::float16, 1, 2048, 128, 2048);
   // less shared memory: larger clusters, with shares that do not come out even, then none that holds an image
   const simt::Device whole = simt::device();
   for (const size_t kilobytes : {16, 12, 10, 8, 6, 5, 3}) {

@@ -112,7 +112,7 @@ void cast(DType from, DType to, const Values& values, const Values& expected) {
 
 void reduce(DType dtype, const Walk& kept, const Walk& reduced) {
   Values values = normal(kept.size() * reduced.size(), 1, 2, 3);
-  if (!seresnet::isFloat(dtype)) for (double& value : values) value = std::round(value);
+  if (!seresnet::isFloat(dtype)) for (double& value : values) value = std::round(dtype == DType::uint8 ? std::abs(value) : value);
   const Array x(dtype, values);
   for (const bool mean : {false, true}) {
     if (mean && !seresnet::isFloat(dtype)) continue;
@@ -120,7 +120,7 @@ void reduce(DType dtype, const Walk& kept, const Walk& reduced) {
     for (int64_t i = 0; i < kept.size(); ++i) {
       double sum = 0;
       for (int64_t k = 0; k < reduced.size(); ++k) sum += x[place(kept, 0, i) + place(reduced, 0, k)];
-      y.push_back(mean ? sum / static_cast<double>(reduced.size()) : sum);
+      y.push_back(mean ? sum / static_cast<double>(reduced.size()) : dtype == DType::uint8 ? std::fmod(sum, 256) : sum);
     }
     Array ys(dtype, kept.size());
     check("reduce", {{ys, y}}, [&] { launchReduce(nullptr, {x.data(), ys.data(), dtype, kept, reduced, mean}); });
@@ -274,6 +274,7 @@ void tensorKernels() {
     softmax(dtype, 1, 1, 1);
     softmax(dtype, 5, 100, 1);
     softmax(dtype, 2, 7, 3);
+    crossEntropy(dtype, DType::int64, 1, 2, 0);
     crossEntropy(dtype, DType::int64, 9, 10, 0);
     crossEntropy(dtype, DType::int32, 2, 101, 0.1);
   }
@@ -287,7 +288,8 @@ void tensorKernels() {
     copy(dtype, walkOf({2, 3, 16}, {{48, 16, 1}, {96, 32, 1}}), 96, 192);  // padded
     copy(dtype, walkOf({3, 2}, {{10, 3}, {2, 1}}), 30, 6);               // every third
   }
-  for (const DType dtype : {DType::float32, DType::bfloat16, DType::int32, DType::int64}) {
+  for (const DType dtype : {DType::float32, DType::float16, DType::bfloat16, DType::int32, DType::int64, DType::uint8}) {
+    reduce(dtype, walkOf({1}, {{1}}), walkOf({1}, {{1}}));
     reduce(dtype, walkOf({}, {{}}), walkOf({3000}, {{1}}));
     reduce(dtype, walkOf({7}, {{33}}), walkOf({33}, {{1}}));
     reduce(dtype, walkOf({70}, {{1}}), walkOf({11}, {{70}}));
@@ -296,6 +298,7 @@ void tensorKernels() {
   }
   updates(DType::float32);
   updates(DType::float16);
+  updates(DType::bfloat16);
   const Values numbers{0, 1, 2, 100, 7, 3, 55, 99, 12};
   for (const DType from : {DType::float32, DType::float16, DType::bfloat16, DType::int32, DType::int64, DType::uint8})
     for (const DType to : {DType::float32, DType::float16, DType::bfloat16, DType::int32, DType::int64, DType::uint8})

@@ -10,7 +10,7 @@ namespace seresnet::cuda {
 // more than `rowsPerThread`.
 inline int64_t partsOf(int64_t groups, int64_t rows, const Tile& tile, int64_t rowsPerThread) {
   const int64_t steps = divideUp(rows, tile.rows);
-  const int64_t filling = divideUp(int64_t{8} * limits().processors, groups);
+  const int64_t filling = divideUp(residentBlocks(tile.rows * tile.columns), groups);
   return std::clamp<int64_t>(std::max(divideUp(steps, rowsPerThread), filling), 1, std::max<int64_t>(steps, 1));
 }
 

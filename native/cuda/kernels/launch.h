@@ -43,8 +43,10 @@ namespace seresnet::cuda {
 struct Limits {
   int capability;               // 90 is sm_90
   int processors;               // streaming multiprocessors
+  int threadsPerProcessor;
   int64_t sharedPerBlock;       // bytes of dynamic shared memory that a block may ask for
   int64_t sharedPerProcessor;
+  int64_t reservedPerBlock;     // of which the system keeps so much for each block
 };
 
 struct Shape3 {
@@ -68,8 +70,9 @@ inline Limits limits() {
     return value;
   };
   return {attribute(cudaDevAttrComputeCapabilityMajor) * 10 + attribute(cudaDevAttrComputeCapabilityMinor),
-          attribute(cudaDevAttrMultiProcessorCount), attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin),
-          attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor)};
+          attribute(cudaDevAttrMultiProcessorCount), attribute(cudaDevAttrMaxThreadsPerMultiProcessor),
+          attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin), attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor),
+          attribute(cudaDevAttrReservedSharedMemoryPerBlock)};
 }
 
 template <typename... Parameters, typename... Given>
@@ -97,8 +100,9 @@ void launch(const char* name, Stream stream, const Shape3& shape, void (*kernel)
 
 inline Limits limits() {
   const simt::Device& device = simt::device();
-  return {device.capability, device.processors, static_cast<int64_t>(device.sharedPerBlock),
-          static_cast<int64_t>(device.sharedPerProcessor)};
+  return {device.capability, device.processors, device.threadsPerProcessor,
+          static_cast<int64_t>(device.sharedPerBlock), static_cast<int64_t>(device.sharedPerProcessor),
+          static_cast<int64_t>(device.reservedPerBlock)};
 }
 
 template <typename... Parameters, typename... Given>
@@ -118,10 +122,16 @@ inline unsigned blocks(const char* name, int64_t count, int64_t most = 0x7ffffff
   return static_cast<unsigned>(count);
 }
 
-// Enough blocks to fill the device a few times over: kernels whose threads step through `work` elements in strides.
+// How many blocks of `threads` threads the device holds at once.
+inline int64_t residentBlocks(int threads) {
+  const Limits limit = limits();
+  return int64_t{limit.processors} * std::max(limit.threadsPerProcessor / threads, 1);
+}
+
+// For kernels whose threads step through `work` elements in strides: enough blocks to fill the device twice, which evens
+// out its tail.
 inline unsigned stridedBlocks(int64_t work, int threads) {
-  constexpr int64_t waves = 16;  // blocks a processor: eight of 256 threads fill one, twice that evens out its tail
-  return static_cast<unsigned>(std::clamp<int64_t>(divideUp(work, threads), 1, waves * limits().processors));
+  return static_cast<unsigned>(std::clamp<int64_t>(divideUp(work, threads), 1, 2 * residentBlocks(threads)));
 }
 
 template <typename T>

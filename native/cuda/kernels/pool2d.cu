@@ -96,9 +96,10 @@ __device__ __forceinline__ void winners(const T* image, const Window& w, int top
   }
 }
 
-// A thread gathers what the windows over its input send back.
+// A thread gathers what the windows over its input send back. Left to itself the compiler spills to fit more blocks on a
+// processor than three.
 template <typename T, int N, bool Max>
-__global__ void __launch_bounds__(threads) poolGradientKernel(const T* x, const T* dy, T* dx, Window w, Tile tile) {
+__global__ void __launch_bounds__(threads, 3) poolGradientKernel(const T* x, const T* dy, T* dx, Window w, Tile tile) {
   const Place p = placeOf(w.height, tile, N);
   if (p.column >= w.width || p.channel >= w.channels) return;
   const int64_t inputs = p.image * w.height * w.width * w.channels + p.channel;

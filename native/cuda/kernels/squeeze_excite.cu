@@ -94,8 +94,9 @@ int64_t exciteFloats(int64_t depth, int64_t hidden, int64_t channels, int64_t te
   return depth + hidden + divideUp(hidden, team) + divideUp(channels, team) + channels;
 }
 
+// One block a processor is enough, a batch has few more; left to itself the compiler spills to fit three.
 template <typename T, int N1, int N2>
-__global__ void __launch_bounds__(threads)
+__global__ void __launch_bounds__(threads, 1)
     exciteKernel(const T* pooled, T* gate, Layers layers, int depth, int channels, unsigned size) {
   DYNAMIC_SHARED(float, memory);
   const Team team = Team::mine(size);
@@ -199,7 +200,6 @@ struct OnePass {
 OnePass onePass(const Images& images, int64_t hidden, int lanes, int64_t elementBytes) {
   const Limits limit = limits();
   if (images.plane() * images.channels > 0x7fffffff) return {};
-  constexpr int64_t reserved = 1024;  // what the system keeps of each block's share
   const int64_t lines = std::max<int64_t>(1, threads / (images.channels / lanes));
   OnePass found;
   for (unsigned size = 1; size <= (limit.capability >= 90 ? 8U : 1U); size *= 2) {
@@ -208,9 +208,9 @@ OnePass onePass(const Images& images, int64_t hidden, int lanes, int64_t element
     floats = divideUp(floats, 4) * 4;  // the pixels start on 16 bytes
     const int64_t bytes = floats * int64_t{sizeof(float)} + share * images.channels * elementBytes;
     if (bytes > limit.sharedPerBlock) continue;
-    if (found.size == 0 || bytes + reserved <= limit.sharedPerProcessor / 2)
+    if (found.size == 0 || bytes + limit.reservedPerBlock <= limit.sharedPerProcessor / 2)
       found = {size, static_cast<int>(share), floats, bytes};
-    if (bytes + reserved <= limit.sharedPerProcessor / 2) break;
+    if (bytes + limit.reservedPerBlock <= limit.sharedPerProcessor / 2) break;
   }
   return found;
 }
