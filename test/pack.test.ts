@@ -1,6 +1,6 @@
 import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
-import { mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -173,7 +173,20 @@ export const wrong: number = createModel("seresnet50");
   it("says which addon it took and why", async () => {
     const program = join(project, "node_modules/seresnet/dist/lib/cli/main.js");
     const { addon } = JSON.parse(await run([program, "inspect", "--json"]));
-    if (hasAddon) expect(addon).toMatchObject({ loaded: true, origin: expect.stringContaining("platform package") });
+    if (hasAddon) {
+      expect(addon).toMatchObject({ loaded: true, origin: expect.stringMatching(/^the platform package @seresnet\//) });
+      const [name] = await readdir(join(project, "node_modules/@seresnet"));
+      await writeFile(join(project, "node_modules/@seresnet", name, "seresnet.node"), "no addon");
+      const local = join(project, "node_modules/seresnet/build/Release");
+      await mkdir(local, { recursive: true });
+      await copyFile(join(root, "build/Release/seresnet.node"), join(local, "seresnet.node"));
+      const { addon: second } = JSON.parse(await run([program, "inspect", "--json"]));
+      const origin = expect.stringMatching(
+        /^the local build, because the native addon \S+@seresnet\S+ could not be loaded: /,
+      );
+      expect(second).toMatchObject({ loaded: true, path: join(local, "seresnet.node"), origin });
+      await rm(local, { recursive: true });
+    }
     await rm(join(project, "node_modules/@seresnet"), { recursive: true, force: true });
     const { addon: none } = JSON.parse(await run([program, "inspect", "--json"]));
     expect(none).toMatchObject({
