@@ -53,7 +53,7 @@ struct Simd {
   const char* name;
   int64_t panel;
   void (*multiply)(const Product&);
-  // c += a^T b: a [depth, rows] and b [depth, columns] with strides, columns whole panels.
+  // c += a^T b: a [depth, rows], b [depth, columns] and c as wide as whole panels.
   void (*accumulate)(const Product&);
   TileTransform tile2, tile4;  // m = 2 and 4
 };

@@ -34,89 +34,90 @@ inline void store(float* x, V v) {
 inline float larger(float a, float b) { return a > b ? a : b; }
 inline Vector larger(Vector a, Vector b) { return a > b ? a : b; }
 
-// Rows [row, row + R) of one panel's columns.
-template <int R>
-void multiplyRows(const Product& p, int64_t row, int64_t column) {
-  Vector sums[R][2] = {};
-  const float* a = p.a + row * p.aStride;
-  const float* b = p.b + column * p.depth;
-  for (int64_t k = 0; k < p.depth; ++k, b += panel) {
-    const Vector b0 = load<Vector>(b);
-    const Vector b1 = load<Vector>(b + lanes);
+// Sums of R rows and up to a panel's columns, in registers.
+template <int R, int vectors>
+struct Sums {
+  Vector of[R][vectors] = {};
+
+  void add(int r, float x, const Vector (&b)[vectors]) {
+#pragma GCC unroll 2
+    for (int v = 0; v < vectors; ++v) of[r][v] += x * b[v];
+  }
+};
+
+template <int vectors>
+inline void loadPanel(const float* b, Vector (&to)[vectors]) {
+#pragma GCC unroll 2
+  for (int v = 0; v < vectors; ++v) to[v] = load<Vector>(b + v * lanes);
+}
+
+// c = a b for R rows and one panel, of which `vectors` vectors hold columns that are wanted.
+struct Multiply {
+  template <int R, int vectors>
+  static void block(const Product& p, int64_t row, int64_t column) {
+    Sums<R, vectors> sums;
+    const int64_t depth = p.depth;
+    const int64_t aStride = p.aStride;
+    const float* a = p.a + row * aStride;
+    const float* b = p.b + column * depth;
+    for (int64_t k = 0; k < depth; ++k, b += panel) {
+      Vector read[vectors];
+      loadPanel(b, read);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) sums.add(r, a[r * aStride + k], read);
+    }
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
-      const float x = a[r * p.aStride + k];
-      sums[r][0] += x * b0;
-      sums[r][1] += x * b1;
+      float* c = p.c + (row + r) * p.cStride + column;
+      if (column + vectors * lanes <= p.columns) {
+        for (int v = 0; v < vectors; ++v) store(c + v * lanes, sums.of[r][v]);
+      } else {
+        float rest[vectors * lanes];
+        for (int v = 0; v < vectors; ++v) store(rest + v * lanes, sums.of[r][v]);
+        for (int64_t i = 0; column + i < p.columns; ++i) c[i] = rest[i];
+      }
     }
   }
-  for (int r = 0; r < R; ++r) {
-    float* c = p.c + (row + r) * p.cStride + column;
-    if (column + panel <= p.columns) {
-      store(c, sums[r][0]);
-      store(c + lanes, sums[r][1]);
-    } else {
-      float rest[panel];
-      store(rest, sums[r][0]);
-      store(rest + lanes, sums[r][1]);
-      for (int64_t i = 0; column + i < p.columns; ++i) c[i] = rest[i];
+};
+
+// c += a^T b for the same.
+struct Accumulate {
+  template <int R, int vectors>
+  static void block(const Product& p, int64_t row, int64_t column) {
+    Sums<R, vectors> sums;
+    const float* a = p.a + row;
+    const float* b = p.b + column;
+    for (int64_t k = 0; k < p.depth; ++k, a += p.aStride, b += p.bStride) {
+      Vector read[vectors];
+      loadPanel(b, read);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) sums.add(r, a[r], read);
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      float* c = p.c + (row + r) * p.cStride + column;
+      for (int v = 0; v < vectors; ++v) store(c + v * lanes, load<Vector>(c + v * lanes) + sums.of[r][v]);
     }
   }
+};
+
+template <typename Op, int vectors, int R = mostRows>
+inline void forRows(const Product& p, int64_t rows, int64_t row, int64_t column) {
+  if (rows == R) return Op::template block<R, vectors>(p, row, column);
+  if constexpr (R > 1) forRows<Op, vectors, R - 1>(p, rows, row, column);
 }
 
-template <int R>
-void multiplyRest(const Product& p, int64_t row, int64_t column) {
-  if (p.rows - row == R) return multiplyRows<R>(p, row, column);
-  if constexpr (R > 1) multiplyRest<R - 1>(p, row, column);
-}
-
-void multiply(const Product& p) {
-  // as many blocks of nearly equal height as needed: a last one of few rows would leave the units waiting for its sums
+// Block by block: as many of nearly equal height as needed, for a last one of few rows would leave the units waiting for
+// its sums.
+template <typename Op>
+void forBlocks(const Product& p) {
   const int64_t blocks = (p.rows + mostRows - 1) / mostRows;
   for (int64_t column = 0; column < p.columns; column += panel)
     for (int64_t block = 0; block < blocks; ++block) {
       const int64_t row = p.rows * block / blocks;
-      Product part = p;
-      part.rows = p.rows * (block + 1) / blocks;
-      multiplyRest<mostRows>(part, row, column);
-    }
-}
-
-// A panel's columns of R rows of c, from columns of a.
-template <int R>
-void accumulateRows(const Product& p, int64_t row, int64_t column) {
-  Vector sums[R][2] = {};
-  const float* a = p.a + row;
-  const float* b = p.b + column;
-  for (int64_t k = 0; k < p.depth; ++k, a += p.aStride, b += p.bStride) {
-    const Vector b0 = load<Vector>(b);
-    const Vector b1 = load<Vector>(b + lanes);
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
-      sums[r][0] += a[r] * b0;
-      sums[r][1] += a[r] * b1;
-    }
-  }
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) {
-    float* c = p.c + (row + r) * p.cStride + column;
-    store(c, load<Vector>(c) + sums[r][0]);
-    store(c + lanes, load<Vector>(c + lanes) + sums[r][1]);
-  }
-}
-
-template <int R>
-void accumulateRest(const Product& p, int64_t rows, int64_t row, int64_t column) {
-  if (rows == R) return accumulateRows<R>(p, row, column);
-  if constexpr (R > 1) accumulateRest<R - 1>(p, rows, row, column);
-}
-
-void accumulate(const Product& p) {
-  const int64_t blocks = (p.rows + mostRows - 1) / mostRows;
-  for (int64_t column = 0; column < p.columns; column += panel)
-    for (int64_t block = 0; block < blocks; ++block) {
-      const int64_t row = p.rows * block / blocks;
-      accumulateRest<mostRows>(p, p.rows * (block + 1) / blocks - row, row, column);
+      const int64_t rows = p.rows * (block + 1) / blocks - row;
+      if (p.columns - column > lanes) forRows<Op, 2>(p, rows, row, column);
+      else forRows<Op, 1>(p, rows, row, column);
     }
 }
 
@@ -368,8 +369,8 @@ void tileWeights(const float* taps, float* to, int64_t plane) {
 
 extern const Simd SERESNET_SIMD = {name,
                                    panel,
-                                   multiply,
-                                   accumulate,
+                                   forBlocks<Multiply>,
+                                   forBlocks<Accumulate>,
                                    {tileIn<2>, tileOut<2>, tileWeights<2>, tileOutAdjoint<2>, tileWeightsAdjoint<2>},
                                    {tileIn<4>, tileOut<4>, tileWeights<4>, tileOutAdjoint<4>, tileWeightsAdjoint<4>}};
 

@@ -48,7 +48,8 @@ void TiledConvolution::weightGradient(const float* x, const float* dy, float* dw
         p.aStride = p.rows = channels_;
         p.b = out + i * count * packed_;
         p.c = sums + i * channels_ * packed_;
-        p.bStride = p.cStride = p.columns = packed_;
+        p.bStride = p.cStride = packed_;
+        p.columns = outputs_;
         p.depth = count;
         simd_.accumulate(p);
       }
