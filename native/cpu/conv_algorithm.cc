@@ -58,7 +58,7 @@ PrimitiveDesc describeConvolution(Builder& b, const ConvolutionOperands& operand
   attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
   ConvolutionShape c;
   c.source = memory::desc(b.input(0).shape, type, tag);
-  c.weights = memory::desc(plainWeights(w, g.groups).dims(), type, Tag::any);
+  c.weights = memory::desc(dimsOf(plainWeights(w, g.groups)), type, Tag::any);
   c.hasBias = operands.bias >= 0;
   if (c.hasBias) c.bias = memory::desc({w[0]}, memory::data_type::f32, Tag::x);
   c.destination = memory::desc(b.output().shape, type, tag);

@@ -31,6 +31,14 @@ inline std::string nameOf(const dnnl::memory::desc& desc) {
 #endif
 }
 
+inline dnnl::memory::dims dimsOf(const dnnl::memory::desc& desc) {
+#if DNNL_VERSION_MAJOR >= 3
+  return desc.get_dims();
+#else
+  return desc.dims();
+#endif
+}
+
 inline void appendRelu(dnnl::post_ops& ops) {
 #if DNNL_VERSION_MAJOR >= 3
   ops.append_eltwise(dnnl::algorithm::eltwise_relu, 0.F, 0.F);
