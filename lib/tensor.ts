@@ -51,7 +51,7 @@ export class Tensor {
    * Records the gradients of this scalar with respect to everything it was computed from that wants one, and adds them
    * to what `grad` holds. Nothing is computed until a flush: `optimizer.step()`, or asking for a value.
    *
-   * @throws ShapeError when this is not a scalar
+   * @throws ShapeError when this is not a scalar; StaleTensorError when a parameter it reads was overwritten since
    */
   backward(): void {
     if (sizeOf(this.shape) !== 1) throw new ShapeError(expected("backward", "a scalar", formatShape(this.shape)));

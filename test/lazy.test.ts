@@ -104,6 +104,24 @@ describe("writes", () => {
     expect(await kept.add(1).item()).toBe(101);
   });
 
+  it("computed from what was overwritten are refused where they are recorded, and nothing is written", async () => {
+    const p = new nn.Parameter([2, 3], 1);
+    const norm = new nn.BatchNorm2d(3);
+    const q = new nn.Parameter([2, 3], 5);
+    const [early, stale, loss] = [p.mul(10), p.mul(7), p.mul(2).sum()];
+    q.variable.write(early.value); // p is overwritten in the same flush, and read before that
+    p.fill(2);
+    expect(await q.sum().item()).toBe(60);
+    expect(() => q.variable.write(stale.value)).toThrow(StaleTensorError);
+    expect(() => norm.forward(stale.reshape([2, 3, 1, 1]))).toThrow(/parameter was overwritten.*await data\(\)/);
+    expect(() => loss.backward()).toThrow(StaleTensorError);
+    expect(p.grad).toBeUndefined();
+    expect([...(await (norm.running_mean as Tensor).data())]).toEqual([0, 0, 0]);
+    expect(await (norm.num_batches_tracked as Tensor).item()).toBe(0);
+    q.variable.write(p.mul(3).value);
+    expect(await q.sum().item()).toBe(36);
+  });
+
   it("reject only the stale request of a flush", async () => {
     const p = new nn.Parameter([1], 1);
     const stale = p.mul(10);

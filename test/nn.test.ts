@@ -1,4 +1,5 @@
 import {
+  ArgumentError,
   compile,
   createModel,
   DisposedError,
@@ -51,6 +52,33 @@ describe("a module of one's own", () => {
     expect(net.eval()).toBe(net);
     expect(modes()).toEqual(new Set([false]));
     expect(net.train().training).toBe(true);
+  });
+});
+
+describe("parameters and buffers", () => {
+  it("are made of tensors, as in PyTorch, whether computed already or not", async () => {
+    const source = tensor([[1, 2, 3]]);
+    const p = new nn.Parameter(source);
+    const lazy = new nn.Parameter(source.mul(p).add(1));
+    const count = new nn.Buffer(tensor(new Int32Array([7])));
+    expect([p.shape, p.dtype, p.requiresGrad]).toEqual([[1, 3], "float32", true]);
+    expect([count.shape, count.dtype, count.requiresGrad]).toEqual([[1], "int32", false]);
+    p.fill(9);
+    expect([...(await lazy.data())]).toEqual([2, 5, 10]);
+    expect([...(await source.data())]).toEqual([1, 2, 3]);
+    expect(await count.item()).toBe(7);
+    lazy.mul(lazy).sum().backward();
+    expect([...(await (lazy.grad as Tensor).data())]).toEqual([4, 10, 20]);
+    expect(p.grad).toBeUndefined();
+  });
+
+  it("a convolution tells what it was made with", () => {
+    const conv = new nn.Conv2d(4, 6, { kernelSize: [3, 1], stride: 2, padding: [1, 0], groups: 2 });
+    const { inChannels, outChannels, kernelSize, stride, padding, dilation, groups } = conv;
+    expect({ inChannels, outChannels, kernelSize, stride, padding, dilation, groups }).toEqual({
+      ...{ inChannels: 4, outChannels: 6, kernelSize: [3, 1], stride: [2, 2], padding: [1, 0] },
+      ...{ dilation: [1, 1], groups: 2 },
+    });
   });
 });
 
@@ -204,6 +232,12 @@ describe("bad input is one typed sentence", () => {
     ["matmul", () => tensor([[1, 2]]).matmul(tensor([[1, 2]])), ShapeError, "[1, 2] and [1, 2]"],
     ["targets", () => functional.crossEntropy(tensor([[1, 2]]), tensor([1])), DtypeError, "int32 or int64"],
     ["summary", () => summary(net, [1, 3, 0, 224]), ShapeError, "[1, 3, 0, 224]"],
+    ["a parameter of nothing", () => new nn.Parameter(undefined as never), ShapeError, "a tensor, or a shape"],
+    ["a parameter of an array", () => new nn.Parameter(new Float32Array(2) as never), ShapeError, "got an object"],
+    ["a parameter of integers", () => new nn.Parameter(tensor([1]).cast("int32")), DtypeError, "a float dtype"],
+    ["a parameter's shape", () => new nn.Parameter([2, -1], 0), ShapeError, "got [2, -1]"],
+    ["a parameter without a start", () => new nn.Parameter([2] as never), ArgumentError, "a number or an initialiser"],
+    ["a buffer's dtype", () => new nn.Buffer([2], 0, "float64" as never), DtypeError, 'got "float64"'],
   ];
   for (const [name, run, type, message] of cases)
     it(name, () => {

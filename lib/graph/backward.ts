@@ -1,15 +1,19 @@
 import { sizeOf } from "../plan/plan.js";
 import { keep } from "./flush.js";
 import { forgetWrite } from "./recording.js";
+import { checkFresh } from "./stale.js";
 import { Node, op, topological, type Value } from "./value.js";
 import { filled, Variable } from "./variable.js";
 
 /**
  * Records the gradients of a scalar with respect to every variable it was computed from that wants one, and adds them
  * to what those variables have accumulated.
+ *
+ * @throws StaleTensorError when it was recorded before a variable it reads was overwritten
  */
 export function backward(loss: Value): void {
   const { root, targets } = live(loss);
+  checkFresh(root); // also what was kept, where gradients flow through how it was computed
   keep(loss); // computed anyway, and what a training loop will ask for after the step
 
   const values = [...targets.values()].flat();

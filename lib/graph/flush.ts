@@ -1,6 +1,6 @@
 import { defaultExecutor } from "../device.js";
 import type { HostArray } from "../dtype.js";
-import { DeviceError, type SeresnetError, StaleTensorError } from "../errors.js";
+import { DeviceError } from "../errors.js";
 import type { DeviceBuffer, Executor, LoadedPlan } from "../executors/executor.js";
 import { LeastRecentlyUsed } from "../plan/cache.js";
 import { lower, trace } from "../plan/lower.js";
@@ -8,6 +8,7 @@ import type { Plan } from "../plan/plan.js";
 import { differentiate } from "./differentiate.js";
 import { expand, fuse } from "./fuse.js";
 import { hasPendingWrites, recordWrite, takePendingWrites } from "./recording.js";
+import { isVariable, lost, lostUnder, versionsChanged } from "./stale.js";
 import { leavesUnder, type Value } from "./value.js";
 import { type Variable, Version } from "./variable.js";
 
@@ -108,6 +109,7 @@ function prepare(requests: Map<Value, Request[]>, writes: Map<Variable, Value>):
     return async () => {};
   }
 
+  if (writes.size > 0) versionsChanged();
   for (const value of outputs) value.underWay = true;
   const versions = new Map<Version, Value>();
   const seen = new Map<Version, Value>();
@@ -133,6 +135,7 @@ function prepare(requests: Map<Value, Request[]>, writes: Map<Variable, Value>):
     }
   };
   const fail = (error: unknown) => {
+    versionsChanged();
     for (const [version, value] of versions) {
       version.state = "failed";
       version.error = error;
@@ -211,31 +214,6 @@ function source(value: Value): Value {
   let behind = value;
   while (!behind.isLeaf && behind.node.op === "variable") behind = behind.node.inputs[0];
   return behind;
-}
-
-/** Whether a leaf is read from its variable rather than from the host. */
-function isVariable(leaf: Value): boolean {
-  return leaf.version !== undefined && leaf.kept === undefined && !leaf.underWay;
-}
-
-/** Why a leaf's contents are gone, or undefined when they are there. */
-function lost(leaf: Value): SeresnetError | undefined {
-  if (!isVariable(leaf) || !leaf.version) return undefined;
-  const { state, variable, error } = leaf.version;
-  if (state === "failed")
-    return new DeviceError(`${variable.name}: the update this value reads failed`, { cause: error });
-  if (state === "current") return undefined;
-  return new StaleTensorError(
-    `this value was recorded before ${variable.name} was overwritten and is gone; ask for it (await data()) before the step or the next flush`,
-  );
-}
-
-function lostUnder(value: Value): SeresnetError | undefined {
-  for (const leaf of leavesUnder([value])) {
-    const error = lost(leaf);
-    if (error) return error;
-  }
-  return undefined;
 }
 
 async function hostOf(value: Value): Promise<HostArray> {

@@ -12,6 +12,11 @@ interface Isolation {
 
 let isolation: Isolation | undefined;
 
+/** Whether writes count: not while recording in isolation. */
+export function isRecordingWrites(): boolean {
+  return isolation === undefined;
+}
+
 /** Records a write; false when recording in isolation, where writes are dropped. */
 export function recordWrite(variable: Variable, value: Value): boolean {
   if (isolation) return false;

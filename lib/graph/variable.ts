@@ -1,7 +1,8 @@
 import { type DType, type HostArray, hostArray } from "../dtype.js";
 import type { DeviceBuffer } from "../executors/executor.js";
 import { sizeOf } from "../plan/plan.js";
-import { frozenValue, recordWrite } from "./recording.js";
+import { frozenValue, isRecordingWrites, recordWrite } from "./recording.js";
+import { checkFresh } from "./stale.js";
 import { Node, op, type Value } from "./value.js";
 
 /** Where a version's contents are: on the host, on a device, or still to be drawn by an initialiser. */
@@ -68,8 +69,12 @@ export class Variable {
     return this.#version;
   }
 
-  /** Records that the variable holds `value` from here on. */
+  /**
+   * Records that the variable holds `value` from here on.
+   * @throws StaleTensorError when the value reads what has been overwritten, and so can never be computed
+   */
   write(value: Value): void {
+    if (isRecordingWrites()) checkFresh(value);
     if (!recordWrite(this, value)) return;
     this.#value = op("variable", {}, [value], this); // an alias: readers must be told from readers of `value` itself
     this.#value.variable = this;

@@ -18,8 +18,12 @@ export interface Conv2dOptions extends ConvOptions {
  * The weight [outChannels, inChannels / groups, kh, kw] starts Kaiming normal over the fan-out.
  */
 export class Conv2d extends Module {
+  readonly inChannels: number;
+  readonly outChannels: number;
+  readonly kernelSize: readonly [number, number];
   readonly weight: Parameter;
   readonly bias?: Parameter;
+  /** Stride, padding, dilation and groups together. */
   readonly options: ConvAttributes;
 
   constructor(inChannels: number, outChannels: number, options: Conv2dOptions) {
@@ -28,7 +32,10 @@ export class Conv2d extends Module {
     integer(where, "inChannels", inChannels, 1);
     integer(where, "outChannels", outChannels, 1);
     checkObject(where, "options", options);
-    const [kh, kw] = pair(where, "kernelSize", options.kernelSize, 1);
+    this.inChannels = inChannels;
+    this.outChannels = outChannels;
+    this.kernelSize = pair(where, "kernelSize", options.kernelSize, 1);
+    const [kh, kw] = this.kernelSize;
     this.options = convAttributes(where, options);
     const { groups } = this.options;
     if (inChannels % groups !== 0 || outChannels % groups !== 0)
@@ -38,6 +45,22 @@ export class Conv2d extends Module {
     const fanOut = (outChannels / groups) * kh * kw;
     this.weight = new Parameter([outChannels, inChannels / groups, kh, kw], normal(Math.sqrt(2 / fanOut)));
     if (options.bias ?? true) this.bias = new Parameter([outChannels], fanInUniform((inChannels / groups) * kh * kw));
+  }
+
+  get stride(): readonly [number, number] {
+    return this.options.stride;
+  }
+
+  get padding(): readonly [number, number] {
+    return this.options.padding;
+  }
+
+  get dilation(): readonly [number, number] {
+    return this.options.dilation;
+  }
+
+  get groups(): number {
+    return this.options.groups;
   }
 
   forward(x: Tensor): Tensor {
