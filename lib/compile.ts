@@ -2,7 +2,6 @@ import { type DeviceChoice, executorFor, type ResolvedDevice, resolveDevice } fr
 import type { DType, HostArray } from "./dtype.js";
 import { ArgumentError, DisposedError, DtypeError, expected, shown } from "./errors.js";
 import { checkThreads } from "./executors/check.js";
-import { requireBfloat16 } from "./executors/cpu.js";
 import type { Executor, LoadedPlan, RunRequest } from "./executors/executor.js";
 import { share } from "./graph/flush.js";
 import { fold } from "./graph/fold.js";
@@ -30,9 +29,10 @@ export interface CompileOptions {
   /** Default "auto": the first usable of cuda, cpu, reference. */
   readonly device?: DeviceChoice;
   /**
-   * Arithmetic of the whole network, default "float32". The reference has no other. On the cpu device "bfloat16" needs
-   * AVX-512: images between steps and weights of convolutions are rounded to it (after batch norms are folded), sums are
-   * taken in float32, and so is what else the network does; the output is float32.
+   * Arithmetic of the whole network, default "float32". The reference has no other. In "bfloat16" on the cpu device images
+   * between steps and weights of convolutions are rounded (after batch norms are folded), sums are taken in float32, and
+   * so is what else the network does; the output is float32. A CPU without AVX-512 gives the same numbers, but computes
+   * them in float32: it is no faster there.
    */
   readonly dtype?: (typeof computeTypes)[number];
   /** Threads on the CPU devices, at most 64 or four for each core, whichever is more. Default: every core. */
@@ -59,7 +59,7 @@ interface Ready {
 /**
  * Makes a model ready to run: its weights as they are now, eval behaviour, one plan per input shape.
  *
- * @throws DeviceError when the device does not work or this CPU lacks bfloat16; DtypeError when it cannot compute in `dtype`
+ * @throws DeviceError when the device does not work; DtypeError when it cannot compute in `dtype`
  */
 export async function compile(model: Module, options: CompileOptions = {}): Promise<CompiledModel> {
   if (!(model instanceof Module)) throw new ArgumentError(expected("compile", "a model (nn.Module)", shown(model)));
@@ -73,7 +73,6 @@ export async function compile(model: Module, options: CompileOptions = {}): Prom
   const known: readonly string[] = dtypesOf[device.name];
   if (!known.includes(dtype))
     throw new DtypeError(expected("compile", `${known.join(" or ")} on the ${device.name} device`, dtype));
-  if (device.name === "cpu" && dtype === "bfloat16") await requireBfloat16();
 
   const frozen = await snapshot(model);
   const compiled = new CompiledModel(model, device, executorFor(device), frozen, options);

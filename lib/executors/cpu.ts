@@ -171,30 +171,6 @@ function typed(cause: unknown): unknown {
   return new (errors[code] ?? DeviceError)(cause.message, { cause });
 }
 
-/**
- * Asks oneDNN, with one small convolution, whether this CPU computes in bfloat16.
- * @throws DeviceError when it does not; the message says what is needed and what this CPU has
- */
-export async function requireBfloat16(): Promise<void> {
-  const shapes = [
-    [1, 16, 8, 8],
-    [16, 16, 3, 3],
-    [1, 16, 8, 8],
-  ];
-  const attributes = { stride: [1, 1], padding: [1, 1], dilation: [1, 1], groups: 1 };
-  const plan: Plan = {
-    slots: shapes.map((shape) => ({ shape, dtype: "float32" })),
-    inputs: [0, 1],
-    constants: [],
-    variables: [],
-    outputs: [2],
-    written: [],
-    steps: [{ op: "conv2d", attributes, inputs: [0, 1], outputs: [2] }],
-  };
-  const loaded = await cpuExecutor().load(plan, [], { compute: "bfloat16", threads: 1 });
-  await loaded.dispose();
-}
-
 let executor: Executor | undefined;
 
 /**

@@ -1,12 +1,13 @@
 #include "conv_algorithm.h"
 
+#include <algorithm>
 #include <optional>
-#include <string_view>
 #include <unordered_map>
 
 #include "dnnl_adapter.h"
-#include "onednn.h"
+#include "parallel.h"
 #include "tiled_conv2d.h"
+#include "vector.h"
 
 namespace seresnet::cpu {
 
@@ -15,26 +16,6 @@ using dnnl::memory;
 namespace {
 
 using PrimitiveDesc = dnnl::convolution_forward::primitive_desc;
-
-// Throws unless oneDNN computes in bfloat16 here, in one small convolution that any such CPU has a fast kernel for.
-void requireBfloat16(const Onednn& onednn) {
-  constexpr auto bf16 = memory::data_type::bf16;
-  ConvolutionShape c;
-  c.source = memory::desc({1, 16, 8, 8}, bf16, memory::format_tag::nhwc);
-  c.weights = memory::desc({16, 16, 3, 3}, bf16, memory::format_tag::any);
-  c.destination = c.source;
-  c.strides = {1, 1};
-  c.dilation = {0, 0};
-  c.padding = {1, 1};
-  try {
-    const auto found = describe(onednn, dnnl::algorithm::convolution_direct, c, dnnl::primitive_attr());
-    if (std::string_view(found.impl_info_str()).substr(0, 3) != "ref") return;
-  } catch (const dnnl::error&) {
-  }
-  const auto info = seresnet::cpu::onednn();
-  throw Error("cpu", "expected a CPU whose oneDNN computes in bfloat16 (AVX-512 or newer), got " +
-                         (info ? info->isa : std::string("none")));
-}
 
 // A weight's descriptor as the plan has it: [O, C / groups, kh, kw].
 memory::desc plainWeights(const Shape& w, int64_t groups) {
@@ -159,6 +140,54 @@ std::vector<ConvolutionCandidate> winogradCandidates(Builder& b, const Convoluti
   return found;
 }
 
+ConvolutionCandidate direct(Builder& b, const ConvolutionOperands& operands, const ConvolutionGeometry& g,
+                            Layout layout) {
+  return candidateOf(b.onednn(), describeConvolution(b, operands, g, layout, dnnl::algorithm::convolution_direct),
+                     layout, plainWeights(b.input(1).shape, g.groups));
+}
+
+ConvolutionCandidate chooseInFloat32(Builder& b, const ConvolutionOperands& operands, const ConvolutionGeometry& g) {
+  // channels-last unless only the plain layout has a fast implementation
+  std::vector<ConvolutionCandidate> candidates{direct(b, operands, g, Layout::channelsLast)};
+  if (candidates[0].isReference()) {
+    ConvolutionCandidate other = direct(b, operands, g, Layout::plain);
+    if (!other.isReference()) return other;
+  }
+  const std::string& wanted = b.options().convolution;
+  if (wanted == "direct") return candidates[0];
+  if (!b.isConstant(1)) {
+    const bool tiles = tilesUntimed(b.input(1).shape, b.output().shape);
+    if (auto tiled = tiles ? tiledCandidate(b, operands, g) : std::nullopt) return *tiled;
+    return candidates[0];
+  }
+  std::vector<ConvolutionCandidate> winograd = winogradCandidates(b, operands, g);
+  if (winograd.empty()) return candidates[0];
+  if (wanted == "winograd") return fastest(b, operands, g, winograd);
+  for (ConvolutionCandidate& candidate : winograd) candidates.push_back(std::move(candidate));
+  return fastest(b, operands, g, candidates);
+}
+
+// A float32 candidate between numbers that bfloat16 can hold: its weights are rounded, and so is what it leaves.
+ConvolutionCandidate rounding(ConvolutionCandidate exact, int64_t weights, int64_t results) {
+  ConvolutionCandidate candidate = exact;
+  candidate.implementation += ", rounded to bfloat16";
+  candidate.weightsOrder = "bfloat16 " + exact.weightsOrder;
+  candidate.order = [weights, order = std::move(exact.order)](const float* plain, void* ordered) {
+    HostMemory rounded(static_cast<size_t>(weights) * sizeof(float));
+    auto* numbers = order ? rounded.data<float>() : static_cast<float*>(ordered);
+    std::copy_n(plain, weights, numbers);
+    roundToBfloat16(numbers, weights);
+    if (order) order(numbers, ordered);
+  };
+  candidate.run = [results, run = std::move(exact.run)](const ConvolutionPlaces& at) {
+    run(at);
+    parallel(results, 16384, [&](int64_t first, int64_t last) {
+      roundToBfloat16(static_cast<float*>(at.y) + first, last - first);
+    });
+  };
+  return candidate;
+}
+
 }  // namespace
 
 int64_t tileOf(Builder& b, const Shape& w, const ConvolutionGeometry& g) {
@@ -183,36 +212,14 @@ bool ConvolutionCandidate::isSlow() const {
 }
 
 ConvolutionCandidate chooseConvolution(Builder& b, const ConvolutionOperands& operands, const ConvolutionGeometry& g) {
-  const auto direct = [&](Layout layout) {
-    return candidateOf(b.onednn(), describeConvolution(b, operands, g, layout, dnnl::algorithm::convolution_direct),
-                       layout, plainWeights(b.input(1).shape, g.groups));
-  };
-  if (b.rounds()) {
-    requireBfloat16(b.onednn());
-    try {
-      ConvolutionCandidate rounded = direct(Layout::bfloat16);
-      if (!rounded.isSlow()) return rounded;
-    } catch (const dnnl::error&) {
-      // a shape that only float32 has a kernel for
-    }
+  if (!b.rounds()) return chooseInFloat32(b, operands, g);
+  try {
+    ConvolutionCandidate own = direct(b, operands, g, Layout::bfloat16);
+    if (!own.isSlow()) return own;
+  } catch (const dnnl::error&) {
+    // a shape, or a CPU, that oneDNN has only float32 kernels for
   }
-  // channels-last unless only the plain layout has a fast implementation
-  std::vector<ConvolutionCandidate> candidates{direct(Layout::channelsLast)};
-  if (candidates[0].isReference()) {
-    ConvolutionCandidate other = direct(Layout::plain);
-    if (!other.isReference()) return other;
-  }
-  const std::string& wanted = b.options().convolution;
-  if (wanted == "direct") return candidates[0];
-  if (!b.isConstant(1)) {
-    if (auto tiled = tilesUntimed(b.input(1).shape, b.output().shape) ? tiledCandidate(b, operands, g) : std::nullopt) return *tiled;
-    return candidates[0];
-  }
-  std::vector<ConvolutionCandidate> winograd = winogradCandidates(b, operands, g);
-  if (winograd.empty()) return candidates[0];
-  if (wanted == "winograd") return fastest(b, operands, g, winograd);
-  for (ConvolutionCandidate& candidate : winograd) candidates.push_back(std::move(candidate));
-  return fastest(b, operands, g, candidates);
+  return rounding(chooseInFloat32(b, operands, g), b.input(1).size(), b.output().size());
 }
 
 std::shared_ptr<HostMemory> orderedWeights(const ConvolutionCandidate& candidate, const HostMemory& plain) {

@@ -54,8 +54,9 @@ int64_t tileOf(Builder& b, const Shape& weights, const ConvolutionGeometry& g);
 // is resumed in another process goes on bit for bit.
 bool tilesUntimed(const Shape& weights, const Shape& y);
 
-// How the current step is done. Candidates whose cost nobody knows before they ran are timed (conv_trial.cc). Throws Error
-// where the plan is to compute in bfloat16 and this CPU cannot.
+// How the current step is done. Candidates whose cost nobody knows before they ran are timed (conv_trial.cc). A plan that
+// is to compute in bfloat16 gets a kernel for it where oneDNN has one (AVX-512 and newer), elsewhere one in float32 whose
+// weights and results are rounded.
 ConvolutionCandidate chooseConvolution(Builder& b, const ConvolutionOperands& operands, const ConvolutionGeometry& g);
 
 // Of several candidates the one that takes the least time on this step's shapes and weights, beside those whose results

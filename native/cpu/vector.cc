@@ -36,6 +36,10 @@ SERESNET_CLONES void widen(const Bfloat16* from, float* to, int64_t count) {
   for (int64_t i = 0; i < count; ++i) to[i] = from[i];
 }
 
+SERESNET_CLONES void roundToBfloat16(float* data, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) data[i] = Bfloat16(data[i]);
+}
+
 SERESNET_CLONES double sumOf(const float* x, int64_t count) {
   double sum = 0;
 #pragma omp simd reduction(+ : sum)

@@ -19,6 +19,8 @@ void addRows(const Bfloat16* matrix, int64_t rows, int64_t stride, int64_t colum
 // to bfloat16 and back
 void round(const float* from, Bfloat16* to, int64_t count);
 void widen(const Bfloat16* from, float* to, int64_t count);
+// in place
+void roundToBfloat16(float* data, int64_t count);
 
 double sumOf(const float* x, int64_t count);
 
