@@ -256,3 +256,21 @@ it("seresnet classify takes weights from the hub", async () => {
   expect(stderr).toBe("");
   expect(JSON.parse(stdout)).toMatchObject({ model: "seresnet14_cifar", results: [{ image: chelsea }] });
 });
+
+it("a terminal shows a bar while a file comes", async () => {
+  const program = join(root, "dist/lib/cli/main.js");
+  const command = [process.execPath, program, "classify", chelsea, "--weights", "hf:me/net", "--device", "reference"];
+  // util-linux's script gives the command a terminal
+  const onTerminal = promisify(execFile)(
+    "script",
+    ["-qec", command.map((word) => `'${word}'`).join(" "), "/dev/null"],
+    {
+      env: { ...process.env, TERM: "xterm" },
+    },
+  );
+  const seen = await onTerminal.catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== "ENOENT") throw error;
+    console.warn("LEFT OUT the progress bar on a terminal: no program `script` here (Debian: bsdutils)");
+  });
+  if (seen) expect(seen.stdout).toMatch(/model\.safetensors .*\d+\/\d+ MiB/);
+});
