@@ -7,6 +7,7 @@
       "sources": [
         "<!@(node -p \"require('fs').readFileSync('native/sources.txt', 'utf8')\")",
         "native/cpu/no_onednn.cc",
+        "native/cuda/no_backend.cc",
         "native/cuda/no_runtime.cc",
       ],
       "dependencies": ["<!(node -p \"require('node-addon-api').targets\"):node_addon_api_except"],

@@ -23,7 +23,12 @@ import { Tensor } from "./tensor.js";
 
 const computeTypes = ["float32", "tf32", "bfloat16", "float16"] as const;
 
-const dtypesOf = { reference: ["float32"], cpu: ["float32", "bfloat16"], cuda: computeTypes } as const;
+const dtypesOf = {
+  reference: ["float32"],
+  cpu: ["float32", "bfloat16"],
+  cuda: computeTypes,
+  "cuda-sim": computeTypes,
+} as const;
 
 export interface CompileOptions {
   /** Default "auto": the first usable of cuda, cpu, reference. */

@@ -1,18 +1,21 @@
 import { availableParallelism } from "node:os";
 import { DeviceError, expected, shown } from "./errors.js";
 import { cpuExecutor } from "./executors/cpu.js";
+import { type CudaOptions, checkCudaOptions, cudaExecutor } from "./executors/cuda.js";
 import type { DeviceName, Executor } from "./executors/executor.js";
 import { type DeviceInfo, nativeDevices } from "./executors/native.js";
 import { referenceExecutor } from "./executors/reference/executor.js";
 
 export type { DeviceInfo } from "./executors/native.js";
 
-/** Where to compute: a device by name, or `"auto"` for the first usable of cuda, cpu, reference. */
-export type DeviceChoice = DeviceName | "auto";
+/** Where to compute: a device by name (`"cuda:1"` is the second GPU), or `"auto"` for the first usable of cuda, cpu, reference. */
+export type DeviceChoice = DeviceName | `cuda:${number}` | "auto";
 
 const names: readonly DeviceName[] = ["cuda", "cpu", "reference"];
+const order: readonly DeviceName[] = [...names, "cuda-sim"];
 
 let chosen: DeviceChoice = "auto";
+let cudaOptions: CudaOptions = {};
 
 /** Every device this machine could have, in the order `"auto"` tries them: usable or not, and why not. Never throws. */
 export function listDevices(): DeviceInfo[] {
@@ -24,7 +27,7 @@ export function listDevices(): DeviceInfo[] {
     description: `pure TypeScript, ${threads} threads`,
     details: { node: process.version, threads },
   };
-  const rank = ({ name }: DeviceInfo) => names.indexOf(name);
+  const rank = ({ name }: DeviceInfo) => order.indexOf(name);
   return [...nativeDevices(), reference].sort((a, b) => rank(a) - rank(b));
 }
 
@@ -54,31 +57,57 @@ export function resolveDevice(choice: DeviceChoice = "auto"): ResolvedDevice {
     };
   }
   const source = fromEnvironment ? "SERESNET_DEVICE" : "device";
-  if (!names.includes(name as DeviceName))
+  const why = fromEnvironment ? "SERESNET_DEVICE asks for it" : "asked for by name";
+  const kind = typeof name === "string" && /^cuda:\d+$/.test(name) ? "cuda" : name;
+  const candidates = devices.filter((device) => device.name === kind);
+  if (!names.includes(kind as DeviceName) && candidates.length === 0)
     throw new DeviceError(expected(source, `one of auto, ${names.join(", ")}`, shown(name)));
-  const candidates = devices.filter((device) => device.name === name);
+  if (kind !== name) return { ...numbered(source, name, candidates), why };
   const device = candidates.find(({ usable }) => usable);
-  if (device) return { ...device, why: fromEnvironment ? "SERESNET_DEVICE asks for it" : "asked for by name" };
-  const fix = candidates[0]?.fix ? ` (try: ${candidates[0].fix})` : "";
-  throw new DeviceError(`no usable ${name} device: ${candidates[0]?.reason ?? "this build has none"}${fix}`);
+  if (device) return { ...device, why };
+  throw unusable(kind, candidates[0]);
+}
+
+/** The GPU that "cuda:1" names. Machines without any list one entry that says why. */
+function numbered(source: string, name: string, candidates: readonly DeviceInfo[]): DeviceInfo {
+  const index = Number(name.slice("cuda:".length));
+  const device = candidates.find((candidate) => candidate.index === index);
+  const none = candidates.length === 1 && candidates[0].details.computeCapability === undefined;
+  if (none && !device) throw unusable("cuda", candidates[0]);
+  if (!device) {
+    const known = candidates.map((candidate) => `cuda:${candidate.index}`).join(", ");
+    throw new DeviceError(expected(source, known, name), { code: "ERR_CUDA_DEVICE_INDEX" });
+  }
+  if (!device.usable) throw unusable(name, device);
+  return device;
+}
+
+function unusable(name: string, device?: DeviceInfo): DeviceError {
+  const fix = device?.fix ? ` (try: ${device.fix})` : "";
+  const tried = device?.details.cudnnTried as readonly string[] | undefined;
+  const message = `no usable ${name} device: ${device?.reason ?? "this build has none"}${fix}`;
+  return new DeviceError(message, { code: device?.code, tried });
 }
 
 /** The executor for a device that `resolveDevice` returned. */
-export function executorFor({ name }: DeviceInfo): Executor {
-  if (name === "reference") return referenceExecutor();
-  if (name === "cpu") return cpuExecutor();
-  throw new DeviceError(`no usable ${name} device: this build has no executor for it`);
+export function executorFor(device: DeviceInfo): Executor {
+  if (device.name === "reference") return referenceExecutor();
+  if (device.name === "cpu") return cpuExecutor();
+  return cudaExecutor(device, cudaOptions);
 }
 
 /**
  * Sets where lazy values are computed from the next flush on, in this environment (worker threads have their own).
  * Variables move when they are used.
  *
- * @throws DeviceError when the device does not work here
+ * @param options of the device cuda, for whatever is opened from now on, models compiled for it included
+ * @throws DeviceError when the device does not work here, ArgumentError for options that are none
  */
-export function setDefaultDevice(choice: DeviceChoice): void {
+export function setDefaultDevice(choice: DeviceChoice, options: CudaOptions = {}): void {
+  const checked = checkCudaOptions("setDefaultDevice", options);
   resolveDevice(choice);
   chosen = choice;
+  cudaOptions = checked;
   current = undefined;
 }
 

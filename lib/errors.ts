@@ -30,14 +30,21 @@ export class ArgumentError extends SeresnetError {
   }
 }
 
-/** A device is missing, unusable, or failed while it ran. */
+/** A device is missing, unusable, or failed while it ran. `code` is ERR_DEVICE, or tells what it lacks (`DeviceInfo.code`). */
 export class DeviceError extends SeresnetError {
   /** Every place that was looked at, when something was searched for and not found. */
   readonly tried: readonly string[];
 
-  constructor(message: string, options?: ErrorOptions & { tried?: readonly string[] }) {
-    super("ERR_DEVICE", message, options);
+  constructor(message: string, options?: ErrorOptions & { code?: string; tried?: readonly string[] }) {
+    super(options?.code ?? "ERR_DEVICE", message, options);
     this.tried = options?.tried ?? [];
+  }
+}
+
+/** A device has no room for what was asked, or its memory limit does not allow it. What was loaded before still works. */
+export class MemoryError extends SeresnetError {
+  constructor(message: string, options?: ErrorOptions) {
+    super("ERR_MEMORY", message, options);
   }
 }
 

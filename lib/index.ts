@@ -18,12 +18,14 @@ export {
   DisposedError,
   DtypeError,
   ImageError,
+  MemoryError,
   SeresnetError,
   ShapeError,
   StaleTensorError,
   TrainingError,
   WeightsError,
 } from "./errors.js";
+export type { CudaOptions } from "./executors/cuda.js";
 export type { DeviceName, StepProfile } from "./executors/executor.js";
 export * as functional from "./functional.js";
 export type { Normalization } from "./image/normalize.js";

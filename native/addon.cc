@@ -6,16 +6,24 @@
 #include "cpu/backend.h"
 #include "cpu/device.h"
 #include "cpu/onednn.h"
+#include "cuda/backend.h"
 #include "cuda/cudnn.h"
 #include "cuda/cudnn_support.h"
 #include "cuda/device.h"
 #include "cuda/runtime.h"
 #include "node/convert.h"
 #include "node/convolution.h"
+#include "node/decode.h"
 #include "node/runtime.h"
 #include "runtime/errors.h"
 
 namespace seresnet {
+
+#ifdef SERESNET_CUDA_SIM
+constexpr bool simulates = true;  // the CUDA executor is there with its kernels run on the host, for tests
+#else
+constexpr bool simulates = false;
+#endif
 
 class Addon : public Napi::Addon<Addon> {
  public:
@@ -43,6 +51,7 @@ class Addon : public Napi::Addon<Addon> {
     return node::guarded(env, [&]() -> Napi::Value {
       std::vector<DeviceInfo> all = cuda::devices(node::toStrings(info[0], "listDevices"));
       for (const DeviceInfo& device : cpu::devices()) all.push_back(device);
+      if (simulates) all.push_back({"cuda-sim", 0, "the CUDA executor with its kernels run on the host, for tests", {}, {}});
       Napi::Array list = Napi::Array::New(env, all.size());
       for (uint32_t i = 0; i < all.size(); ++i) list.Set(i, node::toObject(env, all[i]));
       return list;
@@ -75,11 +84,13 @@ class Addon : public Napi::Addon<Addon> {
     return node::guarded(info.Env(), [&] { return function(info); });
   }
 
-  // open(device: "cpu"): the handle of a device of its own, with its thread.
+  // open(device, options?): the handle of a device of its own, with its thread. Only "cuda" takes options.
   Napi::Value open(const Napi::CallbackInfo& info) {
     return node::guarded(info.Env(), [&]() -> Napi::Value {
+      const std::string device = info[0].IsString() ? info[0].As<Napi::String>().Utf8Value() : "";
       std::unique_ptr<Backend> backend;
-      if (info[0].IsString() && info[0].As<Napi::String>().Utf8Value() == "cpu") backend = cpu::makeBackend();
+      if (device == "cpu") backend = cpu::makeBackend();
+      if (device == (simulates ? "cuda-sim" : "cuda")) backend = cuda::makeBackend(node::toCudaOptions(info[1]));
       if (!backend) throw Error("open", "this build has no executor for that device");
       return node::open(info.Env(), std::move(backend));
     });

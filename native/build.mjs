@@ -1,6 +1,8 @@
 // Builds the native addon, build/Release/seresnet.node.
 //   node native/build.mjs             with CMake, through cmake-js; exit 1 with one sentence when it cannot
 //   node native/build.mjs --gyp       without CMake, through node-gyp: lists and diagnoses devices, computes nothing
+//   node native/build.mjs --sim       the addon that some tests need, build/sim/seresnet.node: the CUDA executor with its
+//                                     kernels run on the host
 //   node native/build.mjs --optional  as the first; the second where there is no CMake; a warning and exit 0 where
 //                                     neither can be done
 import { spawnSync } from "node:child_process";
@@ -49,17 +51,19 @@ function checkCompiler() {
   throw new BuildError(`there is no C++ compiler${compiler ? ` at CXX=${compiler}` : ""}; run: npm run setup`);
 }
 
-function buildWithCMake() {
+function buildWithCMake(sim = false) {
   checkCompiler();
   if (!runs("cmake")) throw new BuildError("there is no CMake; run: npm run setup");
   // Configured each time (about a second): oneDNN, CUDA or cuDNN may have been installed since.
-  const step = (name) => runTool("cmake-js", "bin/cmake-js", [name, "--out", cmakeFolder]);
+  const folder = sim ? join(root, "build", "cmake-sim") : cmakeFolder;
+  const options = sim ? ["--CDSERESNET_CUDA_SIM=ON"] : [];
+  const step = (name) => runTool("cmake-js", "bin/cmake-js", [name, "--out", folder, ...options]);
   let configured;
   try {
     configured = step("configure");
   } catch (error) {
-    if (!existsSync(cmakeFolder)) throw error;
-    rmSync(cmakeFolder, { recursive: true }); // left by another generator, compiler or folder
+    if (!existsSync(folder)) throw error;
+    rmSync(folder, { recursive: true }); // left by another generator, compiler or folder
     configured = step("configure");
   }
   step("build");
@@ -87,12 +91,13 @@ function lastLines(output, most = 30) {
   return (first < 0 ? lines.slice(-most) : lines.slice(first, first + most)).join("\n");
 }
 
-const { values } = parseArgs({ options: { optional: { type: "boolean" }, gyp: { type: "boolean" } } });
+const flag = { type: "boolean" };
+const { values } = parseArgs({ options: { optional: flag, gyp: flag, sim: flag } });
 try {
   const gyp = values.gyp || (values.optional && !runs("cmake"));
-  const report = gyp ? buildWithGyp() : buildWithCMake();
+  const report = gyp ? buildWithGyp() : buildWithCMake(values.sim);
   for (const line of report) console.error(`addon: ${line}`);
-  console.error(`addon: ${addon}`);
+  console.error(`addon: ${values.sim ? join(root, "build", "sim", "seresnet.node") : addon}`);
 } catch (error) {
   if (!(error instanceof BuildError)) throw error;
   if (error.output) console.error(lastLines(error.output));

@@ -1,4 +1,5 @@
 import { InvalidArgumentError, Option } from "commander";
+import type { DeviceName } from "../executors/executor.js";
 
 const mostInputElements = 2 ** 31;
 
@@ -28,7 +29,7 @@ export function parseInputShape(text: string): number[] {
   return shape;
 }
 
-export type Device = "auto" | "cuda" | "cpu" | "reference";
+export type Device = DeviceName | "auto";
 export type ComputeType = "float32" | "tf32" | "bfloat16" | "float16";
 
 const devices: readonly Device[] = ["auto", "cuda", "cpu", "reference"];

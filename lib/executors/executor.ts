@@ -1,7 +1,8 @@
 import type { DType, HostArray } from "../dtype.js";
 import type { Plan } from "../plan/plan.js";
 
-export type DeviceName = "cuda" | "cpu" | "reference";
+/** "cuda-sim" is the cuda executor with its kernels run on the host: builds for tests have it and nothing else does. */
+export type DeviceName = "cuda" | "cpu" | "reference" | "cuda-sim";
 
 /** A tensor's contents on a device. Immutable: a run never changes the buffers it reads. */
 export interface DeviceBuffer {

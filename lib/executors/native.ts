@@ -15,6 +15,8 @@ export interface DeviceInfo {
   readonly description: string;
   /** Why the device cannot be used: one sentence, the most fundamental cause. Absent when it can. */
   readonly reason?: string;
+  /** The same for programs: "ERR_CUDA_NO_DRIVER" and the like. */
+  readonly code?: string;
   /** The command or the act that mends it. */
   readonly fix?: string;
   /** Facts by name; `problems` lists every cause when there are several. */
@@ -56,7 +58,7 @@ export type KernelTime = Omit<StepProfile, "layer"> & { readonly step: number };
 
 /** The part of the addon that computes: native/node/runtime.h. Its errors carry `code` and `call`. */
 export interface NativeRuntime {
-  open(device: DeviceName): DeviceHandle;
+  open(device: DeviceName, options?: object): DeviceHandle;
   upload(device: DeviceHandle, data: HostArray, dtype: DType): Promise<BufferHandle>;
   read(buffer: BufferHandle): Promise<HostArray>;
   load(device: DeviceHandle, plan: Plan, constants: readonly HostArray[], options?: LoadOptions): Promise<PlanHandle>;

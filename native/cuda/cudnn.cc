@@ -95,8 +95,8 @@ CudnnReport findCudnn(const std::vector<std::string>& candidates, bool load) {
     }
   }
   const std::string places = std::to_string(report.tried.size()) + (report.tried.size() == 1 ? " place" : " places");
-  report.problem = other.empty() ? Problem{"no cuDNN 9: libcudnn.so.9 could not be loaded from any of " + places, kFix}
-                                 : Problem{"cuDNN has the wrong version: expected 9, got " + other, kFix};
+  report.problem = other.empty() ? Problem{"no cuDNN 9: libcudnn.so.9 could not be loaded from any of " + places, kFix, "ERR_CUDNN_MISSING"}
+                                 : Problem{"cuDNN has the wrong version: expected 9, got " + other, kFix, "ERR_CUDNN_VERSION"};
   return report;
 }
 

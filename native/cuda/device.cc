@@ -12,11 +12,18 @@ namespace seresnet::cuda {
 
 namespace {
 
-const Problem kNoExecutor{"this build has no CUDA executor yet", "use the device \"reference\""};
+#ifdef SERESNET_CUDA_EXECUTOR
+constexpr bool hasExecutor = true;
+#else
+constexpr bool hasExecutor = false;
+#endif
+
+const Problem kNoExecutor{"this build has no CUDA executor, which has never run on a GPU and is built on request",
+                          "SERESNET_CUDA=1 npm run build:native", "ERR_CUDA_BUILD"};
 const Problem kNoCuda{"this build has no CUDA: nvcc was not there when it was built",
-                      "install the CUDA toolkit 13 and CMake so that nvcc is on the PATH, then: npm run build:native"};
+                      "install the CUDA toolkit 13 and CMake so that nvcc is on the PATH, then: npm run build:native", "ERR_CUDA_BUILD"};
 const Problem kNoCudnnHeaders{"this build has no convolutions for CUDA: cuDNN's headers were not there when it was built",
-                              "npm run setup -- --cuda, then: npm run build:native"};
+                              "npm run setup -- --cuda, then: npm run build:native", "ERR_CUDNN_BUILD"};
 
 // Machine code runs on its own major version from its minor on; PTX runs on everything at least as new.
 bool runsOn(const RuntimeInfo& info, const Gpu& gpu) {
@@ -59,7 +66,7 @@ std::vector<DeviceInfo> devices(const std::vector<std::string>& candidates) {
     machine.problems.push_back(
         {"the NVIDIA driver is too old: it speaks CUDA " + versionText(*driver.version) + ", this build needs CUDA " +
              std::to_string(built->version / 1000),
-         "install a newer NVIDIA driver, then check with: nvidia-smi"});
+         "install a newer NVIDIA driver, then check with: nvidia-smi", "ERR_CUDA_DRIVER_TOO_OLD"});
   }
   if (driver.version) machine.details.emplace_back("driver", "CUDA " + versionText(*driver.version));
   if (built) {
@@ -76,7 +83,8 @@ std::vector<DeviceInfo> devices(const std::vector<std::string>& candidates) {
   const auto finish = [&](DeviceInfo& device) {
     if (cudnn.problem) device.problems.push_back(*cudnn.problem);
     if (built && !cudnnHeaders()) device.problems.push_back(kNoCudnnHeaders);
-    if (device.problems.empty()) device.problems.push_back(kNoExecutor);
+    if (built && !hasExecutor) device.problems.push_back(kNoExecutor);
+    if (device.problems.empty()) device.details.emplace_back("note", "built, never run on a GPU");
   };
 
   if (driver.gpus.empty()) {
@@ -95,7 +103,7 @@ std::vector<DeviceInfo> devices(const std::vector<std::string>& candidates) {
       device.problems.push_back({"this build has no code for compute capability " + capability + ": it holds " +
                                      joined(archNames(*built)),
                                  "SERESNET_CUDA_ARCHS=" + std::to_string(gpu.major * 10 + gpu.minor) +
-                                     " npm run build:native"});
+                                     " npm run build:native", "ERR_CUDA_CAPABILITY"});
     }
     finish(device);
     all.push_back(device);

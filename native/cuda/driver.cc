@@ -57,8 +57,8 @@ Gpu describeGpu(const Driver& driver, int index) {
 }
 
 const Problem kNoDriver{"no NVIDIA driver: libcuda.so.1 could not be loaded",
-                        "install the NVIDIA driver (Debian: apt-get install nvidia-driver), then check with: nvidia-smi"};
-const Problem kNoGpu{"no NVIDIA GPU: the driver finds none", "check with: nvidia-smi"};
+                        "install the NVIDIA driver (Debian: apt-get install nvidia-driver), then check with: nvidia-smi", "ERR_CUDA_NO_DRIVER"};
+const Problem kNoGpu{"no NVIDIA GPU: the driver finds none", "check with: nvidia-smi", "ERR_CUDA_NO_DEVICE"};
 
 }  // namespace
 
@@ -84,7 +84,8 @@ DriverReport probeDriver() {
       report.problem = kNoDriver;
     } else {
       report.problem = Problem{"the NVIDIA driver does not work: " + std::string(error.what()),
-                               "check with: nvidia-smi; reload or reinstall the driver, or restart the machine"};
+                               "check with: nvidia-smi; reload or reinstall the driver, or restart the machine",
+                               "ERR_CUDA_DRIVER"};
     }
   }
   return report;

@@ -35,6 +35,7 @@ Napi::Object toObject(Napi::Env env, const DeviceInfo& device) {
   if (!device.problems.empty()) {
     object.Set("reason", device.problems.front().reason);
     object.Set("fix", device.problems.front().fix);
+    object.Set("code", device.problems.front().code);
     std::vector<std::string> problems;
     for (const Problem& problem : device.problems) problems.push_back(problem.reason + "; fix: " + problem.fix);
     details.Set("problems", toArray(env, problems));
@@ -60,7 +61,7 @@ std::vector<std::string> toStrings(const Napi::Value& value, const std::string& 
 Napi::Error toError(Napi::Env env, const Error& error) {
   Napi::Error result = Napi::Error::New(env, error.what());
   result.Set("call", Napi::String::New(env, error.call()));
-  const char* codes[] = {"ERR_DEVICE", "ERR_ARGUMENT", "ERR_DTYPE"};
+  const char* codes[] = {"ERR_DEVICE", "ERR_ARGUMENT", "ERR_DTYPE", "ERR_MEMORY"};
   result.Set("code", Napi::String::New(env, codes[error.kind()]));
   return result;
 }

@@ -168,6 +168,28 @@ LoadOptions toLoadOptions(const Napi::Value& value) {
   return options;
 }
 
+cuda::OpenOptions toCudaOptions(const Napi::Value& value) {
+  constexpr int64_t mostDevices = 1024;
+  constexpr int64_t mostBytes = int64_t{1} << 50;
+  cuda::OpenOptions options;
+  if (value.IsUndefined()) return options;
+  const Napi::Object given = object(value, "options");
+  const auto has = [&](const char* name) { return !given.Get(name).IsUndefined(); };
+  const auto flag = [&](const char* name) {
+    const Napi::Value answer = given.Get(name);
+    if (!answer.IsBoolean()) refuse(name, "true or false");
+    return answer.As<Napi::Boolean>().Value();
+  };
+  if (has("device")) options.device = static_cast<int>(integer(given.Get("device"), "device", mostDevices));
+  if (has("memoryLimit"))
+    options.memoryLimit = static_cast<size_t>(integer(given.Get("memoryLimit"), "memoryLimit", mostBytes));
+  if (has("cudnn")) options.cudnn = text(given.Get("cudnn"), "cudnn");
+  if (has("cache")) options.cache = text(given.Get("cache"), "cache");
+  if (has("deterministic")) options.deterministic = flag("deterministic");
+  if (has("autotune")) options.autotune = flag("autotune");
+  return options;
+}
+
 DType toDType(const Napi::Value& value) {
   const std::string name = text(value, "a dtype");
   const auto dtype = dtypeNamed(name);

@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "../cuda/backend.h"
 #include "../runtime/backend.h"
 
 namespace seresnet::node {
@@ -14,6 +15,9 @@ namespace seresnet::node {
 Plan toPlan(const Napi::Value& value);
 
 LoadOptions toLoadOptions(const Napi::Value& value);
+
+// What lib/executors/cuda.ts opens a device with; all of it may be left out.
+cuda::OpenOptions toCudaOptions(const Napi::Value& value);
 
 DType toDType(const Napi::Value& value);
 

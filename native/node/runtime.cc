@@ -34,7 +34,7 @@ class Device : public std::enable_shared_from_this<Device> {
   ~Device() {
     if (closed_) return;
     napi_remove_env_cleanup_hook(env_, &Device::close, this);
-    thread_.stop();
+    stop();
     letGo();
     napi_release_threadsafe_function(done_, napi_tsfn_abort);
   }
@@ -42,26 +42,33 @@ class Device : public std::enable_shared_from_this<Device> {
   Backend& backend() { return *backend_; }
   const std::atomic<bool>& stopping() const { return thread_.stopping(); }
   bool closed() const { return closed_; }
+  // Whether runs go on by themselves; for the executor thread.
+  bool waits() const { return waiting_.has_value(); }
   uint64_t lastId() const { return nextId_ - 1; }
 
-  // Does `work` on the executor thread, then `finish` here, whose value the promise resolves to.
-  Napi::Promise submit(Work work, Finish finish) {
+  // Does `work` on the executor thread, then what `rest` gives, if anything, on the waiting thread, then `finish` here,
+  // whose value the promise resolves to.
+  Napi::Promise submit(Work work, Finish finish, std::function<Work()> rest = nullptr) {
     const uint64_t id = nextId_++;
     auto job = std::make_shared<Job>(Job{shared_from_this(), Napi::Promise::Deferred::New(env_), std::move(finish), {}});
     const Napi::Promise promise = job->deferred.Promise();
     if (jobs_.empty()) napi_ref_threadsafe_function(env_, done_);
     jobs_.emplace(id, job);
     // The task knows neither the job nor the device: both belong to the JavaScript thread.
-    thread_.push(id, [done = done_, id, failure = &job->failure, work = std::move(work)]() mutable {
-      try {
-        work();
-      } catch (const Error& error) {
-        *failure = error;
-      } catch (const std::exception& error) {
-        *failure = Error("native code", error.what());
-      }
-      work = nullptr;  // what it held is let go of here, not when the promise is settled
+    const auto report = [done = done_, id] {
       napi_call_threadsafe_function(done, reinterpret_cast<void*>(static_cast<uintptr_t>(id)), napi_tsfn_nonblocking);
+    };
+    thread_.push(id, [=, this, failure = &job->failure, work = std::move(work)]() mutable {
+      Work later;
+      attempt(work, *failure);
+      if (!*failure && rest) later = rest();
+      rest = nullptr;
+      if (!later) return report();
+      if (!waiting_) waiting_.emplace();
+      waiting_->push(id, [=]() mutable {
+        attempt(later, *failure);
+        report();
+      });
     });
     return promise;
   }
@@ -127,21 +134,46 @@ class Device : public std::enable_shared_from_this<Device> {
     const Napi::HandleScope scope(env);
     device->letGo();
     try {
-      if (job->failure) job->deferred.Reject(toError(env, *job->failure).Value());
-      else job->deferred.Resolve(job->finish(env));
-    } catch (const Napi::Error& error) {
-      job->deferred.Reject(error.Value());
-    } catch (const Error& error) {
-      job->deferred.Reject(toError(env, error).Value());
-    } catch (const std::exception& error) {
-      job->deferred.Reject(toError(env, Error("native code", error.what())).Value());
+      settle(env, *job);
+    } catch (const Napi::Error&) {
+      // the environment is being closed: nobody waits any more
     }
+  }
+
+  static void settle(napi_env env, Job& job) {
+    try {
+      if (job.failure) job.deferred.Reject(toError(env, *job.failure).Value());
+      else job.deferred.Resolve(job.finish(env));
+    } catch (const Napi::Error& error) {
+      job.deferred.Reject(error.Value());
+    } catch (const Error& error) {
+      job.deferred.Reject(toError(env, error).Value());
+    } catch (const std::exception& error) {
+      job.deferred.Reject(toError(env, Error("native code", error.what())).Value());
+    }
+  }
+
+  // Does something, and lets go of what it held here and not when the promise is settled.
+  static void attempt(Work& work, std::optional<Error>& failure) {
+    try {
+      work();
+    } catch (const Error& error) {
+      failure = error;
+    } catch (const std::exception& error) {
+      failure = Error("native code", error.what());
+    }
+    work = nullptr;
+  }
+
+  void stop() {
+    thread_.stop();
+    if (waiting_) waiting_->stop();
   }
 
   static void close(void* data) {
     auto* device = static_cast<Device*>(data);
     device->closed_ = true;
-    device->thread_.stop();
+    device->stop();
     const auto jobs = std::move(device->jobs_);  // letting go of them may free the device
   }
 
@@ -152,7 +184,8 @@ class Device : public std::enable_shared_from_this<Device> {
   uint64_t nextId_ = 1;
   std::shared_ptr<Released> released_ = std::make_shared<Released>();
   bool closed_ = false;
-  ExecutorThread thread_;  // last, so that it ends before anything it uses
+  std::optional<ExecutorThread> waiting_;  // made by the executor thread for the first run that goes on by itself
+  ExecutorThread thread_;                  // last, so that it ends before anything it uses
 };
 
 struct Buffer {
@@ -310,9 +343,10 @@ Request toRequest(const Napi::CallbackInfo& info, const std::string& where) {
 }
 
 // { id, result }, where `id` is what `drop` takes.
-Napi::Value submit(Napi::Env env, Device& device, Device::Work work, Device::Finish finish) {
+Napi::Value submit(Napi::Env env, Device& device, Device::Work work, Device::Finish finish,
+                   std::function<Device::Work()> rest = nullptr) {
   Napi::Object answer = Napi::Object::New(env);
-  answer.Set("result", device.submit(std::move(work), std::move(finish)));
+  answer.Set("result", device.submit(std::move(work), std::move(finish), std::move(rest)));
   answer.Set("id", static_cast<double>(device.lastId()));
   return answer;
 }
@@ -344,6 +378,10 @@ Napi::Value run(const Napi::CallbackInfo& info) {
                   result.Set("outputs", outputs);
                   result.Set("written", written);
                   return result;
+                },
+                [program = program, run = run]() -> Device::Work {
+                  if (!run->finish) return nullptr;
+                  return [program, run] { run->finish(); };
                 });
 }
 
@@ -367,8 +405,10 @@ Napi::Value drop(const Napi::CallbackInfo& info) {
 
 Napi::Value dispose(const Napi::CallbackInfo& info) {
   Loaded& loaded = unwrap<Loaded>(info[0], "dispose");
-  return loaded.device->submit([program = std::move(loaded.program)]() mutable { program.reset(); },
-                               [](Napi::Env env) { return env.Undefined(); });
+  Device* device = loaded.device.get();  // which outlives its executor thread's tasks
+  return device->submit([program = std::move(loaded.program)]() mutable { program.reset(); },
+                        [](Napi::Env env) { return env.Undefined(); },
+                        [device] { return device->waits() ? Device::Work([] {}) : nullptr; });  // after the runs before it
 }
 
 Napi::Value kernels(const Napi::CallbackInfo& info) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -26,6 +27,9 @@ struct Run {
   std::vector<std::shared_ptr<HostMemory>> outputs;  // each nobody else's: JavaScript may get it as it is
   std::vector<std::shared_ptr<Memory>> written;
   const std::atomic<bool>* stopping = nullptr;  // becomes true when nobody waits for the run any more
+  // Where the device goes on by itself: waits for it and fills in the outputs. Called once, on another thread than `run`,
+  // in the order of the runs; the Run stays where it is until then.
+  std::function<void()> finish;
 };
 
 // What one kernel of a program did in a profiled run.

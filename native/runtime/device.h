@@ -11,6 +11,7 @@ namespace seresnet {
 struct Problem {
   std::string reason;
   std::string fix;
+  std::string code = "ERR_DEVICE";  // the reason for programs
 };
 
 using Detail = std::variant<std::string, double, bool, std::vector<std::string>>;

@@ -9,7 +9,7 @@ namespace seresnet {
 class Error : public std::runtime_error {
  public:
   // The class of lib/errors.ts that JavaScript gets.
-  enum Kind { device, argument, dtype };
+  enum Kind { device, argument, dtype, memory };
 
   Error(std::string call, const std::string& why, Kind kind = device);
 

@@ -15,19 +15,25 @@ __device__ __forceinline__ float gradientOf(const UpdateTensor& tensor, DType ty
   return at(Vector{tensor.gradient, type}, i, 0.F);
 }
 
+// The tensors of one launch.
+struct Batch {
+  static constexpr int64_t most = 48;  // 3 KiB of the 4 that every device takes as parameters
+  UpdateTensor tensors[most];
+};
+
 // Calls use(tensor, element) for the elements of this block's chunk: x counts tensors, y and z their chunks.
 template <typename Use>
-__device__ __forceinline__ void overChunk(const UpdateTensor* tensors, Use use) {
-  const UpdateTensor tensor = tensors[blockIdx.x];
+__device__ __forceinline__ void overChunk(const Batch& batch, Use use) {
+  const UpdateTensor& tensor = batch.tensors[blockIdx.x];
   const int64_t first = (int64_t{blockIdx.z} * gridDim.y + blockIdx.y) * chunk;
   const int64_t end = min(first + chunk, tensor.count);
   for (int64_t i = first + threadIdx.x; i < end; i += threads) use(tensor, i);
 }
 
-__global__ void __launch_bounds__(threads) sgdKernel(SgdArguments a) {
+__global__ void __launch_bounds__(threads) sgdKernel(SgdArguments a, Batch batch) {
   const float factor = a.update.gradientFactor == nullptr ? 1.F : *a.update.gradientFactor;
   const float lr = *a.lr, momentum = *a.momentum, decay = *a.weightDecay;
-  overChunk(a.update.tensors, [&](const UpdateTensor& t, int64_t i) {
+  overChunk(batch, [&](const UpdateTensor& t, int64_t i) {
     const float parameter = t.parameter[i];
     const float g = gradientOf(t, a.update.gradientType, i) * factor + decay * parameter;
     const float v = momentum * t.state[0][i] + g;
@@ -36,7 +42,7 @@ __global__ void __launch_bounds__(threads) sgdKernel(SgdArguments a) {
   });
 }
 
-__global__ void __launch_bounds__(threads) adamwKernel(AdamwArguments a) {
+__global__ void __launch_bounds__(threads) adamwKernel(AdamwArguments a, Batch batch) {
   SHARED(float, settings, 2);
   if (threadIdx.x == 0) {  // powers in float64, once a block
     settings[0] = static_cast<float>(*a.lr / (1 - pow(static_cast<double>(*a.beta1), static_cast<double>(*a.step))));
@@ -47,7 +53,7 @@ __global__ void __launch_bounds__(threads) adamwKernel(AdamwArguments a) {
   const float beta1 = *a.beta1, beta2 = *a.beta2, eps = *a.eps;
   const float kept = 1 - *a.lr * *a.weightDecay;
   const float rate = settings[0], correction = settings[1];
-  overChunk(a.update.tensors, [&](const UpdateTensor& t, int64_t i) {
+  overChunk(batch, [&](const UpdateTensor& t, int64_t i) {
     const float g = gradientOf(t, a.update.gradientType, i) * factor;
     const float m = beta1 * t.state[0][i] + (1 - beta1) * g;
     const float v = beta2 * t.state[1][i] + (1 - beta2) * g * g;
@@ -59,11 +65,11 @@ __global__ void __launch_bounds__(threads) adamwKernel(AdamwArguments a) {
 
 // The sum of squares of each chunk, in float64; chunks past a tensor's end give 0.
 __global__ void __launch_bounds__(threads)
-    squaresKernel(const UpdateTensor* tensors, DType type, const float* gradientFactor, double* partial) {
+    squaresKernel(Batch batch, DType type, const float* gradientFactor, double* partial) {
   SHARED(double, scratch, 32);
   const float factor = gradientFactor == nullptr ? 1.F : *gradientFactor;
   double sum = 0;
-  overChunk(tensors, [&](const UpdateTensor& t, int64_t i) {
+  overChunk(batch, [&](const UpdateTensor& t, int64_t i) {
     const double g = gradientOf(t, type, i) * factor;
     sum += g * g;
   });
@@ -83,10 +89,21 @@ __global__ void __launch_bounds__(1024) clipKernel(const double* partial, int64_
   *factor = static_cast<float>(min(1.0, *limit / (total + 1e-6)));
 }
 
-Shape3 shapeOf(const char* name, const UpdateArguments& a) {
+Shape3 shapeOf(const char* name, const UpdateArguments& a, int64_t tensors) {
   const int64_t chunks = chunksOf(a.longest);
   const int64_t y = std::min<int64_t>(chunks, 65535);
-  return {dim3(blocks(name, a.tensorCount), blocks(name, y, 65535), blocks(name, divideUp(chunks, y), 65535)), dim3(threads)};
+  return {dim3(blocks(name, tensors), blocks(name, y, 65535), blocks(name, divideUp(chunks, y), 65535)), dim3(threads)};
+}
+
+// Calls use(shape, batch, its first tensor) for as many tensors at a time as one launch takes.
+template <typename Use>
+void inBatches(const char* name, const UpdateArguments& a, Use use) {
+  for (int64_t first = 0; first < a.tensorCount; first += Batch::most) {
+    const int64_t count = std::min(Batch::most, a.tensorCount - first);
+    Batch batch{};
+    std::copy_n(a.tensors + first, count, batch.tensors);
+    use(shapeOf(name, a, count), batch, first);
+  }
 }
 
 int64_t partials(int64_t tensorCount, int64_t longest) {
@@ -98,11 +115,15 @@ int64_t partials(int64_t tensorCount, int64_t longest) {
 }  // namespace
 
 void launchSgd(Stream stream, const SgdArguments& a) {
-  if (a.update.tensorCount > 0) launch("sgd", stream, shapeOf("sgd", a.update), sgdKernel, a);
+  inBatches("sgd", a.update, [&](const Shape3& shape, const Batch& batch, int64_t) {
+    launch("sgd", stream, shape, sgdKernel, a, batch);
+  });
 }
 
 void launchAdamw(Stream stream, const AdamwArguments& a) {
-  if (a.update.tensorCount > 0) launch("adamw", stream, shapeOf("adamw", a.update), adamwKernel, a);
+  inBatches("adamw", a.update, [&](const Shape3& shape, const Batch& batch, int64_t) {
+    launch("adamw", stream, shape, adamwKernel, a, batch);
+  });
 }
 
 size_t clipWorkspace(int64_t tensorCount, int64_t longest) {
@@ -111,9 +132,11 @@ size_t clipWorkspace(int64_t tensorCount, int64_t longest) {
 
 void launchClip(Stream stream, const ClipArguments& a) {
   const UpdateArguments& u = a.update;
-  if (u.tensorCount > 0)
-    launch("clip", stream, shapeOf("clip", u), squaresKernel, u.tensors, u.gradientType, u.gradientFactor,
-           static_cast<double*>(a.workspace));
+  const int64_t each = partials(1, u.longest);
+  inBatches("clip", u, [&](const Shape3& shape, const Batch& batch, int64_t first) {
+    launch("clip", stream, shape, squaresKernel, batch, u.gradientType, u.gradientFactor,
+           static_cast<double*>(a.workspace) + first * each);
+  });
   launch("clip", stream, {dim3(1), dim3(1024)}, clipKernel, static_cast<const double*>(a.workspace),
          u.tensorCount > 0 ? partials(u.tensorCount, u.longest) : 0, a.limit, a.norm, a.factor);
 }

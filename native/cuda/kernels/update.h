@@ -4,8 +4,8 @@
 
 namespace seresnet::cuda {
 
-// Optimizer steps over many tensors in one launch. The settings are read from device memory, so
-// that schedules change without a new plan or capture. Parameters and state are float32; gradients of any float dtype.
+// Optimizer steps over many tensors at once. The tensors' addresses travel with the launch, so that they may be recorded;
+// the settings are read from device memory, so that schedules change without a new plan or capture. Parameters and state are float32; gradients of any float dtype.
 struct UpdateTensor {
   const float* parameter;
   const void* gradient;
@@ -15,7 +15,7 @@ struct UpdateTensor {
   int64_t count;
 };
 struct UpdateArguments {
-  const UpdateTensor* tensors = nullptr;  // in device memory
+  const UpdateTensor* tensors = nullptr;  // in host memory; read before the launch returns
   int64_t tensorCount = 0;
   int64_t longest = 0;  // the largest `count`
   DType gradientType = DType::float32;

@@ -1,0 +1,234 @@
+#include "kernels/batch_norm_act.h"
+
+#include <algorithm>
+
+#include "kernels/layout.h"
+#include "ops.h"
+
+namespace seresnet::cuda {
+
+namespace {
+
+// The kernels see x [N, C, ...] as rows of channels: channels-last images, or matrices. What has another rank is brought
+// into that order and back as if it were images of one row.
+bool isRows(const Shape& shape) { return shape.size() == 4 || shape.size() == 2; }
+
+Layout rowsLayout(const Shape& shape) { return shape.size() == 4 ? Layout::channelsLast : Layout::plain; }
+
+Images asImages(const Shape& shape) {
+  const int64_t channels = shape[1];
+  const int64_t images = shape[0];
+  return {images, 1, images * channels == 0 ? 0 : sizeOf(shape) / (images * channels), channels};
+}
+
+BufferId readRows(Builder& b, size_t input) {
+  const Shape& shape = b.input(input).shape;
+  if (isRows(shape)) return b.read(input, rowsLayout(shape));
+  ToChannelsLastArguments arguments;
+  arguments.from = arguments.to = b.inputType(input);
+  arguments.images = asImages(shape);
+  arguments.outChannels = shape[1];
+  const BufferId x = b.read(input);
+  const BufferId y = b.scratch(static_cast<size_t>(sizeOf(shape)) * deviceBytes(arguments.to));
+  b.emit("to rows", [=](Stream stream, const Pointers& p) mutable {
+    arguments.x = p.at(x);
+    arguments.y = p.at(y);
+    launchToChannelsLast(stream, arguments);
+  });
+  return b.touch(y);
+}
+
+struct RowsOut {
+  BufferId rows, output;
+};
+
+RowsOut writeRows(Builder& b, size_t output) {
+  const Shape& shape = b.output(output).shape;
+  if (isRows(shape)) {
+    const BufferId y = b.write(output, rowsLayout(shape));
+    return {y, y};
+  }
+  const BufferId rows = b.scratch(static_cast<size_t>(sizeOf(shape)) * deviceBytes(b.outputType(output)));
+  return {rows, b.write(output)};
+}
+
+void finishRows(Builder& b, const RowsOut& out, size_t output) {
+  if (out.rows == out.output) return;
+  const Shape& shape = b.output(output).shape;
+  ToChannelsFirstArguments arguments;
+  arguments.from = arguments.to = b.outputType(output);
+  arguments.images = asImages(shape);
+  arguments.inChannels = shape[1];
+  b.touch(out.rows);
+  b.touch(out.output);
+  b.emit("from rows", [=](Stream stream, const Pointers& p) mutable {
+    arguments.x = p.at(out.rows);
+    arguments.y = p.at(out.output);
+    launchToChannelsFirst(stream, arguments);
+  });
+}
+
+// A channel vector among the inputs, or nothing.
+using VectorAt = std::pair<BufferId, DType>;
+constexpr VectorAt nothing{none, DType::float32};
+
+void expectImages(Builder& b) {
+  b.expectFloats();
+  b.expect(b.input(0).shape.size() >= 2 && b.output().shape == b.input(0).shape, "x [N, C, ...] and y of its shape");
+}
+
+}  // namespace
+
+// x, mean, variance, gamma?, beta?, residual?
+void batchNorm(Builder& b) {
+  const bool act = b.step().op == "batch_norm_act";
+  b.expectArity(3, act ? 6 : 5);
+  expectImages(b);
+  const bool hasResidual = act && b.step().flag("residual");
+  const bool affine = act ? b.step().flag("affine") : b.inputs() > 3;
+  b.expect(b.inputs() == size_t{3} + 2 * affine + hasResidual, "as many inputs as its attributes say");
+  const Shape& shape = b.output().shape;
+  const size_t last = b.inputs() - 1;
+  for (size_t i = 1; i < size_t{3} + 2 * affine; ++i) b.expect(b.input(i).shape == Shape{shape[1]}, "vectors [C]");
+  if (hasResidual) b.expect(b.input(last).shape == shape, "a residual of the output's shape");
+  BatchNormArguments arguments;
+  arguments.dtype = b.outputType();
+  arguments.channels = shape[1];
+  arguments.rows = shape[1] == 0 ? 0 : sizeOf(shape) / shape[1];
+  arguments.eps = b.step().number("eps");
+  arguments.relu = act && b.step().flag("relu");
+  const BufferId x = readRows(b, 0);
+  const BufferId residual = hasResidual ? readRows(b, last) : none;
+  const VectorAt mean = b.readVector(1), variance = b.readVector(2);
+  const VectorAt gamma = affine ? b.readVector(3) : nothing, beta = affine ? b.readVector(4) : nothing;
+  const RowsOut y = writeRows(b, 0);
+  b.touch(x);
+  b.emit("", [=](Stream stream, const Pointers& p) mutable {
+    const auto vector = [&](const VectorAt& at) { return Vector{p.at(at.first), at.second}; };
+    arguments.x = p.at(x);
+    arguments.residual = p.at(residual);
+    arguments.y = p.at(y.rows);
+    arguments.mean = vector(mean);
+    arguments.variance = vector(variance);
+    arguments.gamma = vector(gamma);
+    arguments.beta = vector(beta);
+    launchBatchNorm(stream, arguments);
+  });
+  finishRows(b, y, 0);
+}
+
+// x, gamma [C]?, beta [C]? -> y, the batch's mean [C] and biased variance [C]
+void batchNormTrain(Builder& b) {
+  b.expectArity(1, 3, 3);
+  expectImages(b);
+  const Shape& shape = b.output().shape;
+  b.expect(b.inputs() != 2, "gamma and beta, or neither");
+  for (size_t i = 1; i < b.inputs(); ++i) b.expect(b.input(i).shape == Shape{shape[1]}, "vectors [C]");
+  b.expect(b.output(1).shape == Shape{shape[1]} && b.output(2).shape == Shape{shape[1]}, "statistics [C]");
+  BatchNormTrainArguments arguments;
+  arguments.dtype = b.outputType();
+  arguments.channels = shape[1];
+  arguments.rows = shape[1] == 0 ? 0 : sizeOf(shape) / shape[1];
+  arguments.eps = b.step().number("eps");
+  const bool affine = b.inputs() == 3;
+  const BufferId x = readRows(b, 0);
+  const VectorAt gamma = affine ? b.readVector(1) : nothing, beta = affine ? b.readVector(2) : nothing;
+  const BufferId workspace = b.scratch(batchNormWorkspace(arguments.rows, arguments.channels));
+  const RowsOut y = writeRows(b, 0);
+  const Form statistics{Layout::plain, DType::float32, 0};  // their precision is the running averages'
+  const BufferId mean = b.write(1, statistics);
+  const BufferId variance = b.write(2, statistics);
+  b.emit("", [=](Stream stream, const Pointers& p) mutable {
+    arguments.x = p.at(x);
+    arguments.y = p.at(y.rows);
+    arguments.gamma = {p.at(gamma.first), gamma.second};
+    arguments.beta = {p.at(beta.first), beta.second};
+    arguments.mean = {p.at(mean), DType::float32};
+    arguments.variance = {p.at(variance), DType::float32};
+    arguments.workspace = p.at(workspace);
+    launchBatchNormTrain(stream, arguments);
+  });
+  finishRows(b, y, 0);
+}
+
+// x, mean, variance, dy, gamma? -> dx, dgamma, dbeta
+void batchNormGradient(Builder& b) {
+  b.expectArity(4, 5, 3);
+  b.expectFloats();
+  const Shape& shape = b.input(0).shape;
+  b.expect(shape.size() >= 2 && b.input(3).shape == shape && b.output(0).shape == shape, "x, dy and dx [N, C, ...]");
+  for (const size_t i : {size_t{1}, size_t{2}, b.inputs() == 5 ? size_t{4} : size_t{1}})
+    b.expect(b.input(i).shape == Shape{shape[1]}, "vectors [C]");
+  b.expect(b.output(1).shape == Shape{shape[1]} && b.output(2).shape == Shape{shape[1]}, "gradients [C]");
+  BatchNormGradientArguments arguments;
+  arguments.dtype = b.outputType();
+  arguments.channels = shape[1];
+  arguments.rows = shape[1] == 0 ? 0 : sizeOf(shape) / shape[1];
+  arguments.eps = b.step().number("eps");
+  arguments.training = b.step().flag("training");
+  const BufferId x = readRows(b, 0);
+  const BufferId dy = readRows(b, 3);
+  const VectorAt mean = b.readVector(1), variance = b.readVector(2);
+  const VectorAt gamma = b.inputs() == 5 ? b.readVector(4) : nothing;
+  const BufferId workspace = b.scratch(batchNormWorkspace(arguments.rows, arguments.channels));
+  const RowsOut dx = writeRows(b, 0);
+  const Form vector{Layout::plain, DType::float32, 0};
+  const BufferId dgamma = b.write(1, vector);
+  const BufferId dbeta = b.write(2, vector);
+  b.touch(x);
+  b.emit("", [=](Stream stream, const Pointers& p) mutable {
+    arguments.x = p.at(x);
+    arguments.dy = p.at(dy);
+    arguments.dx = p.at(dx.rows);
+    arguments.mean = {p.at(mean.first), mean.second};
+    arguments.variance = {p.at(variance.first), variance.second};
+    arguments.gamma = {p.at(gamma.first), gamma.second};
+    arguments.dgamma = {p.at(dgamma), DType::float32};
+    arguments.dbeta = {p.at(dbeta), DType::float32};
+    arguments.workspace = p.at(workspace);
+    launchBatchNormGradient(stream, arguments);
+  });
+  finishRows(b, dx, 0);
+}
+
+// weight [O, ...], bias [O]?, mean [O], variance [O], gamma [O]?, beta [O]? -> the weight and bias of a convolution that
+// does what convolution and batch norm did
+void foldBatchNorm(Builder& b) {
+  b.expectArity(3, 6, 2);
+  b.expectFloats();
+  const bool hasBias = b.step().flag("bias");
+  const bool affine = b.step().flag("affine");
+  b.expect(b.inputs() == size_t{3} + hasBias + 2 * affine, "as many inputs as its attributes say");
+  const Shape& weight = b.input(0).shape;
+  b.expect(!weight.empty() && b.output(0).shape == weight, "a weight [O, ...]");
+  b.expect(b.output(1).shape == Shape{weight[0]}, "a bias [O]");
+  for (size_t i = 1; i < b.inputs(); ++i) b.expect(b.input(i).shape == Shape{weight[0]}, "vectors [O]");
+  FoldBatchNormArguments arguments;
+  arguments.dtype = b.outputType();
+  arguments.outputs = weight[0];
+  arguments.fan = weight[0] == 0 ? 0 : sizeOf(weight) / weight[0];
+  arguments.eps = b.step().number("eps");
+  size_t next = 1;
+  const BufferId w = b.read(0);
+  const VectorAt bias = hasBias ? b.readVector(next++) : nothing;
+  const VectorAt mean = b.readVector(next++);
+  const VectorAt variance = b.readVector(next++);
+  const VectorAt gamma = affine ? b.readVector(next++) : nothing;
+  const VectorAt beta = affine ? b.readVector(next++) : nothing;
+  const BufferId newWeight = b.write(0);
+  const BufferId newBias = b.write(1);
+  b.emit("", [=](Stream stream, const Pointers& p) mutable {
+    const auto vector = [&](const VectorAt& at) { return Vector{p.at(at.first), at.second}; };
+    arguments.weight = p.at(w);
+    arguments.newWeight = p.at(newWeight);
+    arguments.bias = vector(bias);
+    arguments.mean = vector(mean);
+    arguments.variance = vector(variance);
+    arguments.gamma = vector(gamma);
+    arguments.beta = vector(beta);
+    arguments.newBias = {p.at(newBias), arguments.dtype};
+    launchFoldBatchNorm(stream, arguments);
+  });
+}
+
+}  // namespace seresnet::cuda

@@ -1,0 +1,18 @@
+#pragma once
+
+#include "builder.h"
+#include "convolution.h"
+
+namespace seresnet::cuda {
+
+struct ConvolutionBuffers {
+  BufferId x = none, w = none, y = none, gate = none, bias = none, residual = none;
+};
+
+// The convolution x, w -> y with the attributes of the current step, checked.
+Convolution geometry(Builder& b, const Shape& x, const Shape& w, const Shape& y);
+
+// Adds the kernels of a convolution on buffers; throws Error where the engine has none.
+void emitConvolution(Builder& b, const Convolution& convolution, const ConvolutionBuffers& buffers);
+
+}  // namespace seresnet::cuda

@@ -1,0 +1,55 @@
+#include "squeeze_excite.h"
+
+#include "ops.h"
+
+namespace seresnet::cuda {
+
+Excitation readExcitation(Builder& b, size_t at, int64_t channels) {
+  const Shape& w1 = b.input(at).shape;
+  b.expect(w1.size() == 2 && w1[0] > 0, "W1 [R, C]");
+  const int64_t hidden = w1[0];
+  b.expect(w1 == Shape{hidden, channels} && b.input(at + 1).shape == Shape{hidden} &&
+               b.input(at + 2).shape == Shape{channels, hidden} && b.input(at + 3).shape == Shape{channels},
+           "W1 [R, C], b1 [R], W2 [C, R], b2 [C]");
+  return {hidden, b.read(at), b.read(at + 2), b.readVector(at + 1), b.readVector(at + 3)};
+}
+
+void emitSqueezeExcite(Builder& b, const Images& images, bool relu, BufferId x, const Excitation& e, BufferId residual,
+                       BufferId y) {
+  SqueezeExciteArguments arguments;
+  arguments.dtype = b.outputType();
+  arguments.images = images;
+  arguments.hidden = e.hidden;
+  arguments.relu = relu;
+  const BufferId workspace = b.scratch(squeezeExciteWorkspace(images, arguments.dtype));
+  for (const BufferId id : {x, e.w1, e.w2, e.b1.first, e.b2.first, residual, y}) b.touch(id);
+  b.emit("", [=](Stream stream, const Pointers& p) mutable {
+    arguments.x = p.at(x);
+    arguments.residual = p.at(residual);
+    arguments.y = p.at(y);
+    arguments.w1 = p.at(e.w1);
+    arguments.w2 = p.at(e.w2);
+    arguments.b1 = {p.at(e.b1.first), e.b1.second};
+    arguments.b2 = {p.at(e.b2.first), e.b2.second};
+    arguments.workspace = p.at(workspace);
+    launchSqueezeExcite(stream, arguments);
+  });
+}
+
+// x, W1 [R, C], b1 [R], W2 [C, R], b2 [C], residual? -> x * sigmoid(W2 relu(W1 mean(x) + b1) + b2) (+ residual) (+ ReLU)
+void squeezeExcite(Builder& b) {
+  b.expectArity(5, 6);
+  b.expectFloats();
+  const bool hasResidual = b.step().flag("residual");
+  b.expect(b.inputs() == size_t{5} + hasResidual, "as many inputs as its attributes say");
+  const Shape& x = b.input(0).shape;
+  b.expect(x.size() == 4 && b.output().shape == x && b.output().size() > 0, "x [N, C, H, W] and y of its shape");
+  if (hasResidual) b.expect(b.input(5).shape == x, "a residual of x's shape");
+  const BufferId image = b.read(0, Layout::channelsLast);
+  const Excitation excitation = readExcitation(b, 1, x[1]);
+  const BufferId residual = hasResidual ? b.read(5, Layout::channelsLast) : none;
+  const BufferId y = b.write(0, Layout::channelsLast);
+  emitSqueezeExcite(b, {x[0], x[2], x[3], x[1]}, b.step().flag("relu"), image, excitation, residual, y);
+}
+
+}  // namespace seresnet::cuda

@@ -1,0 +1,44 @@
+// Runs the tests that hold for every device, and those of the CUDA executor, on one kind of device.
+//   node test/run_on.mjs cuda              npm run test:cuda: on a GPU; exit 3 with one sentence where there is none
+//   node test/run_on.mjs cuda --sanitizer  the same under compute-sanitizer
+//   node test/run_on.mjs cuda-sim          npm run test:sim: kernels and all on the host, with build/sim/seresnet.node
+import { spawnSync } from "node:child_process";
+import { existsSync } from "node:fs";
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const require = createRequire(import.meta.url);
+const [device, mode] = process.argv.slice(2);
+const sim = join(root, "build", "sim", "seresnet.node");
+const all = ["cuda", "judged_layers", "judged_ops", "judged_training", "gated_conv2d", "profile", "bad_input"];
+const files = device === "cuda-sim" ? all.slice(0, 4) : all;
+
+if (device === "cuda-sim") process.env.SERESNET_ADDON = sim;
+
+function whyNot() {
+  if (device === "cuda-sim" && !existsSync(sim))
+    return "build/sim/seresnet.node is not built (node native/build.mjs --sim)";
+  const { listDevices } = require("seresnet");
+  const devices = listDevices().filter(({ name }) => name === device);
+  if (devices.some(({ usable }) => usable)) return undefined;
+  return `${devices[0]?.reason ?? `this build has no device ${device}`}${devices[0]?.fix ? ` (try: ${devices[0].fix})` : ""}`;
+}
+
+const reason = whyNot();
+if (reason !== undefined) {
+  console.error(`The tests on ${device} were not run: ${reason}`);
+  process.exitCode = 3;
+} else {
+  const vitest = [
+    join(root, "node_modules", "vitest", "vitest.mjs"),
+    "run",
+    ...files.map((name) => `test/${name}.test.ts`),
+  ];
+  const sanitizer = ["compute-sanitizer", "--target-processes", "all", "--error-exitcode", "9", process.execPath];
+  const [command, ...rest] = mode === "--sanitizer" ? sanitizer : [process.execPath];
+  const run = spawnSync(command, [...rest, ...vitest], { cwd: root, stdio: "inherit" });
+  if (run.error) console.error(`${command} could not be started: ${run.error.message}`);
+  process.exitCode = run.status ?? 1;
+}
