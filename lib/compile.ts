@@ -46,6 +46,12 @@ export interface CompileOptions {
   readonly inputShape?: readonly number[];
   /** Lets `run` take uint8 images and normalise them inside the plan. */
   readonly normalize?: Normalization;
+  /**
+   * Time algorithms of convolutions on the cpu device and take the fastest, default true (PyTorch has the like in
+   * torch.backends.cudnn.benchmark). The choice, and with it rounding (about 1e-6), may differ from process to process;
+   * false decides by the shapes alone.
+   */
+  readonly benchmark?: boolean;
   /** Fold batch norms and fuse chains of ops, default true. Turn off to compare the two. */
   readonly fuse?: boolean;
 }
@@ -207,9 +213,14 @@ export class CompiledModel {
     const contents = await Promise.all(constants.map((value) => value.kept ?? this.#folded.get(nameOf(value))));
     const role = (leaf: Value) => (leaf === input ? "inputs" : "constants");
     const plan = lower([input, ...constants], role, [root], [], this.#layersOf(fixed));
-    const { threads, dtype: compute } = this.#options;
+    const { threads, dtype: compute, benchmark = true } = this.#options;
     const names = constants.map(nameOf);
-    const loaded = await this.#executor.load(plan, contents as HostArray[], { threads, compute, names });
+    const loaded = await this.#executor.load(plan, contents as HostArray[], {
+      threads,
+      compute,
+      names,
+      ...(!benchmark && { convolution: "rule" }),
+    });
     return { plan: loaded, shape: root.shape, dtype: root.dtype };
   }
 

@@ -66,6 +66,14 @@ describe.runIf(built)("Winograd's algorithm on the CPU", () => {
         console.warn(`cpu_winograd.test: neither AVX2 nor AVX-512 for ${x}; the direct algorithm was tested`);
     });
 
+  test("by the rule, shapes alone decide", async () => {
+    const chosen = (x: number[], features: number) =>
+      kernelsWith(plans(x, features).fused, { convolution: "rule" }).then((kernels) => kernels.some(isWinograd));
+    expect(await chosen([4, 16, 16, 16], 16)).toBe(vectors);
+    expect(await chosen([1, 16, 16, 16], 16)).toBe(false);
+    expect(await chosen([4, 16, 16, 16], 8)).toBe(false);
+  });
+
   test("direct means direct, and equal layers are decided once", async () => {
     const { fused } = plans([1, 32, 14, 14], 32);
     expect((await kernelsWith(fused, { convolution: "direct" })).some(isWinograd)).toBe(false);
@@ -162,7 +170,7 @@ describe.runIf(built)("Winograd's algorithm on the CPU", () => {
     const options = { convolution: "fft" } as unknown as LoadOptions;
     await expect(kernelsWith(fused, options)).rejects.toThrow(ArgumentError);
     await expect(kernelsWith(fused, options)).rejects.toThrow(
-      "cpu: expected convolution auto, direct or winograd, got fft",
+      "cpu: expected convolution auto, direct, winograd or rule, got fft",
     );
   });
 });

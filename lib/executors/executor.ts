@@ -66,9 +66,10 @@ export interface LoadOptions {
    * The algorithm of the cpu device's 3x3 convolutions in float32, default SERESNET_CONVOLUTION or "auto": Winograd's
    * where there is one, it times faster when the plan is loaded, and it is within 1e-5 of the direct one. The choice may
    * differ from process to process, and with it the results, by so much. "winograd" takes it whatever it costs; where
-   * there is none the direct one is taken all the same.
+   * there is none the direct one is taken all the same. "rule" decides by the layer's shape, without timing, as training
+   * always does: every process then computes the same.
    */
-  readonly convolution?: "auto" | "direct" | "winograd";
+  readonly convolution?: "auto" | "direct" | "winograd" | "rule";
 }
 
 /** One kind of device that runs plans. Nothing here blocks the JavaScript thread. */

@@ -34,7 +34,7 @@ export async function evaluate(
   batches: AsyncIterable<Batch>,
   { normalize, signal }: { normalize: Normalization; signal?: AbortSignal },
 ): Promise<Evaluation> {
-  await using compiled = await compile(model, { device: defaultExecutor().device, normalize });
+  await using compiled = await compile(model, { device: defaultExecutor().device, normalize, benchmark: false });
   const answers: Answer[] = [];
   let skipped = 0;
   let before: Promise<void> = Promise.resolve();

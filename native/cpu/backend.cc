@@ -190,8 +190,9 @@ class CpuBackend final : public Backend {
                                 const LoadOptions& options) override {
     if (options.compute != "float32" && options.compute != "bfloat16")
       throw Error("cpu", "expected compute float32 or bfloat16, got " + options.compute, Error::dtype);
-    if (options.convolution != "auto" && options.convolution != "direct" && options.convolution != "winograd")
-      throw Error("cpu", "expected convolution auto, direct or winograd, got " + options.convolution, Error::argument);
+    if (options.convolution != "auto" && options.convolution != "direct" && options.convolution != "winograd" &&
+        options.convolution != "rule")
+      throw Error("cpu", "expected convolution auto, direct, winograd or rule, got " + options.convolution, Error::argument);
     const int available = static_cast<int>(std::thread::hardware_concurrency());
     const int threads = options.threads > 0 ? options.threads : std::max(available, 1);
     if (threads > std::max(4 * available, 64))

@@ -155,7 +155,7 @@ ConvolutionCandidate chooseInFloat32(Builder& b, const ConvolutionOperands& oper
   }
   const std::string& wanted = b.options().convolution;
   if (wanted == "direct") return candidates[0];
-  if (!b.isConstant(1)) {
+  if (!b.isConstant(1) || wanted == "rule") {
     const bool tiles = tilesUntimed(b.input(1).shape, b.output().shape);
     if (auto tiled = tiles ? tiledCandidate(b, operands, g) : std::nullopt) return *tiled;
     return candidates[0];

@@ -17,7 +17,7 @@ struct LoadOptions {
   std::string compute = "float32";
   // One for each constant, or none at all: constants of one name, in whichever plan, have the same contents.
   std::vector<std::string> names;
-  std::string convolution = "auto";  // float32 algorithms on the CPU: auto (the faster), direct or winograd
+  std::string convolution = "auto";  // float32 algorithms on the CPU: auto (the faster), direct, winograd or rule
 };
 
 // One run of a program: what it is given, and what it fills in.
