@@ -17,6 +17,7 @@ beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), "seresnet-addon-"));
   if (!hasAddon) console.warn(`addon.test: no native addon here (${status.reason}); what needs it is not tested`);
   else if (!canFake) console.warn("addon.test: no Linux or no C compiler here; made-up drivers are not tested");
+  if (hasAddon && !canBind) console.warn("addon.test: no taskset here; how many CPUs the addon counts is not tested");
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
@@ -40,6 +41,21 @@ function ask(env: Record<string, string>, script = ""): Answer & { stderr: strin
 function problemsOf(device: DeviceInfo): string {
   return (device.details.problems as string[]).join("\n");
 }
+
+const onOneCpu = ["-c", firstCpu()];
+const canBind = hasAddon && spawnSync("taskset", [...onOneCpu, "true"]).status === 0;
+
+function firstCpu(): string {
+  if (process.platform !== "linux") return "0";
+  return /^Cpus_allowed_list:\s*(\d+)/m.exec(readFileSync("/proc/self/status", "utf8"))?.[1] ?? "0";
+}
+
+it.runIf(canBind)("counts the CPUs it may use, not those of the machine", () => {
+  const source = `console.log(JSON.stringify(require(${JSON.stringify(compiled)}).nativeDevices()))`;
+  const child = spawnSync("taskset", [...onOneCpu, process.execPath, "-e", source], { encoding: "utf8" });
+  const cpu = (JSON.parse(child.stdout) as DeviceInfo[]).find(({ name }) => name === "cpu");
+  expect(cpu?.details.threads).toBe(1);
+});
 
 describe("without the addon", () => {
   const expectAbsent = ({ status, devices, versions }: Answer, reason: string | RegExp) => {

@@ -101,17 +101,14 @@ describe.runIf(built)("process safety", () => {
     expect(runProgram(program)).toBe("20 22 24 26 28 30 32 2 true\n");
   });
 
-  test("process.exit with runs in flight is clean and quick", () => {
+  test("process.exit drops the runs in flight: it does not wait the minutes they would take", () => {
     const program = `${slow}
-      cpuExecutor().load(slowPlan(5000), [weights]).then((plan) => {
-        plan.run({ inputs, variables: [] });
-        plan.run({ inputs, variables: [] });
+      cpuExecutor().load(slowPlan(2000), [weights]).then((plan) => {
+        for (let i = 0; i < 300; i++) plan.run({ inputs, variables: [] });
         setTimeout(() => process.exit(0), 20);
       });`;
-    const start = performance.now();
     expect(runProgram(program)).toBe("");
-    expect(performance.now() - start).toBeLessThan(20_000);
-  });
+  }, 120_000);
 
   test("plans and buffers are freed: disposed or let go of, memory stays flat, and V8 knows of it", () => {
     const program = `${slow}

@@ -7,6 +7,7 @@
 #include <system_error>
 #include <thread>
 
+#include "../runtime/threads.h"
 #include "builder.h"
 #include "dnnl_adapter.h"
 #include "parallel.h"
@@ -193,8 +194,8 @@ class CpuBackend final : public Backend {
     if (options.convolution != "auto" && options.convolution != "direct" && options.convolution != "winograd" &&
         options.convolution != "rule")
       throw Error("cpu", "expected convolution auto, direct, winograd or rule, got " + options.convolution, Error::argument);
-    const int available = static_cast<int>(std::thread::hardware_concurrency());
-    const int threads = options.threads > 0 ? options.threads : std::max(available, 1);
+    const int available = availableThreads();
+    const int threads = options.threads > 0 ? options.threads : available;
     if (threads > std::max(4 * available, 64))
       throw Error("cpu", "expected at most " + std::to_string(std::max(4 * available, 64)) + " threads, got " +
                              std::to_string(threads), Error::argument);

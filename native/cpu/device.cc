@@ -1,13 +1,12 @@
 #include "device.h"
 
-#include <thread>
-
+#include "../runtime/threads.h"
 #include "onednn.h"
 
 namespace seresnet::cpu {
 
 std::vector<DeviceInfo> devices() {
-  const unsigned threads = std::thread::hardware_concurrency();  // glibc counts the CPUs this process may run on
+  const int threads = availableThreads();
   DeviceInfo cpu;
   cpu.name = "cpu";
   cpu.description = "CPU, " + std::to_string(threads) + (threads == 1 ? " thread" : " threads");
