@@ -41,7 +41,8 @@ test.runIf(headers && able)(
   `native/cpu compiles with oneDNN ${headers ? versionIn(headers) : "3"}`,
   async () => {
     const folder = join(root, "native/cpu");
-    const sources = readdirSync(folder).filter((name) => name.endsWith(".cc"));
+    // simd_kernels.cc knows no oneDNN, and is compiled with flags of its own
+    const sources = readdirSync(folder).filter((name) => name.endsWith(".cc") && name !== "simd_kernels.cc");
     expect(sources.length).toBeGreaterThan(20);
     const failures: string[] = [];
     const compileSome = async () => {
