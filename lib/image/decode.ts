@@ -1,4 +1,4 @@
-import sharp, { type Metadata, type Sharp } from "sharp";
+import type { Metadata, Sharp } from "sharp";
 import { expected, ImageError } from "../errors.js";
 import { readRegularFile, reason } from "../io/files.js";
 import type { Raster } from "./resize.js";
@@ -19,6 +19,8 @@ const formats = ["jpeg", "png", "webp", "gif", "tiff", "heif"];
 export async function decodeImage(source: string | Uint8Array): Promise<Raster> {
   const name = typeof source === "string" ? source : "loadImage";
   const bytes = await readSource(source, name);
+  // not before the first picture: it is a dozen megabytes, and most programs' time to start
+  const { default: sharp } = await import("sharp");
   try {
     // profiles are ignored because Pillow ignores them, and the published weights were trained through Pillow
     const picture = sharp(bytes, { limitInputPixels: pixelLimit, failOn: "error", ignoreIcc: true });

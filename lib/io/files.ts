@@ -23,30 +23,55 @@ export function reason(error: unknown): string {
  * missing, a folder, a device or pipe, too large, unreadable.
  */
 export async function readRegularFile(path: string, mostBytes: number): Promise<Uint8Array> {
-  // looked at before it is opened: opening a pipe would wait for a writer
-  const info = await stat(path);
-  if (info.isDirectory()) throw new Error("a folder");
-  if (!info.isFile()) throw new Error("something that is not a regular file");
-  if (info.size > mostBytes) throw new Error(`a file of ${info.size} bytes`);
-  if (info.size < 2 ** 31 - 1) return readFile(path);
-  return readInPieces(path, info.size);
+  const size = await regularFileSize(path);
+  if (size > mostBytes) throw new Error(`a file of ${size} bytes`);
+  if (size < 2 ** 31 - 1) return readFile(path); // which stops there
+  const bytes = Buffer.allocUnsafeSlow(size);
+  await withRegularFile(path, (file) => file.read([bytes], 0));
+  return bytes;
 }
 
-/** `readFile` stops at 2 GiB, and so does one read. */
-async function readInPieces(path: string, size: number): Promise<Uint8Array> {
-  const bytes = Buffer.allocUnsafeSlow(size);
+/** An open file that is read piece by piece. */
+export interface RegularFile {
+  readonly size: number;
+  /** Fills `pieces`, one after the other, with what the file holds from byte `position` on. Throws where it is too short. */
+  read(pieces: readonly Uint8Array[], position: number): Promise<void>;
+}
+
+/** What `work` makes of the file at `path`, which is open as long as that takes. Throws as `readRegularFile` does. */
+export async function withRegularFile<T>(path: string, work: (file: RegularFile) => Promise<T>): Promise<T> {
+  const size = await regularFileSize(path);
   const file = await open(path, "r");
   try {
-    let at = 0;
-    while (at < size) {
-      const { bytesRead } = await file.read(bytes, at, Math.min(size - at, 2 ** 30), at);
-      if (bytesRead === 0) throw new Error(`a file that shrank to ${at} bytes while it was read`);
-      at += bytesRead;
-    }
+    return await work({ size, read: (pieces, position) => fill(file, pieces, position) });
   } finally {
     await file.close();
   }
-  return bytes;
+}
+
+/** Looked at before it is opened: opening a pipe would wait for a writer. */
+async function regularFileSize(path: string): Promise<number> {
+  const info = await stat(path);
+  if (info.isDirectory()) throw new Error("a folder");
+  if (!info.isFile()) throw new Error("something that is not a regular file");
+  return info.size;
+}
+
+/** One call reads at most 1,024 pieces and 2 GiB, and may read less. */
+async function fill(file: FileHandle, pieces: readonly Uint8Array[], position: number): Promise<void> {
+  let missing = pieces.filter(({ length }) => length > 0);
+  for (let at = position; missing.length > 0; ) {
+    let { bytesRead } = await file.readv(missing.slice(0, 1024), at);
+    if (bytesRead === 0) throw new Error(`a file that shrank to ${at} bytes while it was read`);
+    at += bytesRead;
+    const firstOpen = missing.findIndex(({ length }) => {
+      if (length > bytesRead) return true;
+      bytesRead -= length;
+      return false;
+    });
+    missing = firstOpen < 0 ? [] : missing.slice(firstOpen);
+    if (missing.length > 0) missing[0] = missing[0].subarray(bytesRead);
+  }
 }
 
 /**

@@ -1,10 +1,9 @@
-import { constants } from "node:buffer";
 import { byteSize, type DType, fromFloat16Bits, type HostArray, toBfloat16Bits, toFloat16Bits } from "../dtype.js";
 import { expected, WeightsError } from "../errors.js";
 import { share } from "../graph/flush.js";
 import { constantValue } from "../graph/value.js";
 import { Tensor } from "../tensor.js";
-import { readRegularFile, reason, writeFileAtomic } from "./files.js";
+import { type RegularFile, reason, withRegularFile, writeFileAtomic } from "./files.js";
 import { isObject, parseStrictJson, quoted } from "./json.js";
 
 /** What a safetensors file holds. */
@@ -42,43 +41,73 @@ interface Entry {
  * Throws WeightsError for a missing, damaged or hostile file, saying what and where; nothing is half-loaded.
  */
 export async function readSafetensors(path: string): Promise<SafetensorsContent> {
-  let bytes: Uint8Array;
   try {
-    bytes = await readRegularFile(path, constants.MAX_LENGTH);
+    return await withRegularFile(path, (file) => read(file, path));
   } catch (error) {
+    if (error instanceof WeightsError) throw error;
     throw new WeightsError(expected(path, "a safetensors file", reason(error)), { cause: error });
   }
-  return parseSafetensors(bytes, path);
 }
 
-/** The same for bytes already in memory; `name` stands in messages where the path would. */
+/** Each tensor straight into memory of its own: a file is never in memory as a whole beside them. */
+async function read(file: RegularFile, path: string): Promise<SafetensorsContent> {
+  const start = new Uint8Array(Math.min(file.size, 8));
+  await file.read([start], 0);
+  const json = new Uint8Array(headerLength(start, file.size, path));
+  await file.read([json], 8);
+  const bodyStart = 8 + json.length;
+  const { entries, metadata } = parseHeader(json, file.size - bodyStart, path);
+  const bodies = new Map(entries.map((entry) => [entry, new Uint8Array(entry.end - entry.begin)]));
+  const inOrder = [...bodies].sort(([a], [b]) => a.begin - b.begin);
+  await file.read(
+    inOrder.map(([, body]) => body),
+    bodyStart,
+  );
+  return { tensors: tensorsOf([...bodies]), metadata };
+}
+
+/** The same for bytes already in memory, which are copied; `name` stands in messages where the path would. */
 export function parseSafetensors(bytes: Uint8Array, name = "safetensors"): SafetensorsContent {
-  const { header, bodyStart } = parseHeader(bytes, name);
-  const metadata = checkMetadata(header[metadataKey], name);
-  const entries = Object.entries(header)
-    .filter(([key]) => key !== metadataKey)
-    .map(([key, value]) => checkEntry(key, value, name));
-  checkLayout(entries, bytes.length - bodyStart, name);
-  const tensors = entries.map((entry): [string, Tensor] => [entry.name, decode(entry, bytes, bodyStart)]);
+  const bodyStart = 8 + headerLength(bytes, bytes.length, name);
+  const { entries, metadata } = parseHeader(bytes.subarray(8, bodyStart), bytes.length - bodyStart, name);
+  const body = bytes.subarray(bodyStart);
+  // a copy each, so that every tensor owns its bytes and they are aligned, which in the file they need not be
+  const copies = entries.map((entry): Body => [entry, new Uint8Array(body.subarray(entry.begin, entry.end))]);
+  return { tensors: tensorsOf(copies), metadata };
+}
+
+/** An entry of the header, and its bytes in a buffer of their own. */
+type Body = readonly [Entry, Uint8Array<ArrayBuffer>];
+
+/** Past `tensor()`, which would copy and round once more what is exact already. */
+function tensorsOf(bodies: readonly Body[]): Record<string, Tensor> {
   // fromEntries defines own properties, so a tensor named __proto__ is a tensor and not a prototype
-  return { tensors: Object.fromEntries(tensors), metadata };
+  return Object.fromEntries(
+    bodies.map(([{ name, dtype, shape }, { buffer }]) => [
+      name,
+      new Tensor(constantValue(decodeElements(dtype, buffer), Object.freeze(shape), dtype)),
+    ]),
+  );
 }
 
 function fail(name: string, what: string, got: string, cause?: unknown): never {
   throw new WeightsError(expected(name, what, got), { cause });
 }
 
-function parseHeader(bytes: Uint8Array, name: string): { header: Record<string, unknown>; bodyStart: number } {
-  if (bytes.length < 8)
-    fail(name, "a safetensors file that starts with 8 bytes of header length", `${bytes.length} bytes in all`);
-  const length = new DataView(bytes.buffer, bytes.byteOffset, 8).getBigUint64(0, true);
+/** Of the JSON after the first 8 bytes of a file of `size` bytes. */
+function headerLength(start: Uint8Array, size: number, name: string): number {
+  if (size < 8) fail(name, "a safetensors file that starts with 8 bytes of header length", `${size} bytes in all`);
+  const length = new DataView(start.buffer, start.byteOffset, 8).getBigUint64(0, true);
   if (length > headerLimit) fail(name, `a header of at most ${headerLimit} bytes`, `${length}`);
-  const bodyStart = 8 + Number(length);
-  if (bodyStart > bytes.length)
-    fail(name, `a header of ${length} bytes`, `a file that ends ${bytes.length - 8} bytes after the header length`);
+  if (Number(length) > size - 8)
+    fail(name, `a header of ${length} bytes`, `a file that ends ${size - 8} bytes after the header length`);
+  return Number(length);
+}
+
+function parseHeader(json: Uint8Array, bodyBytes: number, name: string) {
   let text: string;
   try {
-    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes.subarray(8, bodyStart));
+    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(json);
   } catch (error) {
     fail(name, "a header in UTF-8", "bytes that are not", error);
   }
@@ -90,7 +119,12 @@ function parseHeader(bytes: Uint8Array, name: string): { header: Record<string, 
     fail(name, "a header in JSON without repeated keys", oneLine(error), error);
   }
   if (!isObject(header)) fail(name, "a header that is a JSON object", quoted(header));
-  return { header, bodyStart };
+  const metadata = checkMetadata(header[metadataKey], name);
+  const entries = Object.entries(header)
+    .filter(([key]) => key !== metadataKey)
+    .map(([key, value]) => checkEntry(key, value, name));
+  checkLayout(entries, bodyBytes, name);
+  return { entries, metadata };
 }
 
 /** JSON.parse quotes what it could not read, line breaks and all. */
@@ -145,13 +179,6 @@ function checkLayout(entries: readonly Entry[], bodyBytes: number, file: string)
   }
   if (cursor !== bodyBytes)
     fail(file, `data that ends with the last tensor, at byte ${cursor}`, `${bodyBytes - cursor} trailing bytes`);
-}
-
-/** Past `tensor()`, which would copy and round once more what is exact already. */
-function decode({ dtype, shape, begin, end }: Entry, bytes: Uint8Array, bodyStart: number): Tensor {
-  // a copy each, so that every tensor owns its bytes and they are aligned, which in the file they need not be
-  const { buffer } = new Uint8Array(bytes.subarray(bodyStart + begin, bodyStart + end));
-  return new Tensor(constantValue(decodeElements(dtype, buffer), Object.freeze(shape), dtype));
 }
 
 /** The host array of `dtype` for little-endian bytes; half precisions become float32. */

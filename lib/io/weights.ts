@@ -2,8 +2,8 @@ import { constants } from "node:buffer";
 import { extname } from "node:path";
 import { expected, WeightsError } from "../errors.js";
 import type { Tensor } from "../tensor.js";
-import { readRegularFile, reason } from "./files.js";
-import { parseSafetensors } from "./safetensors.js";
+import { readRegularFile, reason, withRegularFile } from "./files.js";
+import { parseSafetensors, readSafetensors } from "./safetensors.js";
 import { readSharded } from "./sharded.js";
 import { parseTorch } from "./torch.js";
 
@@ -28,24 +28,23 @@ export async function loadWeights(path: string): Promise<Record<string, Tensor>>
   if (typeof path !== "string" || path === "")
     throw new WeightsError(expected("loadWeights", "the path of a weights file", JSON.stringify(path) ?? "nothing"));
   const extension = extname(path).toLowerCase();
-  let bytes: Uint8Array;
+  let tensors: Record<string, Tensor>;
   try {
-    bytes = await readRegularFile(path, constants.MAX_LENGTH);
+    tensors = await read(path, extension);
   } catch (error) {
     const what = extension === ".safetensors" ? "a safetensors file" : "a weights file";
+    if (error instanceof WeightsError) throw error;
     throw new WeightsError(expected(path, what, reason(error)), { cause: error });
   }
-  const tensors = await parse(bytes, path, extension);
   if (Object.keys(tensors).length === 0) throw new WeightsError(expected(path, "at least one tensor", "none"));
   return tensors;
 }
 
-function parse(
-  bytes: Uint8Array,
-  path: string,
-  extension: string,
-): Record<string, Tensor> | Promise<Record<string, Tensor>> {
-  if (isSafetensors(bytes)) return parseSafetensors(bytes, path).tensors;
+async function read(path: string, extension: string): Promise<Record<string, Tensor>> {
+  const start = new Uint8Array(9);
+  await withRegularFile(path, ({ size, read }) => read([start.subarray(0, size)], 0));
+  if (isSafetensors(start)) return (await readSafetensors(path)).tensors;
+  const bytes = await readRegularFile(path, constants.MAX_LENGTH);
   if (isTorch(bytes)) return parseTorch(bytes, path);
   // nothing known by its content: the name says which complaint helps
   if (extension === ".safetensors") return parseSafetensors(bytes, path).tensors;

@@ -100,6 +100,7 @@ size_t race(Builder& b, const ConvolutionOperands& given, const std::vector<Conv
   constexpr double tolerance = 1e-5;
   constexpr int rounds = 5;
   constexpr double enough = 0.2;  // seconds
+  constexpr double hopeless = 1.3;  // times the least so far: not timed again
   Operands operands(b, given);
   std::vector<std::unique_ptr<Trial>> trials;
   std::vector<double> least(candidates.size(), std::numeric_limits<double>::infinity());
@@ -110,13 +111,15 @@ size_t race(Builder& b, const ConvolutionOperands& given, const std::vector<Conv
     agrees.push_back(relativeError(trial.result(), trials[0]->result()) <= tolerance);
   }
   double spent = 0;
-  for (int round = 0; round < rounds && spent < enough; ++round)
+  for (int round = 0; round < rounds && spent < enough; ++round) {
+    const double limit = hopeless * *std::min_element(least.begin(), least.end());
     for (size_t i = 0; i < trials.size(); ++i) {
-      if (!agrees[i]) continue;
+      if (!agrees[i] || least[i] > limit) continue;
       const double seconds = trials[i]->seconds();
       least[i] = std::min(least[i], seconds);
       spent += seconds;
     }
+  }
   return static_cast<size_t>(std::min_element(least.begin(), least.end()) - least.begin());
 }
 
