@@ -4,7 +4,6 @@ import {
   ArgumentError,
   createModel,
   functional,
-  listDevices,
   nn,
   optim,
   ShapeError,
@@ -16,15 +15,15 @@ import {
 import { ResidualBlock, SEBlock } from "seresnet/models";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { relativeError } from "./support/compare.js";
+import { usableDevices } from "./support/devices.js";
 import { type Digest, digestError, fill, image } from "./support/weights.js";
 
 const floats = async (t: Tensor | undefined) => (await (t as Tensor).data()) as Float32Array;
 const leaf = async (t: Tensor) => tensor(await t.data(), t.shape, { requiresGrad: true });
 
-const devices = listDevices().filter(({ usable, name }) => usable && name !== "cuda");
 afterAll(() => setDefaultDevice("auto"));
 
-describe.each(devices.map(({ name }) => name))("on %s", (device) => {
+describe.each(usableDevices)("on %s", (device) => {
   beforeAll(() => setDefaultDevice(device));
 
   describe("the seed's blocks have PyTorch's gradients", () => {

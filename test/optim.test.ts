@@ -4,7 +4,6 @@ import {
   ArgumentError,
   createModel,
   functional,
-  listDevices,
   nn,
   optim,
   setDefaultDevice,
@@ -14,6 +13,7 @@ import {
 } from "seresnet";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { relativeError } from "./support/compare.js";
+import { usableDevices } from "./support/devices.js";
 
 interface Trajectory {
   w: number[];
@@ -89,10 +89,9 @@ const groups = (net: Two) => [{ params: [net.w] }, { params: [net.b], weightDeca
 const makeSgd = (net: Two) => new optim.SGD(groups(net), { lr: 0.1, momentum: 0.9, weightDecay: 0.05, nesterov: true });
 const makeAdamW = (net: Two) => new optim.AdamW(groups(net), { lr: 0.1, weightDecay: 0.05 });
 
-const devices = listDevices().filter(({ usable, name }) => usable && name !== "cuda");
 afterAll(() => setDefaultDevice("auto"));
 
-describe.each(devices.map(({ name }) => name))("on %s", (device) => {
+describe.each(usableDevices)("on %s", (device) => {
   beforeAll(() => setDefaultDevice(device));
 
   it("SGD and AdamW with parameter groups follow PyTorch", async () => {

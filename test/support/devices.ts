@@ -3,7 +3,9 @@ import { executorFor, resolveDevice } from "../../dist/lib/device.js";
 import type { DeviceName, Executor } from "../../dist/lib/executors/executor.js";
 
 /** The names of the devices that work on this machine: what is said of all devices is tested on each of them. */
-export const usableDevices = [...new Set(listDevices().flatMap(({ name, usable }) => (usable ? [name] : [])))];
+export const usableDevices: readonly DeviceName[] = [
+  ...new Set(listDevices().flatMap(({ name, usable }) => (usable ? [name] : []))),
+];
 
 /** What runs plans on a device. */
 export const executorOf = (device: DeviceName): Executor => executorFor(resolveDevice(device));
