@@ -1,13 +1,15 @@
 import Table from "cli-table3";
 import { type IdxDataset, loadIdxDataset } from "../lib/data/idx.js";
+import { resolveDevice } from "../lib/device.js";
 import { createModel, functional, nn, optim, type Tensor, tensor } from "../lib/index.js";
+import { degradationReport } from "./degradation_report.js";
 import { ProbeNet, probes } from "./probe_net.js";
 import { type Bench, digits } from "./report.js";
 
 const networks = ["plain20_cifar", "plain56_cifar", "resnet20_cifar", "resnet56_cifar", "seresnet20_cifar"] as const;
 
 /** How much is done: the same for every network. */
-interface Budget {
+export interface Budget {
   readonly images: number;
   readonly epochs: number;
   readonly batch: number;
@@ -57,7 +59,7 @@ function shuffled(count: number, seed: number): Uint32Array {
 }
 
 /** Training loss and error by epoch, as the network met the pictures (He et al. 2016, figure 1). */
-interface Curve {
+export interface Curve {
   readonly name: string;
   readonly loss: number[];
   readonly trainingError: number[];
@@ -107,7 +109,7 @@ function mistakes(logits: Float32Array, targets: Int32Array): number {
 }
 
 /** Norm of the loss's gradient by each layer's weights, first layer first, at the first and the last step. */
-interface Probe {
+export interface Probe {
   readonly name: string;
   readonly layers: string[];
   readonly first: number[];
@@ -165,9 +167,11 @@ export const degradation: Bench = {
     for (const name of networks) curves.push(await train(name, training, test, budget));
     const gradients: Probe[] = [];
     for (const name of Object.keys(probes)) gradients.push(await probe(name, training, budget));
+    const device = resolveDevice("auto").description;
     return {
+      page: await degradationReport({ device, budget, curves, gradients }),
       table: `${depthTable(curves)}\n${gradientTable(gradients)}`,
-      figures: { dataset: "Fashion-MNIST", size, budget, curves, gradients },
+      figures: { dataset: "Fashion-MNIST", device, size, budget, curves, gradients },
     };
   },
 };

@@ -19,7 +19,7 @@ async function main(words: readonly string[]): Promise<number> {
   }
   const report = await benches[name].run(args);
   console.log(report.table);
-  console.log(`written to ${save(report.name ?? name, report.figures)}`);
+  console.log(`written to ${save(report.name ?? name, report).join(" and ")}`);
   return 0;
 }
 

@@ -15,6 +15,8 @@ export interface Report {
   readonly name?: string;
   /** For people. */
   readonly table: string;
+  /** The same with pictures, as an HTML file of its own. */
+  readonly page?: string;
   /** For programs: what goes into the results file. */
   readonly figures: Readonly<Record<string, unknown>>;
 }
@@ -22,8 +24,8 @@ export interface Report {
 /** The checkout, seen from the compiled file. */
 export const root = join(__dirname, "../..");
 
-/** Writes bench/results/NAME.json: the figures, and where, when and of what they were taken. Returns its path in the checkout. */
-export function save(name: string, figures: Report["figures"]): string {
+/** Writes bench/results/NAME.json: the figures, and where, when and of what they were taken; and NAME.html beside it. Returns their paths in the checkout. */
+export function save(name: string, { figures, page }: Report): string[] {
   const folder = join(root, "bench/results");
   mkdirSync(folder, { recursive: true });
   const file = join(folder, `${name}.json`);
@@ -31,7 +33,10 @@ export function save(name: string, figures: Report["figures"]): string {
   const machine = { cpu, cores: availableParallelism(), vectors: vectorExtensions(), node: process.version };
   const result = { bench: name, date: new Date().toISOString(), commit: commit(), machine, ...figures };
   writeFileSync(file, `${JSON.stringify(result, undefined, 2)}\n`);
-  return relative(root, file);
+  if (page === undefined) return [relative(root, file)];
+  const report = join(folder, `${name}.html`);
+  writeFileSync(report, page);
+  return [relative(root, file), relative(root, report)];
 }
 
 /** The vector instructions of this CPU, where the system lists them. */

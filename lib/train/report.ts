@@ -5,6 +5,7 @@ import type { CheckpointInfo } from "../io/checkpoint.js";
 import { writeFileAtomic } from "../io/files.js";
 import type { Answer, Evaluation } from "./evaluate.js";
 import type { EpochReport } from "./fit.js";
+import { escapeHtml, page, percent, section, table } from "./html.js";
 import { Plots } from "./plots.js";
 
 /** What a report tells of. */
@@ -81,42 +82,11 @@ export async function renderReport({ info, settings, history, evaluation, held }
       : [`${last?.validationAccuracy === undefined ? "training" : "validation"} accuracy ${percent(accuracy)}`]),
     ...(evaluation ? [`${evaluation.images} pictures judged`] : []),
   ];
-  return `<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>${escapeHtml(info.model)}: training report</title>
-<style>${style}</style>
-</head>
-<body>
-<h1>${escapeHtml(info.model)}</h1>
-<p class="facts">${facts.map(escapeHtml).join(" · ")}</p>
-${sections.join("\n")}
-</body>
-</html>
-`;
+  return page({ title: `${info.model}: training report`, heading: info.model, facts, sections });
 }
-
-const style = `body{font:15px/1.5 system-ui,sans-serif;color:#1d2430;max-width:960px;margin:2rem auto;padding:0 1rem}
-h1{margin-bottom:0}h2{margin:2.2rem 0 .4rem;font-size:1.15rem}.facts,.legend,figcaption{color:#5b6472}.legend{font-size:13px;margin:0}
-svg{max-width:100%;height:auto}table{border-collapse:collapse}td,th{padding:.15rem .8rem .15rem 0;text-align:right;font-variant-numeric:tabular-nums}
-td:first-child,th:first-child{text-align:left}th{border-bottom:1px solid #c9ced6;font-weight:600}
-.pictures{display:flex;flex-wrap:wrap;gap:14px}figure{margin:0;width:132px}figure img{width:132px;height:132px;object-fit:contain;image-rendering:pixelated;background:#eef0f3}
-figcaption{font-size:12px;line-height:1.35;overflow-wrap:anywhere}.wrong{color:#c22b2b}`;
 
 const legend =
   '<p class="legend"><span style="color:#8a94a6">━</span> training <span style="color:#2563eb">━</span> validation</p>';
-
-function section(title: string, content: string, before = ""): string {
-  return `<section><h2>${escapeHtml(title)}</h2>${before}${content}</section>`;
-}
-
-function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
-  const row = (cells: readonly string[], tag: string) =>
-    `<tr>${cells.map((cell) => `<${tag}>${escapeHtml(cell)}</${tag}>`).join("")}</tr>`;
-  return `<table><thead>${row(head, "th")}</thead><tbody>${rows.map((cells) => row(cells, "td")).join("")}</tbody></table>`;
-}
 
 function scoreTable(scores: readonly ClassScore[]): string {
   const share = (value: number | null) => (value === null ? "" : percent(value));
@@ -193,13 +163,4 @@ async function dataUrl({ pictures }: Dataset, index: number): Promise<string> {
     .jpeg({ quality: 80 })
     .toBuffer();
   return `data:image/jpeg;base64,${jpeg.toString("base64")}`;
-}
-
-function percent(share: number, digits = 2): string {
-  return `${(share * 100).toFixed(digits)} %`;
-}
-
-function escapeHtml(text: string): string {
-  const entities: Record<string, string> = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" };
-  return text.replace(/[&<>"]/g, (character) => entities[character]);
 }
