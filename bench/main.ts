@@ -1,11 +1,12 @@
 import { classifier } from "./classifier.js";
 import { cpu } from "./cpu.js";
+import { cuda } from "./cuda.js";
 import { degradation } from "./degradation.js";
 import { reference } from "./reference.js";
-import { type Bench, save } from "./report.js";
+import { type Bench, NotHere, save } from "./report.js";
 
 /** Table of contents: every benchmark by name; the first is the default. */
-const benches: Readonly<Record<string, Bench>> = { cpu, reference, classifier, degradation };
+const benches: Readonly<Record<string, Bench>> = { cpu, cuda, reference, classifier, degradation };
 
 async function main(words: readonly string[]): Promise<number> {
   const [name, ...args] = words[0]?.startsWith("-") === false ? words : ["cpu", ...words];
@@ -20,7 +21,8 @@ async function main(words: readonly string[]): Promise<number> {
   const report = await benches[name].run(args);
   console.log(report.table);
   console.log(`written to ${save(report.name ?? name, report).join(" and ")}`);
-  return 0;
+  for (const failure of report.failures ?? []) console.error(`bench: ${failure}`);
+  return report.failures?.length ? 1 : 0;
 }
 
 main(process.argv.slice(2)).then(
@@ -29,6 +31,6 @@ main(process.argv.slice(2)).then(
   },
   (error: unknown) => {
     console.error(error instanceof Error ? error.message : error);
-    process.exitCode = 1;
+    process.exitCode = error instanceof NotHere ? 3 : 1;
   },
 );

@@ -13,20 +13,29 @@ export interface Bench {
 export interface Report {
   /** Of the results file, where it is not the benchmark's. */
   readonly name?: string;
+  /** Of the results file, where it is not bench/results. */
+  readonly folder?: string;
   /** For people. */
   readonly table: string;
   /** The same with pictures, as an HTML file of its own. */
   readonly page?: string;
+  /** What went wrong, one sentence each: exit code 1. */
+  readonly failures?: readonly string[];
   /** For programs: what goes into the results file. */
   readonly figures: Readonly<Record<string, unknown>>;
 }
 
+/** Why a benchmark cannot be run here, and what to install: exit code 3. */
+export class NotHere extends Error {}
+
 /** The checkout, seen from the compiled file. */
 export const root = join(__dirname, "../..");
 
-/** Writes bench/results/NAME.json: the figures, and where, when and of what they were taken; and NAME.html beside it. Returns their paths in the checkout. */
-export function save(name: string, { figures, page }: Report): string[] {
-  const folder = join(root, "bench/results");
+/** Writes NAME.json into bench/results: the figures, and where, when and of what they were taken; and NAME.html beside it. Returns their paths in the checkout. */
+export function save(
+  name: string,
+  { figures, page, folder = join(root, "bench/results") }: Omit<Report, "table">,
+): string[] {
   mkdirSync(folder, { recursive: true });
   const file = join(folder, `${name}.json`);
   const cpu = cpus()[0]?.model.trim() ?? "unknown";

@@ -38,6 +38,7 @@ class Addon : public Napi::Addon<Addon> {
                              InstanceMethod("load", &Addon::call<node::load>),
                              InstanceMethod("run", &Addon::call<node::run>),
                              InstanceMethod("profile", &Addon::call<node::profile>),
+                             InstanceMethod("time", &Addon::call<node::time>),
                              InstanceMethod("drop", &Addon::call<node::drop>),
                              InstanceMethod("dispose", &Addon::call<node::dispose>),
                              InstanceMethod("kernels", &Addon::call<node::kernels>),

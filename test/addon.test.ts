@@ -6,15 +6,15 @@ import { Worker } from "node:worker_threads";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { AddonStatus, DeviceInfo, NativeVersions } from "../dist/lib/executors/native.js";
 import { addonStatus, cudnnCandidates, nativeDevices, nativeVersions } from "../dist/lib/executors/native.js";
+import { canMakeUp, madeUpLibraries } from "./support/made_up.js";
 
 const compiled = join(__dirname, "..", "dist", "lib", "executors", "native.js");
 const status = addonStatus();
 const hasAddon = status.loaded;
-const canFake = hasAddon && process.platform === "linux" && spawnSync("cc", ["--version"]).status === 0;
-let folder: string;
+const canFake = hasAddon && canMakeUp;
+const folder = mkdtempSync(join(tmpdir(), "seresnet-addon-"));
 
 beforeAll(() => {
-  folder = mkdtempSync(join(tmpdir(), "seresnet-addon-"));
   if (!hasAddon) console.warn(`addon.test: no native addon here (${status.reason}); what needs it is not tested`);
   else if (!canFake) console.warn("addon.test: no Linux or no C compiler here; made-up drivers are not tested");
   if (hasAddon && !canBind) console.warn("addon.test: no taskset here; how many CPUs the addon counts is not tested");
@@ -194,32 +194,7 @@ function testAddon() {
 }
 
 function testDiagnosis() {
-  /** Builds a library from C, in a folder of its own if none is given, and returns the folder. */
-  const library = (name: string, source: string, place = mkdtempSync(join(folder, "library-"))): string => {
-    writeFileSync(join(place, "source.c"), source);
-    const build = spawnSync("cc", ["-shared", "-fPIC", "-o", join(place, name), join(place, "source.c")]);
-    expect(build.status, String(build.stderr)).toBe(0);
-    return place;
-  };
-  const driver = ({ version = 13000, init = 0, count = 1, major = 9, minor = 0 }) =>
-    library(
-      "libcuda.so.1",
-      `#include <string.h>
-       int cuInit(unsigned f) { return ${init}; }
-       int cuDriverGetVersion(int* v) { *v = ${version}; return 0; }
-       int cuDeviceGetCount(int* n) { *n = ${count}; return 0; }
-       int cuDeviceGet(int* d, int i) { *d = i; return 0; }
-       int cuDeviceGetName(char* s, int n, int d) { strncpy(s, "NVIDIA Made-up", n); return 0; }
-       int cuDeviceGetAttribute(int* v, int a, int d) { *v = a == 75 ? ${major} : ${minor}; return 0; }
-       int cuDeviceTotalMem_v2(unsigned long* b, int d) { *b = 80ul << 30; return 0; }
-       int cuGetErrorName(int e, const char** s) { *s = "CUDA_ERROR_MADE_UP"; return 0; }`,
-    );
-  // As the real one: libcudnn aborts the process unless its parts are there.
-  const cudnn = (version: number, file = "libcudnn.so.9", parts = true) => {
-    const place = library(file, "#include <stdlib.h>\nunsigned long cudnnGetVersion(void) { abort(); }");
-    if (parts) library("libcudnn_graph.so.9", `unsigned long cudnnGetVersion(void) { return ${version}; }`, place);
-    return place;
-  };
+  const { library, driver, cudnn } = madeUpLibraries(folder);
   /** The CUDA devices seen with these folders on the loader's path. */
   const see = (...folders: string[]) =>
     ask({ LD_LIBRARY_PATH: folders.join(":") }).devices.filter(({ name }) => name === "cuda");

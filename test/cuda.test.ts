@@ -1,3 +1,4 @@
+import { spawnSync } from "node:child_process";
 import { setTimeout as pause } from "node:timers/promises";
 import { Worker } from "node:worker_threads";
 import {
@@ -199,6 +200,22 @@ describe.runIf(there)(`the CUDA executor on ${device}`, () => {
     setDefaultDevice(device);
     const loaded = await large();
     await loaded.dispose();
+  });
+
+  test.skipIf(onGpu)("a card before compute capability 8.0 refuses bfloat16 and tf32, and says what works", () => {
+    const source = `const { compile, nn } = require("seresnet");
+      const model = new nn.Conv2d(2, 3, { kernelSize: 1 });
+      const one = (dtype) => compile(model, { device: ${JSON.stringify(device)}, dtype, inputShape: [1, 2, 2, 2] }).then(
+        () => "works", ({ name, code, message }) => ({ name, code, message }));
+      Promise.all(["float32", "float16", "tf32", "bfloat16"].map(one)).then((all) => console.log(JSON.stringify(all)));`;
+    const env = { ...process.env, SERESNET_SIM_CAPABILITY: "75" };
+    const child = spawnSync(process.execPath, ["-e", source], { encoding: "utf8", env });
+    const refused = (dtype: string) => ({
+      name: "DtypeError",
+      code: "ERR_DTYPE",
+      message: `cuda: expected compute capability 8.0 for ${dtype}, got 7.5 (float32 and float16 work)`,
+    });
+    expect(JSON.parse(child.stdout)).toEqual(["works", "works", refused("tf32"), refused("bfloat16")]);
   });
 
   test("options that are none are refused", () => {

@@ -56,6 +56,29 @@ export type PlanHandle = { readonly [handle]: "plan" };
 /** What one kernel took; `step` is an index into the plan's steps, or -1. */
 export type KernelTime = Omit<StepProfile, "layer"> & { readonly step: number };
 
+/** How a plan is timed with everything on the device. */
+export interface TimingOptions {
+  /** Each gives a time; of a kernel's the median is told. Default 5. */
+  readonly rounds?: number;
+  /** Runs that follow each other in a round, default 1. */
+  readonly calls?: number;
+  /** Bytes to copy for memory's speed, and to flush the caches with before each kernel; without it both are left out. */
+  readonly scratch?: number;
+}
+
+export interface Timing {
+  /** Milliseconds of one run by itself until the host knows that it is done, one a round. */
+  readonly latencies: readonly number[];
+  /** Milliseconds of one run among those that follow each other, one a round. */
+  readonly milliseconds: readonly number[];
+  /** One after the other, with nothing in the caches. */
+  readonly kernels: readonly KernelTime[];
+  /** Bytes a second that a copy on the device reads and writes together. */
+  readonly copied: number;
+  /** The most bytes of memory that the device's plans and buffers have taken at any time. */
+  readonly most: number;
+}
+
 /** The part of the addon that computes: native/node/runtime.h. Its errors carry `code` and `call`. */
 export interface NativeRuntime {
   open(device: DeviceName, options?: object): DeviceHandle;
@@ -72,6 +95,12 @@ export interface NativeRuntime {
     inputs: readonly HostArray[],
     variables: readonly BufferHandle[],
   ): { id: number; result: Promise<KernelTime[]> };
+  time(
+    plan: PlanHandle,
+    inputs: readonly HostArray[],
+    variables: readonly BufferHandle[],
+    options: TimingOptions,
+  ): { id: number; result: Promise<Timing> };
   drop(device: DeviceHandle, id: number, reason: unknown): boolean;
   dispose(plan: PlanHandle): Promise<void>;
   kernels(plan: PlanHandle): string[];

@@ -21,7 +21,7 @@ import type {
   RunResult,
   StepProfile,
 } from "./executor.js";
-import type { BufferHandle, DeviceHandle, NativeRuntime, PlanHandle } from "./native.js";
+import type { BufferHandle, DeviceHandle, NativeRuntime, PlanHandle, Timing, TimingOptions } from "./native.js";
 
 /** Runs plans on an executor thread of the addon. What is checked here is checked again there, for memory safety. */
 export class NativeExecutor implements Executor {
@@ -75,15 +75,18 @@ type NativeCall<T> = (
   variables: readonly BufferHandle[],
 ) => { id: number; result: Promise<T> };
 
-class NativePlan implements LoadedPlan {
+/** A plan in the addon. What it has beside LoadedPlan is for tests and benchmarks. */
+export class NativePlan implements LoadedPlan {
   readonly #executor: NativeExecutor;
-  readonly #plan: Plan;
   readonly #handle: PlanHandle;
   #disposed?: Promise<void>;
 
-  constructor(executor: NativeExecutor, plan: Plan, handle: PlanHandle) {
+  constructor(
+    executor: NativeExecutor,
+    readonly plan: Plan,
+    handle: PlanHandle,
+  ) {
     this.#executor = executor;
-    this.#plan = plan;
     this.#handle = handle;
   }
 
@@ -92,7 +95,7 @@ class NativePlan implements LoadedPlan {
     return {
       outputs,
       written: written.map((buffer, i) => {
-        const { shape, dtype } = this.#plan.slots[this.#plan.written[i]];
+        const { shape, dtype } = this.plan.slots[this.plan.written[i]];
         return new NativeBuffer(this.#executor, dtype, sizeOf(shape), buffer);
       }),
     };
@@ -100,14 +103,19 @@ class NativePlan implements LoadedPlan {
 
   async profile(request: RunRequest): Promise<StepProfile[]> {
     const times = await this.#submit(request, this.#executor.addon.profile);
-    return times.map(({ step, ...time }) => ({ ...time, layer: this.#plan.steps[step]?.layer ?? "" }));
+    return times.map(({ step, ...time }) => ({ ...time, layer: this.plan.steps[step]?.layer ?? "" }));
+  }
+
+  /** Runs it many times with everything on the device, which tells how long that takes: of the device cuda alone. */
+  time(request: RunRequest, options: TimingOptions = {}): Promise<Timing> {
+    return this.#submit(request, (...given) => this.#executor.addon.time(...given, options));
   }
 
   /** Checks a request, puts it into the queue through `call`, and takes it out again when its signal says so. */
   async #submit<T>(request: RunRequest, call: NativeCall<T>): Promise<T> {
     const { device, addon, handle } = this.#executor;
     if (this.#disposed) throw new DisposedError(`${device}: expected a loaded plan, got a disposed one`);
-    checkRequest(device, this.#plan, request);
+    checkRequest(device, this.plan, request);
     const { inputs, variables, signal } = request;
     signal?.throwIfAborted();
     const buffers = variables.map((buffer, i) => this.#checkVariable(buffer, i));
@@ -143,7 +151,7 @@ class NativePlan implements LoadedPlan {
     const { device } = this.#executor;
     if (!(buffer instanceof NativeBuffer && buffer.executor === this.#executor))
       throw new DeviceError(expected(device, `variable ${i} to be one of its own buffers`, ownerOf(buffer)));
-    const { shape, dtype } = this.#plan.slots[this.#plan.variables[i]];
+    const { shape, dtype } = this.plan.slots[this.plan.variables[i]];
     if (buffer.dtype !== dtype) throw new DtypeError(expected(device, `variable ${i} of dtype ${dtype}`, buffer.dtype));
     if (buffer.length !== sizeOf(shape))
       throw new ShapeError(expected(device, `variable ${i} with ${sizeOf(shape)} elements`, String(buffer.length)));

@@ -60,13 +60,8 @@ void CudaProgram::run(Run& run) {
   gpu::use(context_.device);
   Lane& lane = takeLane();
   try {
-    std::vector<std::shared_ptr<DeviceMemory>> written;
-    for (const uint32_t slot : plan_.written) written.push_back(context_.pool->get(plan_.slots[slot].bytes()));
-    copyIn(lane, run);
-    gpu::wait(stream_.get(), lane.copiedIn.get());
-    for (const auto& variable : run.variables)
-      if (const auto& ready = device(variable).ready) gpu::wait(stream_.get(), ready.get());
-    enqueue(addressesOf(lane, run, written));
+    Written written;
+    enqueue(begin(lane, run, written));
     gpu::record(lane.computed.get(), stream_.get());
     if (!written.empty()) {
       const auto ready = gpu::makeEvent();  // the lane's own is recorded again by a later run
@@ -88,41 +83,6 @@ void CudaProgram::run(Run& run) {
     }
     release(lane);
   };
-}
-
-std::vector<KernelTime> CudaProgram::profile(Run& run) {
-  gpu::use(context_.device);
-  Lane& lane = takeLane();
-  try {
-    std::vector<std::shared_ptr<DeviceMemory>> written;
-    for (const uint32_t slot : plan_.written) written.push_back(context_.pool->get(plan_.slots[slot].bytes()));
-    copyIn(lane, run);
-    gpu::wait(stream_.get(), lane.copiedIn.get());
-    for (const auto& variable : run.variables)
-      if (const auto& ready = device(variable).ready) gpu::wait(stream_.get(), ready.get());
-    const std::vector<char*> addresses = addressesOf(lane, run, written);
-    const Pointers pointers(addresses);
-    const Stream stream = stream_.get();
-    std::vector<std::shared_ptr<CUevent_st>> events{gpu::makeEvent(true)};
-    gpu::record(events[0].get(), stream);
-    for (const NamedKernel& kernel : kernels_) {
-      if (*run.stopping) throw Error("run", "the environment is closing");
-      kernel.kernel(stream, pointers);
-      events.push_back(gpu::makeEvent(true));
-      gpu::record(events.back().get(), stream);
-    }
-    gpu::synchronize(stream);
-    std::vector<KernelTime> times;
-    for (size_t i = 0; i < kernels_.size(); ++i)
-      times.push_back({kernels_[i].step, kernels_[i].op, kernels_[i].implementation,
-                       gpu::milliseconds(events[0].get(), events[i].get()),
-                       gpu::milliseconds(events[i].get(), events[i + 1].get()), bytesOf(kernels_[i])});
-    release(lane);
-    return times;
-  } catch (...) {
-    release(lane);
-    throw;
-  }
 }
 
 size_t CudaProgram::bytes() const {
@@ -152,6 +112,15 @@ void CudaProgram::release(Lane& lane) {
   released_.notify_all();
 }
 
+std::vector<char*> CudaProgram::begin(Lane& lane, const Run& run, Written& written) {
+  for (const uint32_t slot : plan_.written) written.push_back(context_.pool->get(plan_.slots[slot].bytes()));
+  copyIn(lane, run);
+  gpu::wait(stream_.get(), lane.copiedIn.get());
+  for (const auto& variable : run.variables)
+    if (const auto& ready = device(variable).ready) gpu::wait(stream_.get(), ready.get());
+  return addressesOf(lane, run, written);
+}
+
 void CudaProgram::copyIn(Lane& lane, const Run& run) {
   for (size_t i = 0; i < lane.inputs.size(); ++i) {
     const size_t bytes = lane.inputs[i]->bytes();
@@ -162,8 +131,7 @@ void CudaProgram::copyIn(Lane& lane, const Run& run) {
   gpu::record(lane.copiedIn.get(), inStream_.get());
 }
 
-std::vector<char*> CudaProgram::addressesOf(const Lane& lane, const Run& run,
-                                            const std::vector<std::shared_ptr<DeviceMemory>>& written) const {
+std::vector<char*> CudaProgram::addressesOf(const Lane& lane, const Run& run, const Written& written) const {
   std::vector<char*> addresses = addresses_;
   for (size_t id = 0; id < buffers_.size(); ++id) {
     const Buffer& buffer = buffers_[id];
@@ -225,20 +193,6 @@ void CudaProgram::collect(Lane& lane, Run& run) {
     if (memory->bytes() > 0) std::memcpy(memory->data(), lane.resultStaging[buffer.index]->data(), memory->bytes());
     run.outputs.push_back(std::move(memory));
   }
-}
-
-// Operands and results, each once. What lives during this kernel alone is scratch memory.
-double CudaProgram::bytesOf(const NamedKernel& kernel) const {
-  std::vector<BufferId> touched = kernel.touched;
-  std::sort(touched.begin(), touched.end());
-  touched.erase(std::unique(touched.begin(), touched.end()), touched.end());
-  double total = 0;
-  for (const BufferId id : touched) {
-    const Buffer& buffer = buffers_[static_cast<size_t>(id)];
-    const bool scratch = buffer.kind == Buffer::Kind::arena && buffer.block.first == buffer.block.last;
-    if (!scratch) total += static_cast<double>(buffer.block.bytes);
-  }
-  return total;
 }
 
 void CudaProgram::placeInArena() {

@@ -19,7 +19,8 @@ class CudaProgram final : public Program {
   ~CudaProgram() override;
 
   void run(Run& run) override;
-  std::vector<KernelTime> profile(Run& run) override;
+  std::vector<KernelTime> profile(Run& run) override;                // these two: timing.cc
+  Timing time(Run& run, const TimingOptions& options) override;
   size_t bytes() const override;
   std::vector<std::string> kernels() const override;
 
@@ -41,16 +42,22 @@ class CudaProgram final : public Program {
     uint64_t lastUse = 0;
   };
 
+  // New memory for the plan's written slots.
+  using Written = std::vector<std::shared_ptr<DeviceMemory>>;
+
   Lane& takeLane();
   void release(Lane& lane);
+  // Puts the copies of a run's inputs into streams, has the program's wait for what it reads, and tells where everything is.
+  std::vector<char*> begin(Lane& lane, const Run& run, Written& written);
   void copyIn(Lane& lane, const Run& run);
-  std::vector<char*> addressesOf(const Lane& lane, const Run& run,
-                                 const std::vector<std::shared_ptr<DeviceMemory>>& written) const;
+  std::vector<char*> addressesOf(const Lane& lane, const Run& run, const Written& written) const;
   void enqueue(const std::vector<char*>& addresses);
   void compute(const std::vector<char*>& addresses);
   void copyOut(Lane& lane);
   void collect(Lane& lane, Run& run);
   void placeInArena();
+  std::vector<KernelTime> timeKernels(const Run& run, const std::vector<char*>& addresses, const TimingOptions& options);
+  KernelTime timeOf(const NamedKernel& kernel, double start, double milliseconds) const;
   double bytesOf(const NamedKernel& kernel) const;
 
   Plan plan_;

@@ -23,6 +23,39 @@ Napi::Array toArray(Napi::Env env, const std::vector<std::string>& strings) {
   return array;
 }
 
+Napi::Array toArray(Napi::Env env, const std::vector<double>& numbers) {
+  Napi::Array array = Napi::Array::New(env, numbers.size());
+  for (uint32_t i = 0; i < numbers.size(); ++i) array.Set(i, numbers[i]);
+  return array;
+}
+
+Napi::Array toArray(Napi::Env env, const std::vector<KernelTime>& times) {
+  Napi::Array array = Napi::Array::New(env, times.size());
+  for (uint32_t i = 0; i < times.size(); ++i) {
+    const Napi::HandleScope scope(env);
+    const KernelTime& time = times[i];
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("step", time.step);
+    object.Set("op", time.op);
+    object.Set("implementation", time.implementation);
+    object.Set("start", time.start);
+    object.Set("milliseconds", time.milliseconds);
+    object.Set("bytes", time.bytes);
+    array.Set(i, object);
+  }
+  return array;
+}
+
+Napi::Object toObject(Napi::Env env, const Timing& timing) {
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("latencies", toArray(env, timing.latencies));
+  object.Set("milliseconds", toArray(env, timing.milliseconds));
+  object.Set("kernels", toArray(env, timing.kernels));
+  object.Set("copied", timing.copied);
+  object.Set("most", static_cast<double>(timing.most));
+  return object;
+}
+
 Napi::Object toObject(Napi::Env env, const DeviceInfo& device) {
   Napi::Object details = Napi::Object::New(env);
   for (const auto& [key, value] : device.details) details.Set(key, toValue(env, value));

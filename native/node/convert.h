@@ -5,13 +5,17 @@
 #include <string>
 #include <vector>
 
+#include "../runtime/backend.h"
 #include "../runtime/device.h"
 #include "../runtime/errors.h"
 
 namespace seresnet::node {
 
 Napi::Object toObject(Napi::Env env, const DeviceInfo& device);
+Napi::Object toObject(Napi::Env env, const Timing& timing);
 Napi::Array toArray(Napi::Env env, const std::vector<std::string>& strings);
+Napi::Array toArray(Napi::Env env, const std::vector<double>& numbers);
+Napi::Array toArray(Napi::Env env, const std::vector<KernelTime>& times);
 
 // An array of strings; nothing at all counts as an empty one. Throws a TypeError that names `what`.
 std::vector<std::string> toStrings(const Napi::Value& value, const std::string& what);

@@ -168,6 +168,20 @@ LoadOptions toLoadOptions(const Napi::Value& value) {
   return options;
 }
 
+TimingOptions toTimingOptions(const Napi::Value& value) {
+  constexpr int64_t most = 1000000;
+  constexpr int64_t mostBytes = int64_t{1} << 40;
+  TimingOptions options;
+  if (value.IsUndefined()) return options;
+  const Napi::Object given = object(value, "options");
+  const auto has = [&](const char* name) { return !given.Get(name).IsUndefined(); };
+  if (has("rounds")) options.rounds = static_cast<int>(integer(given.Get("rounds"), "rounds", most));
+  if (has("calls")) options.calls = static_cast<int>(integer(given.Get("calls"), "calls", most));
+  if (has("scratch")) options.scratch = static_cast<size_t>(integer(given.Get("scratch"), "scratch", mostBytes));
+  if (options.rounds == 0 || options.calls == 0) refuse("rounds and calls", "at least 1");
+  return options;
+}
+
 cuda::OpenOptions toCudaOptions(const Napi::Value& value) {
   constexpr int64_t mostDevices = 1024;
   constexpr int64_t mostBytes = int64_t{1} << 50;

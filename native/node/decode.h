@@ -15,6 +15,7 @@ namespace seresnet::node {
 Plan toPlan(const Napi::Value& value);
 
 LoadOptions toLoadOptions(const Napi::Value& value);
+TimingOptions toTimingOptions(const Napi::Value& value);
 
 // What lib/executors/cuda.ts opens a device with; all of it may be left out.
 cuda::OpenOptions toCudaOptions(const Napi::Value& value);

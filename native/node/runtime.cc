@@ -351,17 +351,6 @@ Napi::Value submit(Napi::Env env, Device& device, Device::Work work, Device::Fin
   return answer;
 }
 
-Napi::Value toObject(Napi::Env env, const KernelTime& time) {
-  Napi::Object object = Napi::Object::New(env);
-  object.Set("step", time.step);
-  object.Set("op", time.op);
-  object.Set("implementation", time.implementation);
-  object.Set("start", time.start);
-  object.Set("milliseconds", time.milliseconds);
-  object.Set("bytes", time.bytes);
-  return object;
-}
-
 }  // namespace
 
 Napi::Value run(const Napi::CallbackInfo& info) {
@@ -389,11 +378,16 @@ Napi::Value profile(const Napi::CallbackInfo& info) {
   const auto [device, plan, program, run] = toRequest(info, "profile");
   auto times = std::make_shared<std::vector<KernelTime>>();
   return submit(info.Env(), *device, [program = program, run = run, times] { *times = program->profile(*run); },
-                [times](Napi::Env env) -> Napi::Value {
-                  Napi::Array all = Napi::Array::New(env, times->size());
-                  for (uint32_t i = 0; i < times->size(); ++i) all.Set(i, toObject(env, (*times)[i]));
-                  return all;
-                });
+                [times](Napi::Env env) -> Napi::Value { return toArray(env, *times); });
+}
+
+Napi::Value time(const Napi::CallbackInfo& info) {
+  const auto [device, plan, program, run] = toRequest(info, "time");
+  auto timing = std::make_shared<Timing>();
+  const TimingOptions options = toTimingOptions(info[3]);
+  return submit(info.Env(), *device,
+                [program = program, run = run, timing, options] { *timing = program->time(*run, options); },
+                [timing](Napi::Env env) -> Napi::Value { return toObject(env, *timing); });
 }
 
 Napi::Value drop(const Napi::CallbackInfo& info) {

@@ -30,6 +30,10 @@ Napi::Value run(const Napi::CallbackInfo& info);
 // profile(program, inputs, variables): { id, result: Promise<times> }, a run that tells what each kernel took
 Napi::Value profile(const Napi::CallbackInfo& info);
 
+// time(program, inputs, variables, { rounds, calls, scratch }): { id, result: Promise<timing> }, many runs with everything on
+// the device
+Napi::Value time(const Napi::CallbackInfo& info);
+
 // drop(device, id, reason): whether the run had not started and is dropped; its promise then rejects with the reason
 Napi::Value drop(const Napi::CallbackInfo& info);
 

@@ -42,6 +42,22 @@ struct KernelTime {
   double bytes = 0;  // of its operands and results, each counted once
 };
 
+// How a program is timed.
+struct TimingOptions {
+  int rounds = 5;      // of which each gives a time; kernels are given their median
+  int calls = 1;       // runs that follow each other in a round
+  size_t scratch = 0;  // bytes to copy for memory's speed, and to flush the caches with before each kernel; 0 leaves both out
+};
+
+// What a program's runs take when everything is on the device already.
+struct Timing {
+  std::vector<double> latencies;     // milliseconds of a run by itself until the host knows that it is done, one a round
+  std::vector<double> milliseconds;  // of one run of those that follow each other, one a round
+  std::vector<KernelTime> kernels;   // one after the other, none with anything in the caches
+  double copied = 0;                 // bytes a second that a copy on the device reads and writes together
+  size_t most = 0;                   // bytes of memory the device's programs and buffers have taken at any time
+};
+
 // A plan made ready on a device.
 class Program {
  public:
@@ -51,6 +67,8 @@ class Program {
   virtual std::vector<KernelTime> profile(Run&) {
     throw Error("profile", "this executor does not time its kernels");
   }
+  // Runs it many times, and tells how long that takes.
+  virtual Timing time(Run&, const TimingOptions&) { throw Error("time", "this executor does not time its programs"); }
   // Bytes it holds, for JavaScript's garbage collector to know.
   virtual size_t bytes() const = 0;
   // What runs each kernel, for people: the op and its implementation.

@@ -1,0 +1,369 @@
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { compile, createModel, listDevices, saveSafetensors } from "../lib/index.js";
+import { type Contender, contenders, GpuChild } from "./cuda_child.js";
+import { type Dtype, type Feed, type GpuJob, inputsOf, type Kernels } from "./cuda_runner.js";
+import { type Case, kernelsTable, type Row, table, targets } from "./cuda_table.js";
+import { type Bench, digits, median, NotHere, save } from "./report.js";
+import { trainedLooking } from "./weights.js";
+
+/** What is measured where: on a GPU, and on the host, kernels and all, to see that the benchmark itself works. */
+const settings = {
+  cuda: {
+    models: ["seresnet50", "resnet50", "seresnet18", "resnet18"],
+    image: [3, 224, 224],
+    numClasses: 1000,
+    batches: [128, 1, 256, 32], // what is asked for most comes first
+    rounds: 7,
+    /** Milliseconds that a turn takes. */
+    turn: 200,
+    /** Bytes: many times the caches. */
+    scratch: 2 ** 30,
+    /** A convolution 1x1 of as many channels as it has in and out: a large product of matrices. */
+    product: [2, 4096, 64, 64],
+  },
+  "cuda-sim": {
+    models: ["seresnet14_cifar", "resnet14_cifar"],
+    image: [3, 9, 8],
+    numClasses: 10,
+    batches: [2, 1],
+    rounds: 2,
+    turn: 0,
+    scratch: 2 ** 12,
+    product: [1, 8, 4, 4],
+  },
+} as const;
+
+const dtypes: readonly Dtype[] = ["float16", "bfloat16", "tf32", "float32"];
+/** Relative error of the logits, ‖out - ref‖ / ‖ref‖. */
+const tolerance: Readonly<Record<Dtype, number>> = { float32: 1e-4, tf32: 3e-3, float16: 5e-3, bfloat16: 2e-2 };
+const feeds: readonly Feed[] = ["resident", "float32", "uint8"];
+const normalize = { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
+/** Different images in a batch. */
+const distinct = 2;
+
+interface Options {
+  readonly device: keyof typeof settings;
+  readonly models: readonly string[];
+  readonly dtypes: readonly Dtype[];
+  readonly batches: readonly number[];
+  readonly rounds: number;
+  /** No new case is begun after so many. */
+  readonly minutes: number;
+  readonly contenders: readonly Contender[];
+  readonly python: string;
+  /** The folder of the results file. */
+  readonly results?: string;
+}
+
+const text = { type: "string" } as const;
+const words = {
+  device: { ...text, default: "cuda" },
+  model: text,
+  dtype: text,
+  batch: text,
+  rounds: text,
+  minutes: text,
+  peers: { ...text, default: "eager,compile" },
+  python: { ...text, default: process.env.SERESNET_PYTHON || "python3" },
+  results: text,
+} as const;
+
+function parse(args: readonly string[]): Options {
+  const { values } = parseArgs({ args: [...args], options: words });
+  const device = oneOf("--device", values.device, Object.keys(settings)) as Options["device"];
+  const { models, batches, rounds } = settings[device];
+  const list = (name: "model" | "dtype" | "peers", known: readonly string[]) =>
+    values[name]?.split(",").map((word) => oneOf(`--${name}`, word, known)) ?? known;
+  const number = (name: "rounds" | "minutes", otherwise: number) =>
+    values[name] === undefined ? otherwise : positive(`--${name}`, values[name]);
+  const peers = values.peers === "none" ? [] : list("peers", ["eager", "compile"]);
+  return {
+    device,
+    models: list("model", models),
+    dtypes: list("dtype", dtypes) as Dtype[],
+    batches: values.batch?.split(",").map((word) => positive("--batch", word)) ?? batches,
+    rounds: number("rounds", rounds),
+    minutes: number("minutes", Number.POSITIVE_INFINITY),
+    contenders: contenders.filter((name) => name === "seresnet" || peers.includes(name.split(" ")[1])),
+    python: values.python,
+    results: values.results,
+  };
+}
+
+function oneOf(name: string, word: string, known: readonly string[]): string {
+  if (!known.includes(word)) throw new Error(`bench: expected ${name} ${known.join(", ")}, got ${word}`);
+  return word;
+}
+
+function positive(name: string, word: string): number {
+  if (!/^[1-9]\d{0,5}$/.test(word)) throw new Error(`bench: expected ${name} to be a whole number, got ${word}`);
+  return Number(word);
+}
+
+export const cuda: Bench = {
+  title:
+    "ResNets and SE-ResNets on a GPU, every dtype, beside PyTorch eager and torch.compile: images/s, latency, GB/s",
+  async run(args = []) {
+    const options = parse(args);
+    const device = listDevices().find(({ name, usable }) => name === options.device && usable);
+    if (!device) throw new NotHere(whyNot(options.device));
+    const folder = mkdtempSync(join(tmpdir(), "seresnet-cuda-"));
+    try {
+      const session = new Session(options, folder);
+      const figures = () => ({
+        device,
+        options: { ...options, minutes: Number.isFinite(options.minutes) ? options.minutes : undefined },
+        ...session.figures(),
+      });
+      await session.run(() => save(options.device, { figures: figures(), folder: options.results }));
+      return {
+        name: options.device,
+        folder: options.results,
+        table: session.table(),
+        figures: figures(),
+        failures: session.failures(),
+      };
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
+  },
+};
+
+function whyNot(name: string): string {
+  const [device] = listDevices().filter((candidate) => candidate.name === name);
+  const fix = device?.fix ? ` (try: ${device.fix})` : "";
+  return `The benchmark on ${name} was not run: ${device?.reason ?? "this build has no such device"}${fix}`;
+}
+
+/** One run of the benchmark: what has been found out so far, so that what is there can be saved at any time. */
+class Session {
+  readonly #options: Options;
+  readonly #folder: string;
+  readonly #start = performance.now();
+  readonly #cases: Case[] = [];
+  readonly #notRun: string[] = [];
+  readonly #flops: Partial<Record<Dtype, number>> = {};
+  readonly #versions: Record<string, unknown> = {};
+  /** Contenders that could not start at all, and why. */
+  readonly #leftOut = new Map<Contender, string>();
+
+  constructor(options: Options, folder: string) {
+    this.#options = options;
+    this.#folder = folder;
+  }
+
+  /** Measures case after case; `report` is called after each. */
+  async run(report: () => void): Promise<void> {
+    const { models, dtypes, batches, minutes } = this.#options;
+    const prepared = new Map<string, { model: GpuJob["model"]; pixels: string; logits: Float32Array }>();
+    for (const dtype of dtypes)
+      for (const batch of batches)
+        for (const name of models) {
+          const what = `${name} ${dtype} batch ${batch}`;
+          if (performance.now() - this.#start > minutes * 60e3) {
+            this.#notRun.push(what);
+            continue;
+          }
+          if (!prepared.has(name)) prepared.set(name, await this.#prepare(name));
+          const { logits, ...files } = prepared.get(name) as NonNullable<ReturnType<typeof prepared.get>>;
+          if (this.#flops[dtype] === undefined) this.#flops[dtype] = await this.#ceiling(dtype);
+          console.error(`bench: ${what}`);
+          this.#cases.push(await this.#measure(name, dtype, batch, files, logits));
+          report();
+        }
+  }
+
+  figures() {
+    return {
+      versions: this.#versions,
+      flops: this.#flops,
+      cases: this.#cases,
+      targets: targets(this.#cases),
+      notRun: this.#notRun,
+      leftOut: Object.fromEntries(this.#leftOut),
+    };
+  }
+
+  /** Cases of ours that were not measured, because they went wrong. */
+  failures(): string[] {
+    return this.#cases.flatMap(({ model, dtype, batch, rows: [{ failed }] }) =>
+      failed === undefined ? [] : [`${model} ${dtype} batch ${batch}: ${failed}`],
+    );
+  }
+
+  table(): string {
+    const lines = [table(this.#cases)];
+    const [first] = this.#cases.filter(({ kernels }) => kernels);
+    if (first) lines.push(kernelsTable(first));
+    for (const { what, got, wanted } of targets(this.#cases)) lines.push(`target: ${what}: ${got}, wanted ${wanted}`);
+    for (const [name, why] of this.#leftOut) lines.push(`LEFT OUT ${name}: ${why}`);
+    if (this.#notRun.length > 0) lines.push(`not run, for want of time: ${this.#notRun.join(", ")}`);
+    return lines.join("\n");
+  }
+
+  /** A model's weights as a file, some images, and what the reference says of them. */
+  async #prepare(name: string) {
+    const { image, numClasses } = settings[this.#options.device];
+    const network = trainedLooking(createModel(name, { numClasses })).eval();
+    const weights = join(this.#folder, `${name}.safetensors`);
+    await saveSafetensors(weights, network.stateDict());
+    const pixels = join(this.#folder, "pixels.bin");
+    const images = Uint8Array.from(
+      { length: distinct * product(image) },
+      (_, i) => Math.imul(i + 1, 2654435761) >>> 24,
+    );
+    writeFileSync(pixels, images);
+    const reference = await compile(network, { device: "reference" });
+    const { float32 } = inputsOf(images, { shape: [distinct, ...image], ...normalize });
+    const logits = (await (await reference.run(float32)).data()) as Float32Array;
+    await reference.dispose();
+    return { model: { name, weights, numClasses }, pixels, logits };
+  }
+
+  /** Floating-point operations a second of a large product of matrices. */
+  async #ceiling(dtype: Dtype): Promise<number> {
+    const { device, rounds } = this.#options;
+    const { product: shape, scratch } = settings[device];
+    const child = await GpuChild.start("seresnet", { device, shape, dtype, pixels: "", ...normalize }, "");
+    try {
+      const { kernels } = await child.ask({ ask: "kernels", rounds, scratch });
+      return Math.max(...kernels.map(({ flops, milliseconds }) => flops / (milliseconds / 1e3)));
+    } finally {
+      await child.stop();
+    }
+  }
+
+  async #measure(
+    name: string,
+    dtype: Dtype,
+    batch: number,
+    files: Pick<GpuJob, "model" | "pixels">,
+    reference: Float32Array,
+  ): Promise<Case> {
+    const { device, python } = this.#options;
+    const { image } = settings[device];
+    const job: GpuJob = { device, ...files, shape: [batch, ...image], dtype, ...normalize };
+    const children: GpuChild[] = [];
+    const rows: Row[] = [];
+    try {
+      for (const contender of this.#options.contenders.filter((name) => !this.#leftOut.has(name))) {
+        const fail = (why: string) => rows.push({ contender, failed: why });
+        try {
+          const child = await GpuChild.start(contender, job, python);
+          children.push(child);
+          this.#versions[contender] = child.started.versions;
+          const differences = await differencesOf(child, reference, batch);
+          if (differences.some((difference) => !(difference <= tolerance[dtype])) && contender === "seresnet") {
+            fail(`wrong: it differs from the reference by ${differences.map((d) => digits(d, 2)).join(" and ")}`);
+            break; // nobody times what is wrong
+          }
+          rows.push({ contender, differs: digits(Math.max(...differences), 2), ready: digits(child.started.ready, 3) });
+        } catch (error) {
+          const why = (error as Error).message;
+          fail(why);
+          console.error(`bench: ${contender}: ${why}`);
+          if (contender === "seresnet") break;
+          if (this.#cases.length === 0) this.#leftOut.set(contender, why); // what is not there does not come later
+        }
+      }
+      if (rows[0].failed !== undefined) return { model: name, dtype, batch, rows };
+      const timed = await this.#alternate(children, batch);
+      return {
+        model: name,
+        dtype,
+        batch,
+        rows: rows.map((row) => ({ ...row, ...timed.get(row.contender) })),
+        kernels: await this.#kernels(children[0], dtype),
+      };
+    } finally {
+      await Promise.all(children.map((child) => child.stop()));
+    }
+  }
+
+  /** Turn by turn, so that what disturbs the machine hits all. Times are medians of the rounds. */
+  async #alternate(children: readonly GpuChild[], batch: number): Promise<Map<Contender, Partial<Row>>> {
+    const { rounds, device } = this.#options;
+    const { turn } = settings[device];
+    const found = new Map<string, { latency: number[]; milliseconds: number[] }>();
+    const calls = new Map<string, number>();
+    const most = new Map<Contender, number>();
+    for (let round = -1; round < rounds; round++)
+      for (const feed of feeds)
+        for (const child of round % 2 === 0 ? children : [...children].reverse()) {
+          const key = `${child.contender} ${feed}`;
+          const times = await child.ask({ ask: "times", feed, calls: calls.get(key) ?? 1 });
+          if (times.most !== undefined) most.set(child.contender, times.most);
+          if (round < 0) {
+            // warm by now: how many make a turn
+            calls.set(key, Math.min(1000, Math.max(1, Math.round(turn / times.milliseconds))));
+            continue;
+          }
+          const { latency, milliseconds } = found.get(key) ?? { latency: [], milliseconds: [] };
+          latency.push(times.latency);
+          milliseconds.push(times.milliseconds);
+          found.set(key, { latency, milliseconds });
+        }
+    return new Map(
+      children.map(({ contender }) => [
+        contender,
+        {
+          ...Object.fromEntries(
+            feeds.map((feed) => {
+              const { latency, milliseconds } = found.get(`${contender} ${feed}`) ?? { latency: [], milliseconds: [] };
+              const each = median(milliseconds);
+              return [
+                feed,
+                {
+                  latency: digits(median(latency)),
+                  milliseconds: digits(each),
+                  imagesPerSecond: digits((1e3 * batch) / each),
+                  rounds: milliseconds.map((time) => digits(time)),
+                },
+              ];
+            }),
+          ),
+          peakBytes: most.get(contender),
+        },
+      ]),
+    );
+  }
+
+  #kernels(child: GpuChild, dtype: Dtype): Promise<Kernels> {
+    const { rounds, device } = this.#options;
+    return child.ask({ ask: "kernels", rounds, scratch: settings[device].scratch, flops: this.#flops[dtype] });
+  }
+}
+
+/** Relative error of every image's logits, the largest: for floats and for pixels. */
+export async function differencesOf(
+  child: Pick<GpuChild, "ask">,
+  reference: Float32Array,
+  batch: number,
+): Promise<number[]> {
+  const classes = reference.length / distinct;
+  const differences: number[] = [];
+  for (const feed of ["float32", "uint8"] as const) {
+    const logits = await child.ask({ ask: "logits", feed });
+    const images = Math.min(batch, logits.length / classes);
+    if (!(images >= 1)) throw new Error(`expected logits of ${classes} classes, got ${logits.length} numbers`);
+    let largest = 0;
+    for (let image = 0; image < images; image++) {
+      const start = (image % distinct) * classes;
+      let error = 0;
+      let norm = 0;
+      for (let i = 0; i < classes; i++) {
+        error += (logits[image * classes + i] - reference[start + i]) ** 2;
+        norm += reference[start + i] ** 2;
+      }
+      const difference = Math.sqrt(error / norm);
+      largest = Number.isNaN(difference) ? Number.POSITIVE_INFINITY : Math.max(largest, difference);
+    }
+    differences.push(largest);
+  }
+  return differences;
+}
+
+const product = (shape: readonly number[]) => shape.reduce((all, extent) => all * extent, 1);

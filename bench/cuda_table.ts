@@ -1,0 +1,148 @@
+import Table from "cli-table3";
+import type { Contender } from "./cuda_child.js";
+import type { Dtype, Feed, Kernels } from "./cuda_runner.js";
+import { digits } from "./report.js";
+
+/** What a contender takes with one kind of input: medians of the rounds. */
+interface Speed {
+  /** Milliseconds of a run by itself. */
+  readonly latency: number;
+  /** Milliseconds of a run among others. */
+  readonly milliseconds: number;
+  readonly imagesPerSecond: number;
+  /** `milliseconds` of each round. */
+  readonly rounds: readonly number[];
+}
+
+/** One contender in one case; times are there unless it `failed`. */
+export interface Row extends Partial<Readonly<Record<Feed, Speed>>> {
+  readonly contender: Contender;
+  readonly failed?: string;
+  /** Relative error of the logits from the reference's. */
+  readonly differs?: number;
+  readonly ready?: number;
+  readonly peakBytes?: number;
+}
+
+export interface Case {
+  readonly model: string;
+  readonly dtype: Dtype;
+  readonly batch: number;
+  /** Ours first. */
+  readonly rows: readonly Row[];
+  readonly kernels?: Kernels;
+}
+
+const style = { head: [], border: [], compact: true };
+const percent = (share: number) => `${digits(100 * share, 3)} %`;
+
+/** Share of what the device can do at most: the least time of the kernels / the time of a run. */
+export function rooflineShare({ rows: [ours], kernels }: Case): number | undefined {
+  const least = kernels?.leastMilliseconds;
+  return least === undefined || !ours.resident ? undefined : least / ours.resident.milliseconds;
+}
+
+export function table(cases: readonly Case[]): string {
+  const head = [
+    "",
+    "dtype",
+    "batch",
+    "",
+    "images/s",
+    "ms",
+    "alone ms",
+    "floats in",
+    "pixels in",
+    "roofline",
+    "MB",
+    "differs",
+  ];
+  const all = new Table({ head, style });
+  for (const one of cases) {
+    const share = rooflineShare(one);
+    for (const [i, { contender, failed, resident, float32, uint8, peakBytes, differs }] of one.rows.entries())
+      all.push([
+        ...(i === 0 ? [one.model, one.dtype, one.batch] : ["", "", ""]),
+        contender,
+        ...(failed !== undefined
+          ? [{ content: failed, colSpan: 8 }]
+          : [
+              resident?.imagesPerSecond ?? "",
+              resident?.milliseconds ?? "",
+              resident?.latency ?? "",
+              float32?.imagesPerSecond ?? "",
+              uint8?.imagesPerSecond ?? "",
+              i === 0 && share !== undefined ? percent(share) : "",
+              peakBytes ? digits(peakBytes / 1e6, 3) : "",
+              differs ?? "",
+            ]),
+      ]);
+  }
+  const note =
+    "images/s, ms and alone: the input is on the device (ours float32 N,C,H,W, PyTorch's in its dtype and channels-last), " +
+    "times of the device's events, medians of the rounds; floats in, pixels in: images/s from the host's memory and back, " +
+    "pixels normalised on the device; MB: device memory at its peak";
+  return `${all}\n${note}`;
+}
+
+/** The kernels of a case that take most, as many as fit a screen. */
+export function kernelsTable({ model, dtype, batch, kernels: found }: Case, most = 25): string {
+  if (!found) return "";
+  const { kernels, copied } = found;
+  const all = new Table({ head: ["layer", "kernel", "ms", "GB/s", "of a copy", "TFLOP/s"], style });
+  const longest = [...kernels].sort((a, b) => b.milliseconds - a.milliseconds).slice(0, most);
+  for (const { layer, op, implementation, milliseconds, bytes, flops } of longest) {
+    const speed = bytes / (milliseconds / 1e3);
+    all.push([
+      layer,
+      `${op} ${implementation}`.trim(),
+      digits(milliseconds, 3),
+      digits(speed / 1e9, 3),
+      percent(speed / copied),
+      flops > 0 ? digits(flops / milliseconds / 1e9, 3) : "",
+    ]);
+  }
+  const title = `${model} ${dtype} batch ${batch}: ${longest.length} of ${kernels.length} kernels, caches flushed before each`;
+  return `${title}; a copy moves ${digits(copied / 1e9, 3)} GB/s\n${all}`;
+}
+
+export interface Target {
+  readonly what: string;
+  readonly got: number;
+  readonly wanted: string;
+}
+
+/** What the project wants of an H200, for the cases that were measured. */
+export function targets(cases: readonly Case[]): Target[] {
+  const find = (model: string, batch: number) =>
+    cases.find((one) => one.model === model && one.dtype === "float16" && one.batch === batch);
+  const rowOf = (one: Case | undefined, contender: Contender) => one?.rows.find((row) => row.contender === contender);
+  const [large, small, plain] = [find("seresnet50", 128), find("seresnet50", 1), find("resnet50", 128)];
+  const ours = rowOf(large, "seresnet")?.resident;
+  const compiled = rowOf(large, "torch compile")?.resident;
+  const without = rowOf(plain, "seresnet")?.resident;
+  const alone = rowOf(small, "seresnet")?.resident;
+  const theirs = rowOf(small, "torch compile")?.resident;
+  const found: (Target | undefined)[] = [
+    ours && { what: "SE-ResNet-50 float16 batch 128, images/s", got: ours.imagesPerSecond, wanted: "at least 40000" },
+    ours &&
+      compiled && {
+        what: "the same / torch.compile's",
+        got: digits(compiled.milliseconds / ours.milliseconds, 3),
+        wanted: "at least 1.3",
+      },
+    alone &&
+      theirs && {
+        what: "batch 1, latency / torch.compile's",
+        got: digits(alone.latency / theirs.latency, 3),
+        wanted: "at most 0.7",
+      },
+    ours &&
+      without && {
+        what: "what SE costs over ResNet-50, %",
+        got: digits(100 * (ours.milliseconds / without.milliseconds - 1), 3),
+        wanted: "under 6",
+      },
+  ];
+  return found.filter((target) => target !== undefined);
+}
