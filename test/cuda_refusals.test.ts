@@ -148,12 +148,15 @@ describe.runIf(linked)("the addon with the CUDA executor linked", () => {
     },
   );
 
-  it.runIf(canTell && nativeVersions()?.cudnn)("a driver that breaks when it is used fails the call that used it, and nothing else", () => {
-    const place = cudnn(92400);
-    const { name, message } = refusal("cuda", [driver({}), place]);
-    expect(name).toBe("DeviceError");
-    expect(message).toMatch(/^cuda[A-Z]\w+: cudaError\w+: [^\n]+$/); // the CUDA runtime's call and what it said
-  });
+  it.runIf(canTell && nativeVersions()?.cudnn)(
+    "a driver that breaks when it is used fails the call that used it, and nothing else",
+    () => {
+      const place = cudnn(92400);
+      const { name, message } = refusal("cuda", [driver({}), place]);
+      expect(name).toBe("DeviceError");
+      expect(message).toMatch(/^cuda[A-Z]\w+: cudaError\w+: [^\n]+$/); // the CUDA runtime's call and what it said
+    },
+  );
 });
 
 /** What ptxas said of each kernel. */

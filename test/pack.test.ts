@@ -14,7 +14,9 @@ let folder: string;
 let project: string;
 let tarballs: string[];
 const outside = Object.fromEntries(
-  Object.entries(process.env).filter(([name]) => !["FORCE_COLOR", "CXX", "SERESNET_ADDON", "NODE_ENV"].includes(name)),
+  Object.entries(process.env).filter(
+    ([name]) => !["FORCE_COLOR", "CXX", "SERESNET_ADDON", "SERESNET_CUDA", "NODE_ENV"].includes(name),
+  ),
 );
 
 /** What a program of the project prints, with nothing on the PATH but Node: no compiler, no CMake. */
