@@ -58,7 +58,9 @@ function vectorExtensions(): string[] {
   }
 }
 
+/** SERESNET_COMMIT, where there is no git. */
 function commit(): string {
+  if (process.env.SERESNET_COMMIT) return process.env.SERESNET_COMMIT;
   const git = (...args: string[]) => execFileSync("git", args, { cwd: root, encoding: "utf8", stdio: "pipe" }).trim();
   try {
     const changed = git("status", "--porcelain", "--untracked-files=no", "--", "lib", "models", "native", "bench/*.ts");
