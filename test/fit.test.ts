@@ -1,4 +1,4 @@
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {
@@ -154,6 +154,25 @@ describe("a classifier from adapted weights", () => {
       "toilet tissue",
     ]);
   });
+});
+
+it("takes the one weights file of a folder, PyTorch's too, .safetensors first", async () => {
+  const only = join(folder, "only");
+  await mkdir(only);
+  const complaint = /only: expected model.safetensors, or one .safetensors, .pth or .pt file alone, got a folder /;
+  const model = "resnet14_cifar";
+  await expect(loadClassifier({ weights: only, model })).rejects.toThrow(complaint);
+  await copyFile(join(__dirname, "fixtures/torch/training.pth"), join(only, "a.pth"));
+  await expect(loadClassifier({ weights: only, model })).rejects.toThrow(/only\/a\.pth: the weights are not those of/);
+  await copyFile(join(only, "a.pth"), join(only, "b.pt"));
+  await expect(loadClassifier({ weights: only, model })).rejects.toThrow(complaint);
+  await copyFile(join(only, "a.pth"), join(only, "pytorch_model.bin"));
+  await expect(loadClassifier({ weights: only, model })).rejects.toThrow(
+    /only\/pytorch_model\.bin: the weights are not/,
+  );
+  await saveSafetensors(join(only, "net.safetensors"), createModel(model).stateDict());
+  await rm(join(only, "pytorch_model.bin"));
+  expect((await loadClassifier({ weights: only, model })).weights).toBe(join(only, "net.safetensors"));
 });
 
 describe("weights of another architecture", () => {

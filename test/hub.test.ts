@@ -95,6 +95,7 @@ describe("weights from the hub", () => {
     const first = await fetchFromHub("hf:me/net");
     expect(await fetchFromHub("hf:me/net")).toBe(first);
     expect(fileRequests()).toHaveLength(1);
+    expect(Object.keys(await loadWeights("hf:me/net"))).toEqual(Object.keys(await loadWeights(first)));
     hub.requests.length = 0;
     expect(await fetchFromHub(`hf:me/net@${hub.commit}`)).toBe(first);
     process.env.HF_HUB_OFFLINE = "1";
@@ -215,6 +216,13 @@ describe("a hub that does wrong: one sentence, and nothing half-written", () => 
       { status: 404 },
       /bytes of model.safetensors, got an answer of status 404/,
     ],
+    [
+      "no content at all",
+      /cdn\/model/,
+      { status: 204 },
+      /bytes of model.safetensors, got 0, then: .* 204 without content/,
+    ],
+    ["no config", /resolve\/.*\/config/, { status: 500 }, /bytes of config.json, got an answer of status 500/],
     ["a redirect in circles", /cdn\/model/, { location: "/cdn/model.safetensors" }, /bytes of model.safetensors, got/],
     ["a redirect to another scheme", /cdn\/model/, { location: "file:///etc/passwd" }, /bytes of model.safetensors/],
     ["garbage for the file", /cdn\/model/, { body: "<html>" }, /bytes of model.safetensors, got 6/],
@@ -240,6 +248,12 @@ describe("a hub that does wrong: one sentence, and nothing half-written", () => 
     hub = await Hub.open(); // for afterEach
     process.env.HF_ENDPOINT = url;
     expect(await complaint()).toMatch(/a hub that cannot be reached: .*ECONNREFUSED.*HF_HUB_OFFLINE=1 takes the copy/);
+  });
+
+  it("a cache that is none", async () => {
+    process.env.HF_HOME = join(home, "file");
+    await writeFile(process.env.HF_HOME, "");
+    expect(await complaint()).toMatch(/expected a cache that can be written in .*models--me--net, got no such file/);
   });
 
   it("names that are none", async () => {

@@ -261,12 +261,18 @@ describe("loadWeights", () => {
     ["nowhere.pth", /nowhere\.pth: expected a weights file, got no such file/],
     [".", /expected a weights file, got a folder/],
     ["folder.safetensors", /expected a safetensors file, got a folder/],
-    ["model.pth", /expected a \.safetensors file, got \.pth \(convert it with safetensors/],
+    ["model.pth", /expected a file that torch\.save wrote, got one that begins "x"$/],
+    ["empty.pth", /expected a file that torch\.save wrote, got an empty file$/],
+    ["pointer.pth", /expected a file that torch\.save wrote, got a Git LFS pointer \(git lfs pull brings the file/],
+    ["pointer.safetensors", /expected a safetensors file, got a Git LFS pointer \(git lfs pull brings the file/],
     ["model.onnx", /expected a \.safetensors file, got \.onnx/],
     ["model", /expected a \.safetensors file, got no extension/],
   ])("%s", async (name, message) => {
     await mkdir(join(folder, "folder.safetensors"), { recursive: true });
     for (const plain of ["model.pth", "model.onnx", "model"]) await writeFile(join(folder, plain), "x");
+    await writeFile(join(folder, "empty.pth"), "");
+    for (const pointer of ["pointer.pth", "pointer.safetensors"])
+      await writeFile(join(folder, pointer), "version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n");
     expect((await rejection(loadWeights(join(folder, name)))).message).toMatch(message);
   });
 

@@ -122,6 +122,7 @@ describe("hostile tensors", () => {
     ["offset past its storage", { offset: 2 }, /got elements 2 to 4/],
     ["a negative offset", { offset: -1 }, /with the arguments they take/],
     ["a negative stride", { strides: [-1] }, /an offset and a stride for each dimension, got \[0, -1\]/],
+    ["a view negated when read", { lazy: bytesOf("}", text("neg"), 0x88, "s") }, /with the arguments they take/],
     ["too few strides", { shape: [1, 2] }, /an offset and a stride for each dimension/],
     ["a negative extent", { shape: [-2] }, /a shape of at most 64 whole numbers, got \[-2\]/],
     ["a stride of 2^60", { strides: [2 ** 60] }, /an offset and a stride for each dimension/],

@@ -6,7 +6,7 @@ import { ArgumentError, expected, listed, shown, WeightsError } from "../errors.
 import { imagenetMean, imagenetStd, type PreprocessOptions } from "../image/preprocess.js";
 import { type Checkpoint, type CheckpointInfo, readCheckpoint } from "../io/checkpoint.js";
 import { reason } from "../io/files.js";
-import { fetchFromHub, type HubOptions, isHubSource } from "../io/hub.js";
+import { fetchFromHub, type HubOptions, isHubSource, weightsFiles } from "../io/hub.js";
 import { unwrap } from "../io/names.js";
 import { loadWeights } from "../io/weights.js";
 import { defaultWeights, imagenetLabelsFile } from "../paths.js";
@@ -124,12 +124,14 @@ async function findWeights(path: string): Promise<string> {
   });
   if (!info.isDirectory()) return path;
   const names = await readdir(path);
-  for (const name of ["model.safetensors", "model.safetensors.index.json"])
-    if (names.includes(name)) return join(path, name);
-  const files = names.filter((name) => name.endsWith(".safetensors")).sort();
+  const known = weightsFiles.find((name) => names.includes(name));
+  if (known !== undefined) return join(path, known);
+  const all = names.filter((name) => /\.(safetensors|pth|pt)$/.test(name)).sort();
+  const safe = all.filter((name) => name.endsWith(".safetensors"));
+  const files = safe.length > 0 ? safe : all;
   if (files.length === 1) return join(path, files[0]);
   const got = files.length === 0 ? "a folder without" : `a folder with ${listed(files)}`;
-  throw new WeightsError(expected(path, "model.safetensors, or one .safetensors file alone", got));
+  throw new WeightsError(expected(path, "model.safetensors, or one .safetensors, .pth or .pt file alone", got));
 }
 
 async function refuseNonFinite(weights: Weights, file: string): Promise<void> {

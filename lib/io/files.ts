@@ -31,6 +31,13 @@ export async function readRegularFile(path: string, mostBytes: number): Promise<
   return bytes;
 }
 
+/** What a clone without Git LFS has in place of a large file. For messages: it completes "got …". */
+export const lfsPointer = "a Git LFS pointer (git lfs pull brings the file itself)";
+
+export function isLfsPointer(bytes: Uint8Array): boolean {
+  return Buffer.from(bytes.subarray(0, 8)).toString("latin1") === "version ";
+}
+
 /** An open file that is read piece by piece. */
 export interface RegularFile {
   readonly size: number;

@@ -3,7 +3,7 @@ import { homedir } from "node:os";
 import { dirname, join, relative } from "node:path";
 import { ArgumentError, expected, SeresnetError, shown, WeightsError } from "../errors.js";
 import { withFileLock } from "./file_lock.js";
-import { writeFileAtomic } from "./files.js";
+import { reason, writeFileAtomic } from "./files.js";
 import { type BlobSource, downloadBlob } from "./hub_download.js";
 import { shardNames } from "./sharded.js";
 
@@ -26,8 +26,8 @@ interface Address {
   readonly revision: string;
 }
 
-/** Weights in the order we like them; the first that a repository has is taken. */
-const candidates = ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"];
+/** Weights in the order we like them; the first that a repository or a folder has is taken. */
+export const weightsFiles = ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"];
 const config = "config.json";
 const metadataTimeout = 30_000;
 const commit = /^[0-9a-f]{40}$/;
@@ -60,6 +60,10 @@ export async function fetchFromHub(source: string, options: HubOptions = {}): Pr
     return await download(address, storage, options);
   } catch (error) {
     if (error instanceof SeresnetError) throw error;
+    if ((error as NodeJS.ErrnoException).path !== undefined)
+      throw new WeightsError(expected(source, `a cache that can be written in ${storage}`, reason(error)), {
+        cause: error,
+      });
     const hint = cached ? " (HF_HUB_OFFLINE=1 takes the copy in the cache)" : "";
     throw new WeightsError(expected(source, "weights on the hub", explain(error) + hint), { cause: error });
   }
@@ -85,7 +89,7 @@ async function findCached(storage: string, revision: string): Promise<string | u
     : await readFile(join(storage, "refs", revision), "utf8").catch(() => "");
   if (!commit.test(known.trim())) return undefined;
   const snapshot = join(storage, "snapshots", known.trim());
-  for (const name of candidates) {
+  for (const name of weightsFiles) {
     const path = join(snapshot, name);
     if (!(await isFile(path))) continue;
     if (!name.endsWith(".json")) return path;
@@ -112,10 +116,10 @@ async function download(address: Address, storage: string, options: HubOptions):
     throw new WeightsError(expected(source, "the hub to name a commit", shown(sha)));
   const list = async (paths: string[]) =>
     (await pathsInfo({ ...hub, repo, revision: sha, paths })).map(checkFile(source));
-  const files = await list([config, ...candidates]);
-  const name = candidates.find((candidate) => files.some(({ path }) => path === candidate));
+  const files = await list([config, ...weightsFiles]);
+  const name = weightsFiles.find((candidate) => files.some(({ path }) => path === candidate));
   if (name === undefined)
-    throw new WeightsError(expected(source, `${candidates.join(", ")} in the repository`, "none of them"));
+    throw new WeightsError(expected(source, `${weightsFiles.join(", ")} in the repository`, "none of them"));
 
   const snapshot = join(storage, "snapshots", sha);
   const bring = async (file: BlobSource): Promise<void> => {
@@ -130,7 +134,8 @@ async function download(address: Address, storage: string, options: HubOptions):
       await symlink(relative(snapshot, blob), path);
     });
   };
-  for (const file of files) if (file.path === name || file.path === config) await bring(file);
+  // the weights last: a commit whose weights are in the cache is not asked for again
+  for (const wanted of [config, name]) for (const file of files) if (file.path === wanted) await bring(file);
   if (name.endsWith(".json")) {
     const shards = shardNames(await readFile(join(snapshot, name)), `${source}/${name}`);
     const found = await list(shards);

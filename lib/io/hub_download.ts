@@ -54,6 +54,7 @@ async function receive(
   const noting = (async (input, init) => {
     const response = await fetch(input, init);
     status = response.status;
+    if (response.body === null) throw new Error(`an answer of status ${status} without content`); // else it waits forever
     if (status === 200) at = 0; // a server that knows no ranges sends all of it
     return response;
   }) as typeof fetch;

@@ -3,7 +3,7 @@ import { expected, WeightsError } from "../errors.js";
 import { share } from "../graph/flush.js";
 import { constantValue } from "../graph/value.js";
 import { Tensor } from "../tensor.js";
-import { type RegularFile, reason, withRegularFile, writeFileAtomic } from "./files.js";
+import { isLfsPointer, lfsPointer, type RegularFile, reason, withRegularFile, writeFileAtomic } from "./files.js";
 import { isObject, parseStrictJson, quoted } from "./json.js";
 
 /** What a safetensors file holds. */
@@ -97,6 +97,7 @@ function fail(name: string, what: string, got: string, cause?: unknown): never {
 /** Of the JSON after the first 8 bytes of a file of `size` bytes. */
 function headerLength(start: Uint8Array, size: number, name: string): number {
   if (size < 8) fail(name, "a safetensors file that starts with 8 bytes of header length", `${size} bytes in all`);
+  if (isLfsPointer(start)) fail(name, "a safetensors file", lfsPointer);
   const length = new DataView(start.buffer, start.byteOffset, 8).getBigUint64(0, true);
   if (length > headerLimit) fail(name, `a header of at most ${headerLimit} bytes`, `${length}`);
   if (Number(length) > size - 8)

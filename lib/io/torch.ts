@@ -163,7 +163,9 @@ function isStorageType(value: unknown): value is StorageType {
   return [...storageTypes.values()].some((type) => type === value);
 }
 
-const rebuildTensor: PickleFunction = ([view, offset, shape, strides]) => {
+const rebuildTensor: PickleFunction = ([view, offset, shape, strides, , , lazy]) => {
+  // a view that is conjugated or negated only when it is read: its storage holds other numbers than it
+  if (lazy !== undefined && !(lazy instanceof Map && lazy.size === 0)) return undefined;
   if (!(view instanceof StorageView && isCount(offset) && Array.isArray(shape) && Array.isArray(strides)))
     return undefined;
   // copied, since a hostile pickle could still append to them; no tensor has more dimensions than 64

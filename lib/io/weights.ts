@@ -2,7 +2,9 @@ import { constants } from "node:buffer";
 import { extname } from "node:path";
 import { expected, WeightsError } from "../errors.js";
 import type { Tensor } from "../tensor.js";
-import { readRegularFile, reason, withRegularFile } from "./files.js";
+import { isLfsPointer, lfsPointer, readRegularFile, reason, withRegularFile } from "./files.js";
+import { fetchFromHub, type HubOptions, isHubSource } from "./hub.js";
+import { quoted } from "./json.js";
 import { parseSafetensors, readSafetensors } from "./safetensors.js";
 import { readSharded } from "./sharded.js";
 import { parseTorch } from "./torch.js";
@@ -12,7 +14,8 @@ import { parseTorch } from "./torch.js";
  *
  * - `.safetensors`, and the `.safetensors.index.json` of a model in several such files (all of them are read);
  * - PyTorch's `.pth` and `.pt`, as `torch.save(model.state_dict(), path)` writes them, now or before PyTorch 1.6. Nothing
- *   in the file is run: its pickle may name tensors and dicts and nothing else.
+ *   in the file is run: its pickle may name tensors and dicts and nothing else;
+ * - `hf:owner/name[@revision]`: the weights of a model on the Hugging Face hub, through its cache.
  *
  * Tensors are row-major copies, whatever their strides and storage were. float16 and bfloat16 keep their dtype; a
  * `.pth` file's float64 becomes float32. Of a `.pth` file that holds more than weights, the tensors of the dict under
@@ -24,9 +27,10 @@ import { parseTorch } from "./torch.js";
  * @throws WeightsError for a missing, truncated or damaged file, a folder, formats that are not read, a pickle that
  *   asks for anything but tensors and dicts (a whole module, say), and a file without any tensor
  */
-export async function loadWeights(path: string): Promise<Record<string, Tensor>> {
-  if (typeof path !== "string" || path === "")
-    throw new WeightsError(expected("loadWeights", "the path of a weights file", JSON.stringify(path) ?? "nothing"));
+export async function loadWeights(source: string, options: HubOptions = {}): Promise<Record<string, Tensor>> {
+  if (typeof source !== "string" || source === "")
+    throw new WeightsError(expected("loadWeights", "the path of a weights file", JSON.stringify(source) ?? "nothing"));
+  const path = isHubSource(source) ? await fetchFromHub(source, options) : source;
   const extension = extname(path).toLowerCase();
   let tensors: Record<string, Tensor>;
   try {
@@ -49,11 +53,16 @@ async function read(path: string, extension: string): Promise<Record<string, Ten
   // nothing known by its content: the name says which complaint helps
   if (extension === ".safetensors") return parseSafetensors(bytes, path).tensors;
   if (extension === ".json" || bytes[0] === 0x7b) return readSharded(bytes, path);
-  const pickled = [".pth", ".pt", ".bin", ".ckpt"].includes(extension);
-  const got = pickled
-    ? `${extension} (convert it with safetensors.torch.save_file: its content is not what torch.save writes)`
-    : extension || "no extension";
-  throw new WeightsError(expected(path, "a .safetensors file", got));
+  const isTorchName = [".pth", ".pt", ".bin", ".ckpt"].includes(extension);
+  const what = isTorchName ? "a file that torch.save wrote" : "a .safetensors file";
+  throw new WeightsError(expected(path, what, isTorchName ? looks(bytes) : extension || "no extension"));
+}
+
+/** For people who have an empty download, a page of a website or another program's file in place of the weights. */
+function looks(bytes: Uint8Array): string {
+  if (bytes.length === 0) return "an empty file";
+  if (isLfsPointer(bytes)) return lfsPointer;
+  return `one that begins ${quoted(Buffer.from(bytes.subarray(0, 16)).toString("latin1"))}`;
 }
 
 /** Eight bytes of header length, far below 4 GiB, and a JSON object. */

@@ -46,11 +46,21 @@ export interface TensorFields {
   offset?: number;
   shape?: readonly number[];
   strides?: readonly number[];
+  /** The dict that PyTorch adds to a view which is conjugated or negated when it is read. */
+  lazy?: Piece;
 }
 
 /** What torch.save writes for one tensor; two float32 when nothing is said. */
 export function tensorOps(fields: TensorFields = {}): Buffer {
-  const { storage = "FloatStorage", key = "0", elements = 2, offset = 0, shape = [2], strides = [1] } = fields;
+  const {
+    storage = "FloatStorage",
+    key = "0",
+    elements = 2,
+    offset = 0,
+    shape = [2],
+    strides = [1],
+    lazy = "",
+  } = fields;
   return bytesOf(
     "ctorch._utils\n_rebuild_tensor_v2\n",
     tuple(
@@ -61,6 +71,7 @@ export function tensorOps(fields: TensorFields = {}): Buffer {
       tuple(...strides.map(integer)),
       0x89,
       "ccollections\nOrderedDict\n)R",
+      lazy,
     ),
     "R",
   );
