@@ -8,6 +8,7 @@ export {
   type ConvOptions,
   type CrossEntropyOptions,
   cast,
+  checkpoint,
   conv2d,
   crossEntropy,
   detach,

@@ -13,6 +13,8 @@ export type ModelName = keyof typeof variants;
 export interface ModelOptions extends ResNetOptions {
   /** Seed of the initial weights: the same seed gives the same weights on every device. Default 0. */
   readonly seed?: number;
+  /** Trains in less memory and more time: activations inside blocks are computed again in the backward pass. Default false. */
+  readonly checkpoint?: boolean;
 }
 
 /** Every name that `createModel` knows. */
@@ -58,8 +60,12 @@ export function createModel(name: ModelName | (string & {}), options: ModelOptio
     throw new ArgumentError(expected("createModel", `a name that listModels() gives${hint}`, shown(name)));
   }
   checkOptionsObject(name, options);
-  const { seed = 0, ...rest } = options;
+  const { seed = 0, checkpoint = false, ...rest } = options;
   if (!Number.isSafeInteger(seed)) throw new ArgumentError(expected(name, "seed to be an integer", shown(seed)));
+  if (typeof checkpoint !== "boolean")
+    throw new ArgumentError(expected(name, "checkpoint to be true or false", shown(checkpoint)));
   const build: Variant = variants[name as ModelName];
-  return withSeed(seed, () => build(name, rest));
+  const network = withSeed(seed, () => build(name, rest));
+  network.checkpoint = checkpoint;
+  return network;
 }

@@ -170,9 +170,21 @@ export abstract class Network extends Module {
     this.options = options;
   }
 
-  protected abstract readonly stages: readonly Module[];
+  protected abstract readonly stages: readonly Sequential[];
   protected abstract stem(x: Tensor): Tensor;
   protected abstract head(x: Tensor): Tensor;
+
+  /**
+   * Compute what happens inside each block again in the backward pass, in place of keeping it (see
+   * `functional.checkpoint`). Default false; `layer3.checkpoint = true` does the same for one stage.
+   */
+  get checkpoint(): boolean {
+    return this.stages.every((stage) => stage.checkpoint);
+  }
+
+  set checkpoint(checkpoint: boolean) {
+    for (const stage of this.stages) stage.checkpoint = checkpoint;
+  }
 
   /** The stages' outputs, first to last: `[N, C, H, W]` each. */
   features(x: Tensor): Tensor[] {
@@ -250,7 +262,7 @@ export class ResNet extends Network {
     this.fc = new Linear((width * block.expansion) << (layers.length - 1), settings.numClasses);
   }
 
-  protected override get stages(): Module[] {
+  protected override get stages(): Sequential[] {
     return [this.layer1, this.layer2, this.layer3, ...(this.layer4 ? [this.layer4] : [])];
   }
 

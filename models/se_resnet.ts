@@ -133,7 +133,7 @@ export class LegacySEResNet extends Network {
     this.last_linear = new Linear(512 * block.expansion, settings.numClasses);
   }
 
-  protected override get stages(): Module[] {
+  protected override get stages(): Sequential[] {
     return [this.layer1, this.layer2, this.layer3, this.layer4];
   }
 

@@ -34,6 +34,7 @@ interface Options extends Recipe {
   workers?: number;
   strict?: boolean;
   saveEvery?: number;
+  recompute?: boolean;
   device: Device;
   json?: boolean;
 }
@@ -73,6 +74,7 @@ export function addTrain(program: Command): void {
     .option("--workers <count>", "threads that decode and augment pictures", parseCount)
     .option("--strict", "stop at a picture that cannot be read; else it is named, skipped and counted")
     .option("--save-every <steps>", "save within epochs too", parseCount)
+    .option("--recompute", "less memory, more time: activations are computed again in the backward pass")
     .addOption(deviceOption())
     .addOption(jsonOption())
     .addHelpText(
@@ -152,7 +154,7 @@ interface StartingPoint {
 }
 
 async function startingPoint(options: Options, { classes, pictures }: Dataset): Promise<StartingPoint> {
-  const { weights, model: named, seed } = options;
+  const { weights, model: named, seed, recompute } = options;
   const isGrey = pictures.kind === "pixels";
   const given =
     weights === undefined
@@ -179,7 +181,7 @@ async function startingPoint(options: Options, { classes, pictures }: Dataset): 
   };
   for (const change of given?.changes ?? []) warn(`${weights}: ${change}`);
   const build = () => {
-    const network = createModel(model, { ...(info.options as ModelOptions), seed });
+    const network = createModel(model, { ...(info.options as ModelOptions), seed, checkpoint: recompute });
     if (given) network.loadStateDict(given.network.stateDict());
     if (options.freeze !== undefined) freeze(network, options.freeze);
     return network;
@@ -198,7 +200,7 @@ async function runWith(
   { info, build }: StartingPoint,
   saved: SavedRun | undefined,
 ): Promise<void> {
-  const { out, resume, json, strict = false, workers, saveEvery, device: _device, ...rest } = options;
+  const { out, resume, json, strict = false, workers, saveEvery, recompute: _, device: __, ...rest } = options;
   const { epochs, accumulate, labelSmoothing, mixup, clipNorm, seed } = options;
   const files = filesIn(out);
   const settings = {

@@ -11,7 +11,11 @@ export interface Site {
 /** Returns the values that replace the node's outputs, or undefined to leave the node as it is. */
 export type Rule = (site: Site) => readonly Value[] | undefined;
 
-/** Rebuilds the graph under `roots` bottom-up through `rule` and returns the new roots. Leaves keep their identity. */
+/**
+ * Rebuilds the graph under `roots` bottom-up through `rule` and returns the new roots. Leaves and
+ * placeholders keep their identity; every other node is made anew, so that the order stays the one of recording, with what
+ * replaces a node in its place.
+ */
 export function rewrite(roots: readonly Value[], rule: Rule): Value[] {
   const isLeaf = (value: Value) => value.isLeaf;
   const order = topological(roots, isLeaf);
@@ -29,15 +33,12 @@ export function rewrite(roots: readonly Value[], rule: Rule): Value[] {
     const outputs = rule(site) ?? rebuilt(node, inputs).outputs;
     node.outputs.forEach((old, i) => {
       after.set(old, outputs[i]);
-      const inherited = outputs[i] === old ? 0 : (uses.get(outputs[i]) ?? 0);
-      uses.set(outputs[i], inherited + (before.get(old) ?? 0));
+      uses.set(outputs[i], (uses.get(outputs[i]) ?? 0) + (before.get(old) ?? 0));
     });
   }
   return roots.map(renew);
 }
 
 function rebuilt(node: Node, inputs: readonly Value[]): Node {
-  return inputs.every((input, i) => input === node.inputs[i])
-    ? node
-    : new Node(node.op, node.attributes, inputs, node.outputs);
+  return inputs.length === 0 ? node : new Node(node.op, node.attributes, inputs, node.outputs);
 }

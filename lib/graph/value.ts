@@ -34,8 +34,12 @@ export class Value implements ValueType {
   }
 }
 
+let nodes = 0;
+
 /** One recorded operation. Immutable, but that it forgets its inputs once nobody can need them. */
 export class Node {
+  /** Counts all nodes: one that reads another has the larger number. */
+  readonly number = nodes++;
   readonly outputs: readonly Value[];
   /** Whether a gradient could flow back through it to a variable that wants one. */
   readonly differentiable: boolean;
@@ -88,28 +92,16 @@ export function leavesUnder(roots: readonly Value[]): Value[] {
   return [...leaves];
 }
 
-/** Every node that `roots` need, each after the nodes it reads. Stops at values for which `isLeaf` holds. */
+/**
+ * Every node that `roots` need, in the order in which they were recorded, so each after the nodes it reads. Stops at values
+ * for which `isLeaf` holds.
+ */
 export function topological(roots: Iterable<Value>, isLeaf: (value: Value) => boolean): Node[] {
-  const order: Node[] = [];
-  const done = new Set<Node>();
-  // an explicit stack: graphs of long training loops are deeper than the call stack
-  const stack: { node: Node; next: number }[] = [];
+  const found = new Set<Node>();
   const visit = (value: Value) => {
-    if (isLeaf(value) || done.has(value.node)) return;
-    done.add(value.node);
-    stack.push({ node: value.node, next: 0 });
+    if (!isLeaf(value)) found.add(value.node);
   };
-  for (const root of roots) {
-    visit(root);
-    while (stack.length > 0) {
-      const top = stack[stack.length - 1];
-      if (top.next < top.node.inputs.length) {
-        visit(top.node.inputs[top.next++]);
-      } else {
-        order.push(top.node);
-        stack.pop();
-      }
-    }
-  }
-  return order;
+  for (const root of roots) visit(root);
+  for (const node of found) node.inputs.forEach(visit); // a set's iteration comes to what is added on the way
+  return [...found].sort((a, b) => a.number - b.number);
 }

@@ -1,4 +1,5 @@
 import { ArgumentError, expected } from "../errors.js";
+import { checkpoint } from "../ops/checkpoint.js";
 import { checkObject } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { Module } from "./module.js";
@@ -9,6 +10,9 @@ import { Module } from "./module.js";
  * @throws ArgumentError for an item that is no module, or a name that Module itself uses
  */
 export class Sequential extends Module {
+  /** Compute what happens inside each of its modules again in the backward pass, in place of keeping it. Default false. */
+  checkpoint = false;
+
   constructor(...modules: readonly Module[] | readonly [Readonly<Record<string, Module>>]) {
     super();
     const [first] = modules;
@@ -23,7 +27,10 @@ export class Sequential extends Module {
   }
 
   forward(x: Tensor): Tensor {
-    return this.children().reduce((y, module) => module.forward(y), x);
+    return this.children().reduce(
+      (y, module) => (this.checkpoint ? checkpoint((input) => module.forward(input), y) : module.forward(y)),
+      x,
+    );
   }
 
   /** The modules in order. */

@@ -68,8 +68,9 @@ export function convAttributes(where: string, options: ConvOptions): ConvAttribu
   };
 }
 
-defineGradientOf("conv2d", ({ attributes, inputs: [x, weight, bias] }, dy) => [
-  op("conv2d_input_gradient", attributes, [dy, weight], x),
-  op("conv2d_weight_gradient", attributes, [x, dy], weight),
-  bias && op("sum", { dims: [0, 2, 3], keepDims: false }, [dy], bias),
-]);
+defineGradientOf("conv2d", ({ attributes, inputs: [x, weight, bias] }, dy) => {
+  // the weight's first: x need not be kept while its own gradient is computed
+  const dweight = op("conv2d_weight_gradient", attributes, [x, dy], weight);
+  const dbias = bias && op("sum", { dims: [0, 2, 3], keepDims: false }, [dy], bias);
+  return [op("conv2d_input_gradient", attributes, [dy, weight], x), dweight, dbias];
+});

@@ -1,6 +1,7 @@
 /** Every op. A new one is a file of its name, a line here and a line in each executor's table. */
 export * from "./batch_norm.js";
 export * from "./binary.js";
+export * from "./checkpoint.js";
 export * from "./conv2d.js";
 export * from "./cross_entropy.js";
 export * from "./linear.js";

@@ -41,8 +41,8 @@ export function trace(roots: readonly Value[], labels: readonly string[]): Trace
   return { leaves, key: hash.digest("base64") };
 }
 
-/** Ops that only tell the graph something: their value is their input. */
-const aliases: ReadonlySet<string> = new Set(["detach", "variable"]);
+/** Ops that only tell the graph something: their value is their first input. */
+const aliases: ReadonlySet<string> = new Set(["detach", "pin", "variable"]);
 
 /** What each leaf is for the plan. */
 export type LeafRole = "inputs" | "constants" | "variables";
