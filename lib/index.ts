@@ -1,4 +1,5 @@
 export { createModel, listModels } from "../models/registry.js";
+export * as amp from "./amp.js";
 export { type Adapted, adaptWeights } from "./classifier/fit.js";
 export {
   type ClassifiedImage,

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import type { Plan } from "../dist/lib/plan/plan.js";
+import { executorOf } from "./support/devices.js";
 import {
   comparer,
   convs,
@@ -12,7 +13,7 @@ import {
   pool,
   positive,
 } from "./support/judged.js";
-import { contents, conv, type Line, planOf, single, type Type } from "./support/plans.js";
+import { contents, conv, type Line, planOf, runPlan, single, type Type } from "./support/plans.js";
 
 if (judgedDevices.length === 0)
   test("no device but the reference", () =>
@@ -113,6 +114,8 @@ describe.each(judgedDevices)("gradients and updates on %s equal the reference", 
     ["slice_gradient", single("slice_gradient", { starts: [0, 1], steps: [2, 3] }, [[2, 3]], [[4, 9]])],
     ["sgd", single("sgd", { nesterov: false }, [[31], [31], [31], ...scalars(3)], [[31], [31]])],
     ["sgd, Nesterov", single("sgd", { nesterov: true }, [[31], [31], [31], ...scalars(3)], [[31], [31]])],
+    ["sgd, skipped", single("sgd", { nesterov: true }, [[31], [31], [31], ...scalars(4)], [[31], [31]])],
+    ["adamw, skipped", single("adamw", {}, [[31], [31], [31], [31], ...scalars(7)], [[31], [31], [31]])],
   ];
   for (const [name, plan] of others)
     test(name, async () => {
@@ -124,6 +127,23 @@ describe.each(judgedDevices)("gradients and updates on %s equal the reference", 
     const [p, g, m, v] = [0, 1, 2, 3].map((slot) => contents(plan.slots[slot]) as Float32Array);
     const settings = [0.01, 0.9, 0.999, 1e-8, 0.1, 3].map((value) => Float32Array.of(value));
     const data = [p, g, m, v.map(Math.abs), ...settings];
+    await expectNear(device, plan, data);
+    const gated = single("adamw", {}, [[31], [31], [31], [31], ...scalars(7)], [[31], [31], [31]]);
+    await expectNear(device, gated, [...data, Float32Array.of(0)]);
+  });
+
+  test("found_inf", async () => {
+    const shapes = [[5], [3, 4, 5, 6], [20000]];
+    const plan = single("found_inf", {}, shapes, [[]]);
+    const data = shapes.map((shape) => contents({ shape, dtype: "float32" }) as Float32Array);
+    const found = async () => (await runPlan(executorOf(device), plan, data))[0][0];
+    expect(await found()).toBe(0);
+    for (const wrong of [Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, Number.NaN]) {
+      const before = data[2][19998];
+      data[2][19998] = wrong;
+      expect(await found()).toBe(1);
+      data[2][19998] = before;
+    }
     await expectNear(device, plan, data);
   });
 

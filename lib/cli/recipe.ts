@@ -1,6 +1,7 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { ArgumentError, expected } from "../errors.js";
 import type { Module } from "../nn/module.js";
+import type { TrainingDType } from "../ops/autocast.js";
 import {
   AdamW,
   constantSchedule,
@@ -33,6 +34,7 @@ export interface Recipe {
   padCrop?: number;
   erasing: number;
   randomCrop?: boolean;
+  dtype?: TrainingDType;
   seed: number;
 }
 
@@ -79,6 +81,13 @@ export function addRecipeOptions(command: Command): Command {
     .option("--erasing <share>", "of the pictures to blank a rectangle in", share, 0)
     .option("--random-crop", "train on random parts of pictures (default: of large ones)")
     .option("--no-random-crop", "train on whole pictures")
+    .addOption(
+      new Option("--dtype <name>", "arithmetic of the passes; weights stay float32 (default: float32)").choices([
+        "float32",
+        "bfloat16",
+        "float16",
+      ]),
+    )
     .option("--seed <number>", "of first weights, order and augmentation", parseSeed, 0);
 }
 

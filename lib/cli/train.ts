@@ -11,6 +11,7 @@ import { imagenetMean, imagenetStd } from "../image/preprocess.js";
 import type { CheckpointInfo } from "../io/checkpoint.js";
 import { reason } from "../io/files.js";
 import { EMA } from "../optim/ema.js";
+import { GradScaler } from "../optim/grad_scaler.js";
 import type { Evaluation } from "../train/evaluate.js";
 import { fit, type Progress } from "../train/fit.js";
 import { writeReport } from "../train/report.js";
@@ -234,7 +235,8 @@ async function runWith(
   const optimizer = makeOptimizer(options, model, batch);
   const schedule = makeSchedule(options, optimizer.lr, Math.ceil(data.length / accumulate));
   const ema = options.ema > 0 ? new EMA(model, { decay: options.ema, warmup: true }) : undefined;
-  const trainee = { model, optimizer, ema };
+  const scaler = options.dtype === "float16" ? new GradScaler() : undefined;
+  const trainee = { model, optimizer, ema, scaler };
   if (saved) await restoreRun(files.resume, trainee, saved);
   const metrics = await Metrics.open(files.metrics, saved?.progress.step ?? 0);
   const bar = new TrainingBar(epochs, data.length * largest);
@@ -254,6 +256,8 @@ async function runWith(
       mixup,
       clipNorm,
       ema,
+      dtype: options.dtype,
+      scaler,
       seed,
       validation: held,
       signal: stop.signal,

@@ -1,11 +1,12 @@
 import { ArgumentError, expected, ShapeError } from "../errors.js";
 import { defineGradient, defineGradientOf } from "../graph/differentiate.js";
-import { Node, type Value } from "../graph/value.js";
+import { Node, type Value, type ValueType } from "../graph/value.js";
 import { type Attributes, sizeOf } from "../plan/plan.js";
 import { formatShape } from "../shape.js";
 import type { Tensor, VariableTensor } from "../tensor.js";
 import { add, mul } from "./binary.js";
 import { checkFloat, checkSameDtype, checkShape, checkTensor, record, recordAll } from "./record.js";
+import { cast } from "./unary.js";
 
 export interface BatchNormOptions {
   readonly weight?: Tensor;
@@ -44,12 +45,15 @@ export function batchNorm(x: Tensor, options: BatchNormOptions = {}): Tensor {
   const affine = weight && bias ? [weight, bias] : [];
   const running = runningMean && runningVar ? [runningMean, runningVar] : [];
   for (const vector of [...affine, ...running]) checkChannels(where, x, vector);
+  const [like = x] = [...running, ...affine];
+  checkSameDtype(where, like, ...affine, ...running);
+  if (like.dtype !== "float32") checkSameDtype(where, x, like); // float32 goes with every x
   if (!training && running.length > 0) return recordBatchNorm([x, ...running, ...affine], eps);
 
   const count = sizeOf(x.shape) / channels;
   if (count === 1)
     throw new ShapeError(expected(where, "more than one value per channel in training", formatShape(x.shape)));
-  const statistics = { shape: [channels], dtype: x.dtype };
+  const statistics: ValueType = { shape: [channels], dtype: "float32" };
   const [y, mean, variance] = recordAll("batch_norm_train", { eps }, [x, ...affine], [x, statistics, statistics]);
   if (training && runningMean && runningVar) {
     track(runningMean, mean, momentum);
@@ -60,7 +64,6 @@ export function batchNorm(x: Tensor, options: BatchNormOptions = {}): Tensor {
 
 /** Records batch norm with given statistics. Inputs: x, mean, variance and, where affine, gamma and beta. */
 export function recordBatchNorm(inputs: readonly Tensor[], eps: number): Tensor {
-  checkSameDtype("batch_norm", ...inputs);
   return record("batch_norm", { eps }, inputs, inputs[0]);
 }
 
@@ -68,7 +71,7 @@ function track(running: Tensor, batch: Tensor, momentum: number): void {
   if (!("variable" in running))
     throw new ArgumentError(expected("batch_norm", "running statistics that are buffers", "plain tensors"));
   const { variable } = running as VariableTensor;
-  variable.write(add(mul(running, 1 - momentum), mul(batch, momentum)).value);
+  variable.write(add(mul(running, 1 - momentum), cast(mul(batch, momentum), running.dtype)).value);
 }
 
 function checkChannels(where: string, x: Tensor, vector: Tensor): void {

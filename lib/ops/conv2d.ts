@@ -3,6 +3,7 @@ import { defineGradientOf } from "../graph/differentiate.js";
 import { op } from "../graph/value.js";
 import { formatShape, integer, type Pair, pair } from "../shape.js";
 import type { Tensor } from "../tensor.js";
+import { lowered } from "./autocast.js";
 import { checkFloat, checkSameDtype, checkShape, record } from "./record.js";
 
 export interface ConvOptions {
@@ -43,8 +44,8 @@ export function conv2d(x: Tensor, weight: Tensor, bias?: Tensor, options: ConvOp
   const [o, perGroup, kh, kw] = weight.shape;
   checkShape(where, "input", x, ["N", perGroup * groups, "H", "W"]);
   if (o % groups !== 0) throw new ShapeError(expected(where, `output channels divisible by ${groups} groups`, `${o}`));
-  const inputs = bias ? [x, weight, bias] : [x, weight];
   if (bias) checkShape(where, "bias", bias, [o]);
+  const inputs = lowered(bias ? [x, weight, bias] : [x, weight]);
   checkSameDtype(where, ...inputs);
   const [h, w] = [0, 1].map((i) => {
     const extent = x.shape[2 + i] + 2 * padding[i];
@@ -55,7 +56,7 @@ export function conv2d(x: Tensor, weight: Tensor, bias?: Tensor, options: ConvOp
       );
     return Math.floor((extent - window) / stride[i]) + 1;
   });
-  return record(where, attributes, inputs, { shape: [x.shape[0], o, h, w], dtype: x.dtype });
+  return record(where, attributes, inputs, { shape: [x.shape[0], o, h, w], dtype: inputs[0].dtype });
 }
 
 /** Fills in the defaults and checks the ranges of a convolution's options. */

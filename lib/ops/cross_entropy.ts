@@ -2,6 +2,7 @@ import { ArgumentError, DtypeError, expected } from "../errors.js";
 import { defineGradientOf } from "../graph/differentiate.js";
 import { op } from "../graph/value.js";
 import type { Tensor } from "../tensor.js";
+import { raised } from "./autocast.js";
 import { checkFloat, checkShape, checkTensor, record } from "./record.js";
 
 export interface CrossEntropyOptions {
@@ -33,7 +34,8 @@ export function crossEntropy(logits: Tensor, targets: Tensor, options: CrossEntr
   if (!["mean", "sum", "none"].includes(reduction))
     throw new ArgumentError(expected(where, 'reduction "mean", "sum" or "none"', String(reduction)));
   const shape = reduction === "none" ? [n] : [];
-  return record(where, { labelSmoothing, reduction }, [logits, targets], { shape, dtype: logits.dtype });
+  const precise = raised(logits);
+  return record(where, { labelSmoothing, reduction }, [precise, targets], { shape, dtype: precise.dtype });
 }
 
 defineGradientOf("cross_entropy", ({ attributes, inputs: [logits, targets] }, dy) => [

@@ -4,6 +4,7 @@ import { op, type Value } from "../graph/value.js";
 import { sizeOf } from "../plan/plan.js";
 import { broadcastShapes, formatShape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
+import { lowered } from "./autocast.js";
 import { sumTo } from "./binary.js";
 import { checkFloat, checkSameDtype, checkShape, record } from "./record.js";
 
@@ -24,10 +25,10 @@ export function linear(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
   const lead = x.shape.slice(0, -1);
   if (x.shape[x.shape.length - 1] !== i)
     throw new ShapeError(expected(where, `input [..., ${i}]`, formatShape(x.shape)));
-  const inputs = bias ? [x, weight, bias] : [x, weight];
   if (bias) checkShape(where, "bias", bias, [o]);
+  const inputs = lowered(bias ? [x, weight, bias] : [x, weight]);
   checkSameDtype(where, ...inputs);
-  return record(where, {}, inputs, { shape: [...lead, o], dtype: x.dtype });
+  return record(where, {}, inputs, { shape: [...lead, o], dtype: inputs[0].dtype });
 }
 
 /** [..., M, K] x [..., K, N] -> [..., M, N]; leading extents broadcast. */
@@ -35,7 +36,6 @@ export function matmul(a: Tensor, b: Tensor): Tensor {
   const where = "matmul";
   checkFloat(where, a);
   checkFloat(where, b);
-  checkSameDtype(where, a, b);
   const fits =
     a.shape.length >= 2 && b.shape.length >= 2 && a.shape[a.shape.length - 1] === b.shape[b.shape.length - 2];
   if (!fits)
@@ -44,7 +44,9 @@ export function matmul(a: Tensor, b: Tensor): Tensor {
     );
   const lead = broadcastShapes(where, a.shape.slice(0, -2), b.shape.slice(0, -2));
   const shape = [...lead, a.shape[a.shape.length - 2], b.shape[b.shape.length - 1]];
-  return record(where, {}, [a, b], { shape, dtype: a.dtype });
+  const inputs = lowered([a, b]);
+  checkSameDtype(where, ...inputs);
+  return record(where, {}, inputs, { shape, dtype: inputs[0].dtype });
 }
 
 defineGradientOf("linear", ({ inputs: [x, weight, bias] }, dy) => {

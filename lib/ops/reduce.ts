@@ -3,6 +3,7 @@ import { type Node, op, type Value } from "../graph/value.js";
 import { sizeOf } from "../plan/plan.js";
 import { checkObject, normalizeDims } from "../shape.js";
 import type { Tensor } from "../tensor.js";
+import { raised } from "./autocast.js";
 import { checkFloat, checkTensor, record } from "./record.js";
 
 export interface ReduceOptions {
@@ -17,7 +18,8 @@ function reduceOp(op: string) {
     else checkTensor(op, x);
     const over = normalizeDims(op, dims, x.shape.length);
     const shape = x.shape.flatMap((extent, dim) => (over.includes(dim) ? (keepDims ? [1] : []) : [extent]));
-    return record(op, { dims: over, keepDims }, [x], { shape, dtype: x.dtype });
+    const summands = op === "sum" ? raised(x) : x; // what is summed up may leave the range of the summands
+    return record(op, { dims: over, keepDims }, [summands], { shape, dtype: summands.dtype });
   };
 }
 

@@ -3,6 +3,7 @@ import { defineGradientOf } from "../graph/differentiate.js";
 import { op, type Value } from "../graph/value.js";
 import { normalizeDims } from "../shape.js";
 import type { Tensor } from "../tensor.js";
+import { raised } from "./autocast.js";
 import { checkFloat, record } from "./record.js";
 
 /** e^x / sum(e^x) along `dim`. */
@@ -18,7 +19,8 @@ export function logSoftmax(x: Tensor, dim: number): Tensor {
 function along(op: string, x: Tensor, dim: number): Tensor {
   checkFloat(op, x);
   if (typeof dim !== "number") throw new ShapeError(expected(op, "one dimension, a number", shown(dim)));
-  return record(op, { dim: normalizeDims(op, dim, x.shape.length)[0] }, [x], x);
+  const precise = raised(x);
+  return record(op, { dim: normalizeDims(op, dim, x.shape.length)[0] }, [precise], precise);
 }
 
 defineGradientOf("softmax", ({ attributes }, dy, y) => {

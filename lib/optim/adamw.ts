@@ -1,6 +1,6 @@
-import { Node, type Value } from "../graph/value.js";
+import { Node, op, type Value } from "../graph/value.js";
 import type { Variable } from "../graph/variable.js";
-import { inRange, type OptimizedParameters, Optimizer, type ParameterState, scalar } from "./optimizer.js";
+import { type Gate, inRange, type OptimizedParameters, Optimizer, type ParameterState, scalar } from "./optimizer.js";
 
 export interface AdamWOptions {
   /** Learning rate, default 1e-3. */
@@ -28,14 +28,16 @@ export class AdamW extends Optimizer {
     this.weightDecay = weightDecay;
   }
 
-  protected override updater(lr: number, weightDecay: number) {
+  protected override updater(lr: number, weightDecay: number, gate?: Gate) {
     const scalars = [lr, ...this.betas, this.eps, weightDecay].map(scalar);
     // the counts of parameters that have stepped together are one input
     const counts = new Map<number, Value>();
     return (parameter: Variable, gradient: Value, { variables: { exp_avg, exp_avg_sq }, steps }: ParameterState) => {
-      const count = counts.get(steps) ?? scalar(steps);
+      const all = scalar(steps);
+      const count = counts.get(steps) ?? (gate ? op("sub", {}, [all, gate.skipped], all) : all);
       counts.set(steps, count);
       const inputs = [parameter.read(), gradient, exp_avg.read(), exp_avg_sq.read(), ...scalars, count];
+      if (gate) inputs.push(gate.skip);
       const { outputs } = new Node("adamw", {}, inputs, [parameter, parameter, parameter]);
       parameter.write(outputs[0]);
       exp_avg.write(outputs[1]);

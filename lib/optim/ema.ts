@@ -36,13 +36,21 @@ export class EMA {
     });
   }
 
-  /** Records one update. Call it after `optimizer.step()`: it runs along with the next flush. */
-  update(): void {
+  /**
+   * Records one update. Call it after `optimizer.step()`: it runs along with the next flush.
+   *
+   * @param options `skip`: a scalar that may not be known yet, such as `GradScaler.step` gives. Unless it is 0, the averages
+   *   stay as they are.
+   */
+  update({ skip }: { readonly skip?: Tensor } = {}): void {
     const n = ++this.#updates;
     const decay = this.warmup ? Math.min(this.decay, (1 + n) / (10 + n)) : this.decay;
-    const weight = tensor(1 - decay);
+    const kept = skip && tensor(1).sub(skip);
+    const weight = kept ? kept.mul(1 - decay) : tensor(1 - decay);
     for (const { own, average } of this.#pairs) {
-      const next = isFloat(own.dtype) ? average.add(own.sub(average).mul(weight)) : own;
+      const step = own.sub(average);
+      const gated = kept ? average.add(step.mul(kept.cast(own.dtype))) : own;
+      const next = isFloat(own.dtype) ? average.add(step.mul(weight)) : gated;
       average.variable.write(next.value);
     }
   }

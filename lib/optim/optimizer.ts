@@ -2,8 +2,9 @@ import { isFloat } from "../dtype.js";
 import { ArgumentError, expected, listed, shown, WeightsError } from "../errors.js";
 import { zeroGradient, zerosLike } from "../graph/backward.js";
 import { submit } from "../graph/flush.js";
-import { constantValue, type Value } from "../graph/value.js";
-import type { Variable } from "../graph/variable.js";
+import { constantValue, op, type Value } from "../graph/value.js";
+import { filled, Variable } from "../graph/variable.js";
+import { sizeOf } from "../plan/plan.js";
 import { checkObject, formatShape, sameShape } from "../shape.js";
 import { Tensor, tensor, VariableTensor } from "../tensor.js";
 
@@ -31,6 +32,12 @@ export interface ParameterState {
   steps: number;
 }
 
+/** What keeps a step from changing anything, unless it is 0, and how many were kept so before. Both are scalars. */
+export interface Gate {
+  readonly skip: Value;
+  readonly skipped: Value;
+}
+
 /** Updates parameters from their gradients. */
 export abstract class Optimizer {
   readonly #where: string;
@@ -38,6 +45,8 @@ export abstract class Optimizer {
   readonly #stateNames: readonly string[];
   readonly #states = new Map<Variable, ParameterState>();
   #lr: number;
+  /** How many of the steps of all states were skipped, once there may have been one. */
+  #skipped?: Variable;
 
   /**
    * @param stateNames what is kept of every parameter, each of its shape and zero at first
@@ -71,10 +80,18 @@ export abstract class Optimizer {
   /**
    * Records the update of every parameter that has a gradient and submits it, with the backward and forward passes it
    * needs, without waiting. The loss is kept: `await loss.item()` afterwards costs nothing more.
+   *
+   * @param options `skip`: a scalar that may not be known yet. Unless it is 0, parameters and state stay as they are, and
+   *   the step does not count; `GradScaler` says so where gradients have overflowed.
    */
-  step(): void {
+  step({ skip }: { readonly skip?: Tensor } = {}): void {
+    if (skip && (skip.dtype !== "float32" || sizeOf(skip.shape) !== 1))
+      throw new ArgumentError(expected(`${this.#where}.step`, "skip to be a float32 scalar", formatShape(skip.shape)));
+    if (skip) this.#skipped ??= new Variable([], "float32", () => filled("float32", 1, 0), `${this.#where}.skipped`);
+    const skipped = this.#skipped?.read();
+    const gate = skip && skipped && { skip: skip.value, skipped };
     for (const { parameters, weightDecay, lrScale } of this.#groups) {
-      const update = this.updater(this.lr * lrScale, weightDecay);
+      const update = this.updater(this.lr * lrScale, weightDecay, gate);
       for (const parameter of parameters) {
         if (!parameter.gradient) continue;
         const state = this.#stateOf(parameter);
@@ -82,7 +99,13 @@ export abstract class Optimizer {
         update(parameter, parameter.gradient.read(), state);
       }
     }
+    if (gate) this.#skipped?.write(op("add", {}, [gate.skipped, gate.skip], gate.skipped));
     submit();
+  }
+
+  /** @internal The gradients that the next step will read, in the order of the parameters. */
+  gradients(): Variable[] {
+    return this.#parameters().flatMap(({ gradient }) => gradient ?? []);
   }
 
   /** Forgets all gradients. */
@@ -99,7 +122,7 @@ export abstract class Optimizer {
     for (const [i, parameter] of this.#parameters().entries()) {
       const state = this.#states.get(parameter);
       if (!state) continue;
-      record[`${i}.step`] = tensor(Int32Array.of(state.steps));
+      record[`${i}.step`] = this.#counted(state.steps);
       for (const [name, variable] of Object.entries(state.variables))
         record[`${i}.${name}`] = new VariableTensor(variable);
     }
@@ -139,6 +162,7 @@ export abstract class Optimizer {
       loaded.push([parameter, { ...this.#fresh(parameter), steps }, kept.map(({ value }) => value)]);
     }
     this.#states.clear();
+    this.#skipped = undefined; // what was skipped before is not among the steps
     for (const [parameter, state, values] of loaded) {
       this.#states.set(parameter, state);
       for (const [k, variable] of Object.values(state.variables).entries()) variable.write(values[k]);
@@ -149,7 +173,14 @@ export abstract class Optimizer {
   protected abstract updater(
     lr: number,
     weightDecay: number,
+    gate: Gate | undefined,
   ): (parameter: Variable, gradient: Value, state: ParameterState) => void;
+
+  /** So many steps, less those that were skipped. */
+  #counted(steps: number): Tensor {
+    const all = tensor(Int32Array.of(steps));
+    return this.#skipped ? all.sub(new VariableTensor(this.#skipped).cast("int32")) : all;
+  }
 
   #parameters(): Variable[] {
     return this.#groups.flatMap(({ parameters }) => parameters);

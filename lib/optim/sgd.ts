@@ -1,7 +1,7 @@
 import { ArgumentError, expected } from "../errors.js";
 import { Node, type Value } from "../graph/value.js";
 import type { Variable } from "../graph/variable.js";
-import { inRange, type OptimizedParameters, Optimizer, type ParameterState, scalar } from "./optimizer.js";
+import { type Gate, inRange, type OptimizedParameters, Optimizer, type ParameterState, scalar } from "./optimizer.js";
 
 export interface SGDOptions {
   /** Learning rate, default 1e-3. */
@@ -30,8 +30,8 @@ export class SGD extends Optimizer {
       throw new ArgumentError(expected("SGD", "momentum above 0 where nesterov is set", "0"));
   }
 
-  protected override updater(lr: number, weightDecay: number) {
-    const scalars = [lr, this.momentum, weightDecay].map(scalar);
+  protected override updater(lr: number, weightDecay: number, gate?: Gate) {
+    const scalars = [...[lr, this.momentum, weightDecay].map(scalar), ...(gate ? [gate.skip] : [])];
     return (parameter: Variable, gradient: Value, { variables: { momentum_buffer } }: ParameterState) => {
       const inputs = [parameter.read(), gradient, momentum_buffer.read(), ...scalars];
       const { outputs } = new Node("sgd", { nesterov: this.nesterov }, inputs, [parameter, parameter]);

@@ -5,9 +5,11 @@ import { ArgumentError, expected, shown, TrainingError } from "../errors.js";
 import { keep, submit } from "../graph/flush.js";
 import { type Normalization, normalized } from "../image/normalize.js";
 import { Module } from "../nn/module.js";
+import { autocast, checkTrainingDtype, type TrainingDType } from "../ops/autocast.js";
 import { crossEntropy } from "../ops/index.js";
 import { clipGradNorm } from "../optim/clip.js";
 import type { EMA } from "../optim/ema.js";
+import { GradScaler } from "../optim/grad_scaler.js";
 import { withoutNormDecay } from "../optim/groups.js";
 import { inRange, type Optimizer } from "../optim/optimizer.js";
 import { cosineSchedule, type Schedule } from "../optim/schedule.js";
@@ -41,6 +43,13 @@ export interface FitOptions {
   readonly mixup?: number;
   /** Largest global norm of a step's gradients, default none. */
   readonly clipNorm?: number;
+  /**
+   * Arithmetic of the forward and backward passes, default "float32". In "bfloat16" and "float16" convolutions and linear
+   * layers compute in that precision (see `amp.autocast`); weights, optimiser, statistics and loss stay float32.
+   */
+  readonly dtype?: TrainingDType;
+  /** Scales the loss in float16 and skips steps whose gradients overflow. Default: a new one in float16, else none. */
+  readonly scaler?: GradScaler;
   /** An average of the model's weights: updated after every step, and what validation judges. */
   readonly ema?: EMA;
   /** What the model is judged by after every epoch. */
@@ -76,6 +85,8 @@ export interface StepReport {
   readonly images: number;
   /** Norm of the gradients before clipping, where they are clipped. */
   readonly gradientNorm?: number;
+  /** Whether the gradients overflowed and nothing was changed, where the loss is scaled. */
+  readonly overflow?: boolean;
 }
 
 export interface EpochReport {
@@ -135,6 +146,7 @@ interface Outcome {
   readonly correct: number;
   readonly images: number;
   readonly gradientNorm: number | undefined;
+  readonly overflow: boolean | undefined;
 }
 
 /** A step handed to the device. */
@@ -151,6 +163,8 @@ class Run {
   readonly #data: Batches;
   readonly #options: FitOptions;
   readonly #optimizer: Optimizer;
+  readonly #dtype: TrainingDType;
+  readonly #scaler: GradScaler | undefined;
   readonly #schedule: Schedule;
   readonly #accumulate: number;
   readonly #stepsPerEpoch: number;
@@ -162,11 +176,16 @@ class Run {
   #flight: Flight | undefined;
   /** Since when the device has had nothing to do, or undefined while it has. */
   #idleSince: number | undefined;
-  #averageDue = false;
+  /** What is to be recorded after the last step, with whether that one was skipped. */
+  #due: { readonly skip: Tensor | undefined } | undefined;
 
   constructor(model: Module, data: Batches, options: FitOptions) {
     if (!(model instanceof Module)) throw new ArgumentError(expected("fit", "a model (nn.Module)", shown(model)));
     const { epochs, accumulate = 1, optimizer, start, clipNorm, mixup = 0 } = checkObject("fit", "options", options);
+    const { dtype = "float32", scaler } = options;
+    checkTrainingDtype("fit", dtype);
+    this.#dtype = dtype;
+    this.#scaler = scaler ?? (dtype === "float16" ? new GradScaler() : undefined);
     this.#epochs = integer("fit", "epochs", epochs, 1);
     this.#accumulate = integer("fit", "accumulate", accumulate, 1);
     if (options.saveEvery !== undefined) integer("fit", "saveEvery", options.saveEvery, 1);
@@ -213,7 +232,7 @@ class Run {
       const stopped = signal?.aborted ?? false;
       if (stopped || this.#step % (saveEvery ?? Number.POSITIVE_INFINITY) === 0) {
         await this.#settle();
-        this.#average();
+        this.#follow();
         this.#sums = { ...this.#sums, seconds: clock() };
         await this.#save();
         this.#idleSince = performance.now();
@@ -221,7 +240,7 @@ class Run {
       if (stopped) throw signal?.reason;
     }
     await this.#settle();
-    this.#average();
+    this.#follow();
     await this.#endEpoch(epoch, clock());
   }
 
@@ -276,7 +295,7 @@ class Run {
 
   /** Submits one step, then waits for the one before it. */
   async #advance(group: readonly Batch[]): Promise<void> {
-    this.#average();
+    this.#follow();
     const before = this.#flight;
     const idleSince = before ? before.landed : this.#idleSince;
     if (idleSince !== undefined) {
@@ -296,7 +315,7 @@ class Run {
   }
 
   async #land({ step, lr, outcome }: Flight): Promise<void> {
-    const { loss, correct, images, gradientNorm } = await outcome;
+    const { loss, correct, images, gradientNorm, overflow } = await outcome;
     const epoch = Math.floor((step - 1) / this.#stepsPerEpoch) + 1;
     if (!Number.isFinite(loss))
       throw new TrainingError(expected("fit", "a finite loss", `${loss} at step ${step} (epoch ${epoch})`));
@@ -308,29 +327,43 @@ class Run {
       images: sums.images + images,
     };
     const steps = this.#epochs * this.#stepsPerEpoch;
-    this.#options.onStep?.({ step, steps, epoch, lr, loss, accuracy: correct / images, images, gradientNorm });
+    this.#options.onStep?.({
+      step,
+      steps,
+      epoch,
+      lr,
+      loss,
+      accuracy: correct / images,
+      images,
+      gradientNorm,
+      overflow,
+    });
   }
 
   /** Records one step and hands it to the device. What it needs of the outcome is asked for at once and comes with it. */
   #launch(group: readonly Batch[]): Flight {
-    const { clipNorm, ema } = this.#options;
+    const { clipNorm } = this.#options;
     const optimizer = this.#optimizer;
+    const scaler = this.#scaler;
     const lr = this.#schedule(this.#step);
     optimizer.lr = lr;
     optimizer.zeroGrad();
     const parts = group.map((batch, i) => {
       const { loss, logits } = this.#forward(batch, i);
-      (group.length === 1 ? loss : loss.div(group.length)).backward();
+      const share = group.length === 1 ? loss : loss.div(group.length);
+      (scaler ? scaler.scale(share) : share).backward();
       keep(loss.value);
       keep(logits.value);
       if (i < group.length - 1) submit(); // activations of one batch at a time
       return { loss, logits, batch };
     });
+    scaler?.unscale(optimizer);
     const norm = clipNorm === undefined ? undefined : clipGradNorm(this.#trained(), clipNorm);
-    optimizer.step();
+    const skip = scaler?.step(optimizer);
+    if (!scaler) optimizer.step();
     this.#step++;
-    this.#averageDue = ema !== undefined;
-    const flight: Flight = { step: this.#step, lr, outcome: this.#outcome(parts, norm) };
+    this.#due = { skip };
+    const flight: Flight = { step: this.#step, lr, outcome: this.#outcome(parts, norm, skip) };
     flight.outcome.then(
       () => {
         flight.landed = performance.now();
@@ -343,9 +376,10 @@ class Run {
   async #outcome(
     parts: readonly { loss: Tensor; logits: Tensor; batch: Batch }[],
     norm: Tensor | undefined,
+    skip: Tensor | undefined,
   ): Promise<Outcome> {
     const answers = parts.map(({ loss, logits }) => Promise.all([loss.item(), logits.data()]));
-    const [gradientNorm, results] = await Promise.all([norm?.item(), Promise.all(answers)]);
+    const [gradientNorm, skipped, results] = await Promise.all([norm?.item(), skip?.item(), Promise.all(answers)]);
     let correct = 0;
     let images = 0;
     let total = 0;
@@ -358,26 +392,30 @@ class Run {
       images += count;
       total += loss / parts.length;
     }
-    return { loss: total, correct, images, gradientNorm };
+    return { loss: total, correct, images, gradientNorm, overflow: skipped === undefined ? undefined : skipped !== 0 };
   }
 
   #forward(batch: Batch, place: number): { loss: Tensor; logits: Tensor } {
     const { labelSmoothing = 0, mixup: alpha = 0, seed = 0 } = this.#options;
     const x = normalized("fit", batch.images, this.#normalization(batch));
     const labels = batch.labels;
-    if (alpha === 0) {
-      const logits = this.#model.forward(x);
-      return { logits, loss: crossEntropy(logits, labels, { labelSmoothing }) };
-    }
-    const lambda = beta(streamOf(seed, this.#step, place), alpha);
-    const logits = this.#model.forward(mixup(x, Math.max(lambda, 1 - lambda)));
-    return { logits, loss: mixupCrossEntropy(logits, labels, Math.max(lambda, 1 - lambda), { labelSmoothing }) };
+    return autocast(this.#dtype, () => {
+      if (alpha === 0) {
+        const logits = this.#model.forward(x);
+        return { logits, loss: crossEntropy(logits, labels, { labelSmoothing }) };
+      }
+      const lambda = beta(streamOf(seed, this.#step, place), alpha);
+      const logits = this.#model.forward(mixup(x, Math.max(lambda, 1 - lambda)));
+      return { logits, loss: mixupCrossEntropy(logits, labels, Math.max(lambda, 1 - lambda), { labelSmoothing }) };
+    });
   }
 
-  /** Records the update of the average after the last step. It runs with whatever is flushed next, as a rule the next step. */
-  #average(): void {
-    if (this.#averageDue) this.#options.ema?.update();
-    this.#averageDue = false;
+  /** Records what follows the last step: of average and scale. It runs with whatever is flushed next, as a rule the next step. */
+  #follow(): void {
+    if (!this.#due) return;
+    this.#options.ema?.update(this.#due);
+    this.#scaler?.update();
+    this.#due = undefined;
   }
 
   #normalization(batch?: Batch): Normalization {

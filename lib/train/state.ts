@@ -5,6 +5,7 @@ import { isObject, parseStrictJson } from "../io/json.js";
 import { readSafetensors, saveSafetensors } from "../io/safetensors.js";
 import type { Module } from "../nn/module.js";
 import type { EMA } from "../optim/ema.js";
+import type { GradScaler } from "../optim/grad_scaler.js";
 import type { Optimizer } from "../optim/optimizer.js";
 import { type Tensor, tensor } from "../tensor.js";
 import type { Progress } from "./fit.js";
@@ -14,6 +15,8 @@ export interface Trainee {
   readonly model: Module;
   readonly optimizer: Optimizer;
   readonly ema: EMA | undefined;
+  /** Where the loss is scaled. */
+  readonly scaler?: GradScaler;
 }
 
 /** What a resume file says about its run. */
@@ -24,7 +27,7 @@ export interface RunRecord {
 }
 
 const metadataEntry = "seresnet_training";
-const parts = ["model", "optimizer", "ema"] as const;
+const parts = ["model", "optimizer", "ema", "scaler"] as const;
 
 /**
  * Writes what it takes to go on bit for bit as one safetensors file, and beside it the checkpoint to use: the average of
@@ -33,7 +36,7 @@ const parts = ["model", "optimizer", "ema"] as const;
  */
 export async function saveRun(
   files: { readonly resume: string; readonly checkpoint: string },
-  { model, optimizer, ema }: Trainee,
+  { model, optimizer, ema, scaler }: Trainee,
   info: CheckpointInfo,
   { settings, progress }: RunRecord,
 ): Promise<void> {
@@ -41,6 +44,7 @@ export async function saveRun(
     model: model.stateDict(),
     optimizer: optimizer.stateDict(),
     ema: ema?.stateDict() ?? {},
+    scaler: scaler?.stateDict() ?? {},
   });
   for (const [name, values] of Object.entries(state))
     if (isFloat(values.dtype) && !((await values.data()) as Float32Array).every(Number.isFinite))
@@ -101,11 +105,13 @@ function isProgress(value: unknown): value is Progress {
  * Puts a saved state into a model, its optimiser and its average.
  * @throws TrainingError when the file is another model's
  */
-export async function restoreRun(path: string, { model, optimizer, ema }: Trainee, saved: SavedRun): Promise<void> {
+export async function restoreRun(path: string, trainee: Trainee, saved: SavedRun): Promise<void> {
+  const { model, optimizer, ema, scaler } = trainee;
   try {
     model.loadStateDict(pick(saved.state, "model"));
     await optimizer.loadStateDict(pick(saved.state, "optimizer"));
     ema?.loadStateDict(pick(saved.state, "ema"), saved.updates);
+    scaler?.loadStateDict(pick(saved.state, "scaler"));
   } catch (error) {
     if (!(error instanceof WeightsError)) throw error;
     throw new TrainingError(expected(path, "the state of this model and its optimiser", error.message), {

@@ -23,6 +23,7 @@ const std::unordered_map<std::string_view, Op>& ops() {
       {"exp", unary},
       {"fill", fill},
       {"fold_batch_norm", foldBatchNorm},
+      {"found_inf", foundInf},
       {"fused_conv2d", conv2d},
       {"gated_conv2d", gatedConv2d},
       {"linear", linear},

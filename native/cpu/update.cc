@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <atomic>
+#include <bit>
 #include <cmath>
 
 #include "ops.h"
@@ -7,27 +10,37 @@ namespace seresnet::cpu {
 
 namespace {
 
-// `state` tensors of one shape, then `scalars` of one element; as many outputs as `results`, of that shape.
+// `state` tensors of one shape, then `scalars` of one element and perhaps one that says, unless it is 0, that everything
+// stays as it is; as many outputs as `results`, of that shape.
 void expectUpdate(Builder& b, size_t state, size_t scalars, size_t results) {
-  b.expectArity(state + scalars, state + scalars, results);
+  b.expectArity(state + scalars, state + scalars + 1, results);
   b.expectFloats();
   for (size_t i = 0; i < state; ++i) b.expect(b.input(i).shape == b.input(0).shape, "state of the parameter's shape");
-  for (size_t i = state; i < state + scalars; ++i) b.expect(b.input(i).size() == 1, "scalar settings");
+  for (size_t i = state; i < b.inputs(); ++i) b.expect(b.input(i).size() == 1, "scalar settings");
   for (size_t i = 0; i < results; ++i) b.expect(b.output(i).shape == b.input(0).shape, "results of the parameter's shape");
+}
+
+void copy(const float* from, int64_t count, float* to) {
+  parallel(count, 16384, [&](int64_t first, int64_t last) { std::copy(from + first, from + last, to + first); });
 }
 
 }  // namespace
 
-// One step of PyTorch's SGD: parameter, gradient, velocity, lr, momentum, weightDecay -> parameter, velocity.
+// One step of PyTorch's SGD: parameter, gradient, velocity, lr, momentum, weightDecay, skip? -> parameter, velocity.
 void sgd(Builder& b) {
   expectUpdate(b, 3, 3, 2);
   BufferId in[6];
   for (size_t i = 0; i < 6; ++i) in[i] = b.read(i);
   const BufferId parameter = in[0], gradient = in[1], velocity = in[2], lr = in[3], momentum = in[4], decay = in[5];
+  const BufferId skip = b.inputs() > 6 ? b.read(6) : -1;
   const BufferId newParameter = b.write(0);
   const BufferId newVelocity = b.write(1);
   const bool nesterov = b.step().flag("nesterov");
   b.emit("", [=, count = b.output().size()](const Pointers& p) {
+    if (skip >= 0 && *p.at(skip) != 0) {
+      copy(p.at(parameter), count, p.at(newParameter));
+      return copy(p.at(velocity), count, p.at(newVelocity));
+    }
     const float rate = *p.at(lr), factor = *p.at(momentum), shrink = *p.at(decay);
     parallel(count, 8192, [&](int64_t first, int64_t last) {
       for (int64_t i = first; i < last; ++i) {
@@ -40,15 +53,21 @@ void sgd(Builder& b) {
   });
 }
 
-// One step of AdamW: parameter, gradient, two moments, lr, beta1, beta2, eps, weightDecay, step -> parameter, moments.
+// One step of AdamW: parameter, gradient, two moments, lr, beta1, beta2, eps, weightDecay, step, skip? -> parameter, moments.
 void adamw(Builder& b) {
   expectUpdate(b, 4, 6, 3);
   std::vector<BufferId> in;
-  for (size_t i = 0; i < 10; ++i) in.push_back(b.read(i));
+  for (size_t i = 0; i < b.inputs(); ++i) in.push_back(b.read(i));
   const BufferId newParameter = b.write(0);
   const BufferId newFirst = b.write(1);
   const BufferId newSecond = b.write(2);
+  const BufferId skip = in.size() > 10 ? in[10] : -1;
   b.emit("", [=, count = b.output().size()](const Pointers& p) {
+    if (skip >= 0 && *p.at(skip) != 0) {
+      copy(p.at(in[0]), count, p.at(newParameter));
+      copy(p.at(in[2]), count, p.at(newFirst));
+      return copy(p.at(in[3]), count, p.at(newSecond));
+    }
     const auto setting = [&](size_t i) { return static_cast<double>(*p.at(in[i])); };
     const double lr = setting(4), beta1 = setting(5), beta2 = setting(6), eps = setting(7), decay = setting(8);
     const double correction1 = 1 - std::pow(beta1, setting(9));
@@ -64,6 +83,26 @@ void adamw(Builder& b) {
         p.at(newParameter)[i] = static_cast<float>(kept - lr / correction1 * m / (std::sqrt(v) / correction2 + eps));
       }
     });
+  });
+}
+
+// Any number of tensors -> 1 if one of their elements is not finite, else 0.
+void foundInf(Builder& b) {
+  b.expectArity(1, b.inputs());
+  b.expectFloats();
+  b.expect(b.output().size() == 1, "a scalar");
+  std::vector<std::pair<BufferId, int64_t>> tensors;
+  for (size_t i = 0; i < b.inputs(); ++i) tensors.emplace_back(b.read(i), b.input(i).size());
+  const BufferId found = b.write(0);
+  b.emit("", [=](const Pointers& p) {
+    std::atomic<bool> any{false};
+    for (const auto& [id, count] : tensors)
+      parallel(count, 16384, [&, x = p.at(id)](int64_t first, int64_t last) {
+        uint32_t largest = 0;  // an exponent of ones stands for infinity and NaN
+        for (int64_t i = first; i < last; ++i) largest = std::max(largest, std::bit_cast<uint32_t>(x[i]) & 0x7f800000U);
+        if (largest == 0x7f800000U) any = true;
+      });
+    *p.at(found) = any ? 1.F : 0.F;
   });
 }
 

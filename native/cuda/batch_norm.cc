@@ -72,8 +72,18 @@ void finishRows(Builder& b, const RowsOut& out, size_t output) {
 using VectorAt = std::pair<BufferId, DType>;
 constexpr VectorAt nothing{none, DType::float32};
 
+// Floats, of which those that are no vectors have one dtype: parameters and statistics may be more precise.
+void expectImageFloats(Builder& b) {
+  const auto check = [&](const Slot& slot) {
+    b.expect(isFloat(slot.dtype), "tensors of a float dtype");
+    b.expect(slot.shape.size() < 2 || b.held(slot) == b.outputType(), "images of one float dtype");
+  };
+  for (size_t i = 0; i < b.inputs(); ++i) check(b.input(i));
+  for (size_t i = 0; i < b.step().outputs.size(); ++i) check(b.output(i));
+}
+
 void expectImages(Builder& b) {
-  b.expectFloats();
+  expectImageFloats(b);
   b.expect(b.input(0).shape.size() >= 2 && b.output().shape == b.input(0).shape, "x [N, C, ...] and y of its shape");
 }
 
@@ -154,7 +164,7 @@ void batchNormTrain(Builder& b) {
 // x, mean, variance, dy, gamma? -> dx, dgamma, dbeta
 void batchNormGradient(Builder& b) {
   b.expectArity(4, 5, 3);
-  b.expectFloats();
+  expectImageFloats(b);
   const Shape& shape = b.input(0).shape;
   b.expect(shape.size() >= 2 && b.input(3).shape == shape && b.output(0).shape == shape, "x, dy and dx [N, C, ...]");
   for (const size_t i : {size_t{1}, size_t{2}, b.inputs() == 5 ? size_t{4} : size_t{1}})

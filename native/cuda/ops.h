@@ -27,6 +27,7 @@ void crossEntropy(Builder& b);
 void crossEntropyGradient(Builder& b);
 void fill(Builder& b);
 void foldBatchNorm(Builder& b);
+void foundInf(Builder& b);
 void gatedConv2d(Builder& b);
 void linear(Builder& b);
 void matmul(Builder& b);

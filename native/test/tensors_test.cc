@@ -6,6 +6,9 @@
 #include "../cuda/kernels/update.h"
 #include "check.h"
 
+#include <limits>
+#include <utility>
+
 // Kernels that know no images.
 namespace test {
 
@@ -257,6 +260,25 @@ void updates(DType gradientType) {
         check("adamw", {{*set.newParameter, set.expected[0]}, {*set.newFirst, set.expected[1]}, {*set.newSecond, set.expected[2]}}, step);
       else check("sgd", {{*set.newParameter, set.expected[0]}, {*set.newFirst, set.expected[1]}}, step);
     }
+  }
+  UpdateArguments skipped = update;
+  skipped.skip = s + 6;
+  for (Set& set : sets) {
+    check("sgd", {{*set.newParameter, set.parameter->values()}, {*set.newFirst, set.first->values()}},
+          [&] { launchSgd(nullptr, {skipped, s, s + 1, s + 4, false}); });
+    check("adamw", {{*set.newParameter, set.parameter->values()}, {*set.newFirst, set.first->values()}, {*set.newSecond, set.second->values()}},
+          [&] { launchAdamw(nullptr, {skipped, s, s + 1, s + 2, s + 3, s + 4, s + 5}); });
+  }
+  Array found(DType::float32, 1);
+  check("found_inf", {{found, {0}}}, [&] { launchFoundInf(nullptr, {update, found.as<float>()}); });
+  for (const double wrong : {std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()}) {
+    Values gradient = normal(4099, 5);
+    gradient[4097] = wrong;
+    const Array last(gradientType, gradient);
+    UpdateTensor& tensor = tensors.as<UpdateTensor>()[1];
+    const UpdateTensor before = std::exchange(tensor, UpdateTensor{nullptr, last.data(), {}, nullptr, {}, 4099});
+    check("found_inf", {{found, {1}}}, [&] { launchFoundInf(nullptr, {update, found.as<float>()}); });
+    tensor = before;
   }
   Array norm(DType::float32, 1), factor(DType::float32, 1);
   const Array workspace(DType::uint8, static_cast<int64_t>(clipWorkspace(3, 4099)));

@@ -17,7 +17,7 @@ import { mean, sum } from "./reduce.js";
 import { logSoftmax, softmax } from "./softmax.js";
 import { broadcast, fill, reluGradient, sigmoidGradient, sliceGradient, transpose } from "./spread.js";
 import { cast, exp, log, neg, relu, reshape, sigmoid, sqrt } from "./unary.js";
-import { adamw, sgd } from "./update.js";
+import { adamw, foundInf, sgd } from "./update.js";
 
 /** Table of contents: the kernel of each op of a plan. */
 export const kernels: Readonly<Record<string, Kernel>> = {
@@ -39,6 +39,7 @@ export const kernels: Readonly<Record<string, Kernel>> = {
   exp,
   fill,
   fold_batch_norm: foldBatchNorm,
+  found_inf: foundInf,
   linear,
   log,
   log_softmax: logSoftmax,

@@ -1,15 +1,24 @@
-import { floats, type Kernel, type View } from "./kernel.js";
+import { floats, type Kernel, type NumberArray, type Share, type View } from "./kernel.js";
 
 const scalar = (view: View) => floats(view)[0];
 
+/** Whether an update is to change nothing: its last input may say so. */
+function stays(skip: View | undefined, state: readonly NumberArray[], results: readonly NumberArray[], share: Share) {
+  if (!skip || scalar(skip) === 0) return false;
+  const [first, last] = share(results[0].length);
+  for (const [i, result] of results.entries()) result.set(state[i].subarray(first, last), first);
+  return true;
+}
+
 /**
- * One step of SGD (PyTorch's): inputs parameter, gradient, velocity, lr, momentum, weightDecay; outputs the new parameter
- * and velocity. `velocity = momentum * velocity + g`, with `g = gradient + weightDecay * parameter`.
+ * One step of SGD (PyTorch's): inputs parameter, gradient, velocity, lr, momentum, weightDecay and, where it may be
+ * skipped, whether (0 is no); outputs the new parameter and velocity. `velocity = momentum * velocity + g`, with `g = gradient + weightDecay * parameter`.
  */
 export const sgd: Kernel = ({ inputs, outputs, attributes }, share) => {
   const [parameter, gradient, velocity] = inputs.map(floats);
   const [lr, momentum, weightDecay] = inputs.slice(3).map(scalar);
   const [newParameter, newVelocity] = outputs.map(floats);
+  if (stays(inputs[6], [parameter, velocity], [newParameter, newVelocity], share)) return;
   const [first, last] = share(parameter.length);
   for (let i = first; i < last; i++) {
     const g = gradient[i] + weightDecay * parameter[i];
@@ -21,12 +30,13 @@ export const sgd: Kernel = ({ inputs, outputs, attributes }, share) => {
 
 /**
  * One step of AdamW (Loshchilov & Hutter 2019, algorithm 2): inputs parameter, gradient, first and second moment, lr,
- * beta1, beta2, eps, weightDecay, step (from 1); outputs the new parameter and moments.
+ * beta1, beta2, eps, weightDecay, step (from 1) and, where it may be skipped, whether; outputs the new parameter and moments.
  */
 export const adamw: Kernel = ({ inputs, outputs }, share) => {
   const [parameter, gradient, first, second] = inputs.map(floats);
   const [lr, beta1, beta2, eps, weightDecay, step] = inputs.slice(4).map(scalar);
   const [newParameter, newFirst, newSecond] = outputs.map(floats);
+  if (stays(inputs[10], [parameter, first, second], [newParameter, newFirst, newSecond], share)) return;
   const correction1 = 1 - beta1 ** step;
   const correction2 = Math.sqrt(1 - beta2 ** step);
   const [from, to] = share(parameter.length);
@@ -39,4 +49,10 @@ export const adamw: Kernel = ({ inputs, outputs }, share) => {
     const decayed = parameter[i] * (1 - lr * weightDecay);
     newParameter[i] = decayed - ((lr / correction1) * m) / (Math.sqrt(v) / correction2 + eps);
   }
+};
+
+/** 1 where an element of the inputs is not finite, else 0. */
+export const foundInf: Kernel = ({ inputs, outputs: [y] }, share) => {
+  const [first, last] = share(1);
+  if (first < last) floats(y)[0] = inputs.every((x) => (floats(x) as Float32Array).every(Number.isFinite)) ? 0 : 1;
 };

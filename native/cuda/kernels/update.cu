@@ -15,6 +15,8 @@ __device__ __forceinline__ float gradientOf(const UpdateTensor& tensor, DType ty
   return at(Vector{tensor.gradient, type}, i, 0.F);
 }
 
+__device__ __forceinline__ bool skipped(const UpdateArguments& a) { return a.skip != nullptr && *a.skip != 0; }
+
 // The tensors of one launch.
 struct Batch {
   static constexpr int64_t most = 48;  // 3 KiB of the 4 that every device takes as parameters
@@ -30,7 +32,16 @@ __device__ __forceinline__ void overChunk(const Batch& batch, Use use) {
   for (int64_t i = first + threadIdx.x; i < end; i += threads) use(tensor, i);
 }
 
+// Parameters and `states` of state are what they were.
+__device__ __forceinline__ void stay(const Batch& batch, int states) {
+  overChunk(batch, [&](const UpdateTensor& t, int64_t i) {
+    t.newParameter[i] = t.parameter[i];
+    for (int k = 0; k < states; ++k) t.newState[k][i] = t.state[k][i];
+  });
+}
+
 __global__ void __launch_bounds__(threads) sgdKernel(SgdArguments a, Batch batch) {
+  if (skipped(a.update)) return stay(batch, 1);
   const float factor = a.update.gradientFactor == nullptr ? 1.F : *a.update.gradientFactor;
   const float lr = *a.lr, momentum = *a.momentum, decay = *a.weightDecay;
   overChunk(batch, [&](const UpdateTensor& t, int64_t i) {
@@ -43,6 +54,7 @@ __global__ void __launch_bounds__(threads) sgdKernel(SgdArguments a, Batch batch
 }
 
 __global__ void __launch_bounds__(threads) adamwKernel(AdamwArguments a, Batch batch) {
+  if (skipped(a.update)) return stay(batch, 2);
   SHARED(float, settings, 2);
   if (threadIdx.x == 0) {  // powers in float64, once a block
     settings[0] = static_cast<float>(*a.lr / (1 - pow(static_cast<double>(*a.beta1), static_cast<double>(*a.step))));
@@ -61,6 +73,17 @@ __global__ void __launch_bounds__(threads) adamwKernel(AdamwArguments a, Batch b
     t.newState[1][i] = v;
     t.newParameter[i] = t.parameter[i] * kept - rate * m / (sqrtf(v) * correction + eps);
   });
+}
+
+__global__ void zeroKernel(float* value) { *value = 0; }
+
+__device__ __forceinline__ bool finite(float value) { return value - value == 0; }
+
+// Every thread that writes writes the same.
+__global__ void __launch_bounds__(threads) foundInfKernel(Batch batch, DType type, float* found) {
+  bool any = false;
+  overChunk(batch, [&](const UpdateTensor& t, int64_t i) { any = any || !finite(gradientOf(t, type, i)); });
+  if (any) *found = 1;
 }
 
 // The sum of squares of each chunk, in float64; chunks past a tensor's end give 0.
@@ -123,6 +146,13 @@ void launchSgd(Stream stream, const SgdArguments& a) {
 void launchAdamw(Stream stream, const AdamwArguments& a) {
   inBatches("adamw", a.update, [&](const Shape3& shape, const Batch& batch, int64_t) {
     launch("adamw", stream, shape, adamwKernel, a, batch);
+  });
+}
+
+void launchFoundInf(Stream stream, const FoundInfArguments& a) {
+  launch("found_inf", stream, {dim3(1), dim3(1)}, zeroKernel, a.found);
+  inBatches("found_inf", a.update, [&](const Shape3& shape, const Batch& batch, int64_t) {
+    launch("found_inf", stream, shape, foundInfKernel, batch, a.update.gradientType, a.found);
   });
 }
 

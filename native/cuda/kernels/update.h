@@ -20,6 +20,7 @@ struct UpdateArguments {
   int64_t longest = 0;  // the largest `count`
   DType gradientType = DType::float32;
   const float* gradientFactor = nullptr;  // optional, one element: what every gradient is multiplied by (clipping, loss scale)
+  const float* skip = nullptr;  // optional, one element: unless it is 0, parameters and state stay as they are
 };
 
 // PyTorch's SGD: velocity = momentum * velocity + g with g = gradient + weightDecay * parameter.
@@ -43,6 +44,13 @@ struct AdamwArguments {
   const float* step = nullptr;
 };
 void launchAdamw(Stream stream, const AdamwArguments& arguments);
+
+// found [1] = 1 if an element of the gradients is not finite, else 0.
+struct FoundInfArguments {
+  UpdateArguments update;
+  float* found = nullptr;
+};
+void launchFoundInf(Stream stream, const FoundInfArguments& arguments);
 
 // factor [1] = min(1, limit / (norm + 1e-6)) with the Euclidean norm [1] over all gradients (torch's clip_grad_norm_).
 struct ClipArguments {
