@@ -3,9 +3,14 @@ import { existsSync } from "node:fs";
 import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
-import { loadWeights } from "seresnet";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { Command } from "commander";
+import { DeviceError, loadWeights, MemoryError, setDefaultDevice } from "seresnet";
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
+import { addTrain } from "../dist/lib/cli/train.js";
+import { referenceExecutor } from "../dist/lib/executors/reference/executor.js";
 import { readCheckpoint } from "../dist/lib/io/checkpoint.js";
+import { readSafetensors } from "../dist/lib/io/safetensors.js";
+import { planMemory } from "../dist/lib/plan/memory.js";
 import { writeIdx } from "./support/idx.js";
 
 const program = resolve("dist/lib/cli/main.js");
@@ -49,6 +54,53 @@ async function interrupted(
 }
 
 const bytes = (out: string, file: string) => readFile(join(out, file));
+
+describe("--batch auto", () => {
+  afterEach(() => {
+    vi.restoreAllMocks();
+    setDefaultDevice("auto");
+  });
+
+  /** Trains with the command's own code in this process, on a reference device that has room for so many bytes. */
+  async function trainWithin(limit: number, refuse: (bytes: number) => Error, ...args: string[]) {
+    const executor = referenceExecutor();
+    const load = executor.load.bind(executor);
+    vi.spyOn(executor, "load").mockImplementation(async (plan, constants, options) => {
+      const { bytes } = planMemory(plan);
+      if (bytes > limit) throw refuse(bytes);
+      return load(plan, constants, options);
+    });
+    let said = "";
+    vi.spyOn(process.stderr, "write").mockImplementation((text) => {
+      said += text;
+      return true;
+    });
+    vi.spyOn(process.stdout, "write").mockImplementation(() => true);
+    const command = new Command();
+    addTrain(command);
+    await command.parseAsync(["train", ...args, "--batch", "auto", "--device", "reference"], { from: "user" });
+    return said.split("\n").filter((line) => line.includes("fit into memory"));
+  }
+
+  it.each([
+    ["a full device", (bytes: number) => new MemoryError(`cudaMalloc: expected ${bytes} bytes, got an error`)],
+    ["a full machine", (bytes: number) => new DeviceError(`memory: ${bytes} bytes could not be allocated`)],
+  ])("halves until a step fits into %s", async (_, refuse) => {
+    const out = join(folder, "auto");
+    const args = [idx, "--model", "resnet14_cifar", "--epochs", "1", "--warmup", "0", "--ema", "0", "--workers", "1"];
+    const said = await trainWithin(3.5 * 2 ** 20, refuse, ...args, "--out", out);
+    const tried = said.map((line) => /a batch of (\d+) .* trying (\d+)/.exec(line)?.slice(1).map(Number));
+    expect(tried).toEqual([
+      [256, 128],
+      [128, 64],
+      [64, 32],
+    ]);
+    const { metadata } = await readSafetensors(join(out, "resume.safetensors"));
+    expect(JSON.parse(metadata.seresnet_training).settings).toMatchObject({ batch: 32, lr: 0.1 / 4 });
+    await rm(out, { recursive: true });
+    await expect(trainWithin(1000, refuse, ...args, "--out", out)).rejects.toThrow(/bytes/);
+  });
+});
 
 describe("seresnet train", () => {
   it("trains on IDX files, and is the same whether killed, stopped and resumed or not", async () => {

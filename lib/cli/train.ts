@@ -6,7 +6,7 @@ import { loadClassifier } from "../classifier/source.js";
 import { type Dataset, openDataset, pixelStatistics } from "../data/dataset.js";
 import { DataLoader } from "../data/loader.js";
 import { setDefaultDevice } from "../device.js";
-import { ArgumentError, DeviceError, expected, SeresnetError } from "../errors.js";
+import { ArgumentError, DeviceError, expected, MemoryError, SeresnetError } from "../errors.js";
 import { imagenetMean, imagenetStd } from "../image/preprocess.js";
 import type { CheckpointInfo } from "../io/checkpoint.js";
 import { reason } from "../io/files.js";
@@ -145,7 +145,7 @@ function firstBatch({ batch }: Options, saved: SavedRun | undefined): number {
 }
 
 function isOutOfMemory(error: unknown): boolean {
-  return error instanceof DeviceError && /memory/i.test(error.message);
+  return error instanceof MemoryError || (error instanceof DeviceError && /memory/i.test(error.message));
 }
 
 /** What the checkpoints of a run say about themselves, and the weights it starts from. */
