@@ -65,7 +65,7 @@ export function addCompare(program: Command): void {
     .addOption(jsonOption())
     .addHelpText(
       "after",
-      "\nExample:\n  seresnet compare --devices reference,cpu,cuda --weights seresnet50.safetensors",
+      "\nExample:\n  seresnet compare --devices reference,cpu,cuda --weights seresnet50.safetensors --model seresnet50",
     )
     .action(async ({ devices, tolerance, json, ...options }: Options) => {
       const { network, info } = await load(options);
