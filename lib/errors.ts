@@ -42,9 +42,9 @@ export class DeviceError extends SeresnetError {
 }
 
 /** A device has no room for what was asked, or its memory limit does not allow it. What was loaded before still works. */
-export class MemoryError extends SeresnetError {
+export class MemoryError extends DeviceError {
   constructor(message: string, options?: ErrorOptions) {
-    super("ERR_MEMORY", message, options);
+    super(message, { ...options, code: "ERR_MEMORY" });
   }
 }
 

@@ -4,7 +4,7 @@ import type { Worker } from "node:worker_threads";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { type HostArray, hostBytes } from "../dist/lib/dtype.js";
-import { ArgumentError, DeviceError, DisposedError, DtypeError, ShapeError } from "../dist/lib/errors.js";
+import { ArgumentError, DeviceError, DisposedError, DtypeError, MemoryError, ShapeError } from "../dist/lib/errors.js";
 import type { LoadedPlan } from "../dist/lib/executors/executor.js";
 import { referenceExecutor } from "../dist/lib/executors/reference/executor.js";
 import { planMemory } from "../dist/lib/plan/memory.js";
@@ -227,10 +227,10 @@ describe("reference executor", () => {
     await plan.dispose();
   });
 
-  test("memory that cannot be had is a DeviceError that names the bytes", async () => {
+  test("memory that cannot be had is a MemoryError that names the bytes", async () => {
     const huge = { ...nothing, slots: floats([2 ** 50]), inputs: [0], steps: [] };
     await expect(executor.load(huge, [])).rejects.toThrow(
-      new DeviceError(`reference: ${2 ** 52} bytes of memory could not be allocated`),
+      new MemoryError(`reference: ${2 ** 52} bytes of memory could not be allocated`),
     );
   });
 

@@ -12,8 +12,9 @@ const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const require = createRequire(import.meta.url);
 const [device, mode] = process.argv.slice(2);
 const sim = join(root, "build", "sim", "seresnet.node");
-const all = ["cuda", "judged_layers", "judged_ops", "judged_training", "trajectory", "amp"];
-const files = [...all, ...(device === "cuda-sim" ? ["cuda_bench"] : ["gated_conv2d", "profile", "bad_input"])];
+const judged = ["judged_layers", "judged_ops", "judged_training", "gated_conv2d", "ops", "ops_as_pytorch", "bad_input"];
+const training = ["gradients", "optim", "trajectory", "checkpoint", "amp"];
+const files = ["cuda", ...judged, ...training, "profile", ...(device === "cuda-sim" ? ["cuda_bench"] : [])];
 
 if (device === "cuda-sim") process.env.SERESNET_ADDON = sim;
 

@@ -6,7 +6,7 @@ import { loadClassifier } from "../classifier/source.js";
 import { type Dataset, openDataset, pixelStatistics } from "../data/dataset.js";
 import { DataLoader } from "../data/loader.js";
 import { setDefaultDevice } from "../device.js";
-import { ArgumentError, DeviceError, expected, MemoryError, SeresnetError } from "../errors.js";
+import { ArgumentError, expected, MemoryError, SeresnetError } from "../errors.js";
 import { imagenetMean, imagenetStd } from "../image/preprocess.js";
 import type { CheckpointInfo } from "../io/checkpoint.js";
 import { reason } from "../io/files.js";
@@ -133,7 +133,7 @@ async function train(folder: string, options: Options): Promise<void> {
     try {
       return await runWith(batch, options, datasets, start, saved);
     } catch (error) {
-      if (options.batch !== "auto" || saved || batch < 2 || !isOutOfMemory(error)) throw error;
+      if (options.batch !== "auto" || saved || batch < 2 || !(error instanceof MemoryError)) throw error;
       warn(`a batch of ${batch} pictures does not fit into memory: trying ${Math.floor(batch / 2)}`);
     }
   }
@@ -142,10 +142,6 @@ async function train(folder: string, options: Options): Promise<void> {
 function firstBatch({ batch }: Options, saved: SavedRun | undefined): number {
   if (batch !== "auto") return batch;
   return saved ? Number(saved.settings.batch) : firstAutomaticBatch;
-}
-
-function isOutOfMemory(error: unknown): boolean {
-  return error instanceof MemoryError || (error instanceof DeviceError && /memory/i.test(error.message));
 }
 
 /** What the checkpoints of a run say about themselves, and the weights it starts from. */
@@ -291,7 +287,7 @@ async function runWith(
       bar.say(`stopped: ${at}`);
       return;
     }
-    if (!(error instanceof SeresnetError) || !progress || isOutOfMemory(error)) throw error;
+    if (!(error instanceof SeresnetError) || !progress || error instanceof MemoryError) throw error;
     const kept = `${files.checkpoint} is of step ${progress.step}`;
     throw new SeresnetError(error.code, `${error.message}; ${kept}`, { cause: error });
   } finally {

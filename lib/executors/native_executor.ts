@@ -43,7 +43,7 @@ export class NativeExecutor implements Executor {
 
   /**
    * Makes a plan ready.
-   * @throws DeviceError when the plan has an op without a kernel, or its memory cannot be had
+   * @throws DeviceError when the plan has an op without a kernel, MemoryError when its memory cannot be had
    */
   async load(plan: Plan, constants: readonly HostArray[], options: LoadOptions = {}): Promise<LoadedPlan> {
     checkLoad(this.device, plan, constants, options);

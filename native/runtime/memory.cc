@@ -68,7 +68,7 @@ HostMemory::HostMemory(size_t bytes) : Memory(bytes), data_(nullptr) {
   if (fits) data_ = std::aligned_alloc(line, roundUp(std::max<size_t>(bytes, 1), line));
   if (data_ == nullptr)
     throw Error("memory", std::to_string(bytes) + " bytes could not be allocated" +
-                              (fits ? "" : ": " + std::to_string(available) + " are available"));
+                              (fits ? "" : ": " + std::to_string(available) + " are available"), Error::memory);
 }
 
 HostMemory::HostMemory(const void* data, size_t bytes, std::function<void()> release)

@@ -1,6 +1,6 @@
 import { availableParallelism } from "node:os";
 import { checkDtype, type DType, type HostArray, hostArray, hostBytes, roundTo } from "../../dtype.js";
-import { DeviceError, DisposedError, expected } from "../../errors.js";
+import { DeviceError, DisposedError, expected, MemoryError } from "../../errors.js";
 import { planMemory } from "../../plan/memory.js";
 import { type Plan, sizeOf } from "../../plan/plan.js";
 import { checkArray, checkLoad, checkRequest, ownerOf } from "../check.js";
@@ -52,7 +52,7 @@ class ReferenceExecutor implements Executor {
 
   /**
    * Makes a plan ready; the workers get it at its first run.
-   * @throws DeviceError when the plan has an op without a kernel, or its memory cannot be had.
+   * @throws DeviceError when the plan has an op without a kernel, MemoryError when its memory cannot be had.
    */
   async load(plan: Plan, constants: readonly HostArray[], options: LoadOptions = {}): Promise<LoadedPlan> {
     checkLoad(this.device, plan, constants, options);
@@ -230,7 +230,7 @@ function allocate(bytes: number): SharedArrayBuffer {
   try {
     return new SharedArrayBuffer(bytes);
   } catch (cause) {
-    throw new DeviceError(`reference: ${bytes} bytes of memory could not be allocated`, { cause });
+    throw new MemoryError(`reference: ${bytes} bytes of memory could not be allocated`, { cause });
   }
 }
 
