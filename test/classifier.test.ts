@@ -1,4 +1,5 @@
 import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {
@@ -12,7 +13,7 @@ import {
   type Tensor,
   tensor,
 } from "seresnet";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { Batcher, Gate } from "../dist/lib/classifier/batcher.js";
 import { type CheckpointInfo, readCheckpoint, writeCheckpoint } from "../dist/lib/io/checkpoint.js";
 import { relativeError } from "./support/compare.js";
@@ -192,6 +193,17 @@ describe("classifyEach", () => {
 });
 
 describe("dispose", () => {
+  it("waits for the pictures of a call that has failed: none of them comes to a device that is gone", async () => {
+    const own = await ImageClassifier.load(undefined, { device: "reference" });
+    const compiling = vi.spyOn(createRequire(__filename)("../dist/lib/compile.js"), "compile");
+    await expect(own.embed([join(images, "missing.png"), chelsea, rocket])).rejects.toThrow(ImageError);
+    await own.dispose();
+    const before = compiling.mock.calls.length;
+    await Promise.all([loadImage(chelsea), loadImage(rocket)]); // longer than what was left would take
+    expect([before, compiling.mock.calls.length]).toEqual([1, 1]);
+    compiling.mockRestore();
+  });
+
   it("lets the calls under way finish and refuses later ones", async () => {
     const own = await ImageClassifier.load(undefined, { device: "reference" });
     const under = [own.classify(chelsea), own.embed(rocket)];

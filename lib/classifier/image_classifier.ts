@@ -79,7 +79,7 @@ export class ImageClassifier {
   #embedder: Promise<CompiledModel> | undefined;
   readonly #features: Batcher<Tensor, ArrayLike<number>>;
   /** The calls that are not done. None of these promises rejects. */
-  readonly #underWay = new Set<Promise<void>>();
+  readonly #underWay = new Set<Promise<unknown>>();
   #disposed = false;
 
   private constructor(source: Classifier, compiled: CompiledModel, options: ImageClassifierOptions) {
@@ -260,13 +260,11 @@ export class ImageClassifier {
         this.#gate.leave();
       }
     };
-    const work = Array.isArray(images) ? Promise.all(images.map(one)) : one(images as ImageInput);
-    const forget = () => {
-      this.#underWay.delete(settled);
-    };
-    const settled: Promise<void> = work.then(forget, forget);
+    const works = (Array.isArray(images) ? images : [images]).map(one);
+    // all of them: one that fails ends the call, and the others still use the device
+    const settled: Promise<unknown> = Promise.allSettled(works).then(() => this.#underWay.delete(settled));
     this.#underWay.add(settled);
-    return work;
+    return Array.isArray(images) ? Promise.all(works) : works[0];
   }
 
   async #read(where: string, image: ImageInput): Promise<Tensor> {
