@@ -35,6 +35,7 @@ class Addon : public Napi::Addon<Addon> {
                              InstanceMethod("open", &Addon::open),
                              InstanceMethod("upload", &Addon::call<node::upload>),
                              InstanceMethod("read", &Addon::call<node::read>),
+                             InstanceMethod("release", &Addon::call<node::release>),
                              InstanceMethod("load", &Addon::call<node::load>),
                              InstanceMethod("run", &Addon::call<node::run>),
                              InstanceMethod("profile", &Addon::call<node::profile>),

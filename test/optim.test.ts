@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import {
   ArgumentError,
+  amp,
   createModel,
   functional,
   nn,
@@ -11,7 +12,8 @@ import {
   tensor,
   WeightsError,
 } from "seresnet";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { referenceExecutor } from "../dist/lib/executors/reference/executor.js";
 import { relativeError } from "./support/compare.js";
 import { usableDevices } from "./support/devices.js";
 
@@ -244,4 +246,36 @@ describe("what does not fit is refused", () => {
     expect(() => ema.loadStateDict({ w: tensor([1]) }, 1)).toThrow(WeightsError);
     expect(() => new optim.EMA(new Two(), { decay: 1 })).toThrow("decay");
   });
+});
+
+it("the first step after everything was loaded runs the plans of all later ones", async () => {
+  setDefaultDevice("reference");
+  const load = vi.spyOn(referenceExecutor(), "load");
+  try {
+    const net = new Two();
+    const sgd = new optim.SGD(net.parameters(), { lr: 0.1, momentum: 0.9 });
+    const scaler = new amp.GradScaler();
+    const ema = new optim.EMA(net);
+    const two = () => ({ w: tensor(wave(12, 1), [3, 4]), b: tensor(wave(4, 2)) });
+    const [momentum, steps] = [two(), tensor(Int32Array.of(3))];
+    await sgd.loadStateDict({
+      "0.step": steps,
+      "0.momentum_buffer": momentum.w,
+      "1.step": steps,
+      "1.momentum_buffer": momentum.b,
+    });
+    scaler.loadStateDict({ scale: tensor(4), growth_tracker: tensor(1) });
+    ema.loadStateDict(two(), 2);
+    for (let k = 0; k < 3; k++) {
+      sgd.zeroGrad();
+      net.backward(k);
+      const skip = scaler.step(sgd);
+      ema.update({ skip });
+      scaler.update();
+      await net.w.data();
+    }
+    expect(load).toHaveBeenCalledTimes(2); // the step, and what follows it
+  } finally {
+    load.mockRestore();
+  }
 });

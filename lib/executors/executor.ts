@@ -11,6 +11,11 @@ export interface DeviceBuffer {
   readonly length: number;
   /** A copy of the contents on the host. */
   read(): Promise<HostArray>;
+  /**
+   * Frees the contents now and not when the garbage collector comes. Runs and reads under way are not disturbed; a later
+   * one rejects with a DeviceError.
+   */
+  release(): void;
 }
 
 export interface RunRequest {

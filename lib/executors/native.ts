@@ -84,6 +84,7 @@ export interface NativeRuntime {
   open(device: DeviceName, options?: object): DeviceHandle;
   upload(device: DeviceHandle, data: HostArray, dtype: DType): Promise<BufferHandle>;
   read(buffer: BufferHandle): Promise<HostArray>;
+  release(buffer: BufferHandle): void;
   load(device: DeviceHandle, plan: Plan, constants: readonly HostArray[], options?: LoadOptions): Promise<PlanHandle>;
   run(
     plan: PlanHandle,

@@ -66,6 +66,10 @@ class NativeBuffer implements DeviceBuffer {
   read(): Promise<HostArray> {
     return attempt(() => this.executor.addon.read(this.handle));
   }
+
+  release(): void {
+    this.executor.addon.release(this.handle);
+  }
 }
 
 /** `run` or `profile` of the addon. */

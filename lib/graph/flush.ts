@@ -78,9 +78,9 @@ function prepare(requests: Map<Value, Request[]>, writes: Map<Variable, Value>):
     for (const request of requests.get(value) ?? []) request.reject(error);
     requests.delete(value);
   };
-  let executor: Executor;
+  let executor: Executor | undefined;
   try {
-    executor = defaultExecutor();
+    if ([...requests.keys(), ...writes.values()].some((value) => !source(value).isLeaf)) executor = defaultExecutor();
   } catch (error) {
     for (const value of [...requests.keys()]) reject(value, error);
     for (const [variable, value] of writes) recordWrite(variable, value); // they wait for a device that works
@@ -102,7 +102,7 @@ function prepare(requests: Map<Value, Request[]>, writes: Map<Variable, Value>):
   const written = [...new Set(writes.values())].filter((value) => !value.isLeaf);
   let work: (() => Promise<Results>) | undefined;
   try {
-    if (outputs.length + written.length > 0) work = planned(executor, outputs, written);
+    if (executor && outputs.length + written.length > 0) work = planned(executor, outputs, written);
   } catch (error) {
     for (const value of [...requests.keys()]) reject(value, error);
     for (const variable of writes.keys()) variable.adopt(variable.version);

@@ -8,9 +8,16 @@ import { Node, op, type Value } from "./value.js";
 /** Where a version's contents are: on the host, on a device, or still to be drawn by an initialiser. */
 export type Contents = HostArray | DeviceBuffer | (() => HostArray);
 
+/** How many versions hold a buffer: more than one where a variable was written to another. */
+const holders = new WeakMap<DeviceBuffer, number>();
+
+function held(contents: Contents | undefined): contents is DeviceBuffer {
+  return contents !== undefined && "release" in contents;
+}
+
 /** The contents of a variable between two writes. Leaves of the graph point at the version they were recorded with. */
 export class Version {
-  contents: Contents | undefined;
+  #contents: Contents | undefined;
   /** `replaced` from the moment a flush that overwrites it is submitted. */
   state: "current" | "replaced" | "failed" = "current";
   /** Why the flush that should have filled this version failed. */
@@ -23,6 +30,21 @@ export class Version {
     public previous?: Version,
   ) {
     this.contents = contents;
+  }
+
+  get contents(): Contents | undefined {
+    return this.#contents;
+  }
+
+  /** A buffer that no version holds any more is released: the next step's would need as much memory again. */
+  set contents(contents: Contents | undefined) {
+    const last = this.#contents;
+    this.#contents = contents;
+    if (held(contents)) holders.set(contents, (holders.get(contents) ?? 0) + 1);
+    if (!held(last)) return;
+    const others = (holders.get(last) ?? 1) - 1;
+    holders.set(last, others);
+    if (others === 0) last.release();
   }
 
   /** The contents on the host (initialisers run once, here). */

@@ -1,5 +1,6 @@
 import { isFloat } from "../dtype.js";
 import { expected, listed, ShapeError, WeightsError } from "../errors.js";
+import { submit } from "../graph/flush.js";
 import { forcedTraining } from "../graph/recording.js";
 import { checkTensor } from "../ops/record.js";
 import { cast } from "../ops/unary.js";
@@ -123,6 +124,7 @@ export abstract class Module {
     // all values are read before any is written, so a record of the model's own tensors may permute them
     const values = fitting.map(([own, given]) => cast(given, own.dtype).value);
     for (const [i, [own]] of fitting.entries()) own.variable.write(values[i]);
+    submit(); // before a step reads them: it has then the plan of all later steps
     return { missingKeys, unexpectedKeys };
   }
 }

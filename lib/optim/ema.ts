@@ -1,6 +1,7 @@
 import { isFloat } from "../dtype.js";
 import { expected, listed, WeightsError } from "../errors.js";
 import { zerosLike } from "../graph/backward.js";
+import { submit } from "../graph/flush.js";
 import type { Module } from "../nn/module.js";
 import type { Buffer, Parameter } from "../nn/parameter.js";
 import { checkObject, sameShape } from "../shape.js";
@@ -34,6 +35,7 @@ export class EMA {
       average.variable.write(own.value);
       return { name, own, average };
     });
+    submit(); // before a step reads them: it has then the plan of all later steps
   }
 
   /**
@@ -62,6 +64,7 @@ export class EMA {
       own.variable.write(averaged);
       average.variable.write(mine);
     }
+    submit();
   }
 
   /** The averages under the model's names, live: what to save as the weights to use. */
@@ -91,6 +94,7 @@ export class EMA {
       throw new WeightsError(expected("EMA.loadStateDict", "the averages of this model", listed(got)));
     }
     for (const { name, average } of this.#pairs) average.variable.write(record[name].value);
+    submit();
     this.#updates = inRange("EMA.loadStateDict", "updates", updates, 0);
   }
 }

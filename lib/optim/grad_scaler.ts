@@ -1,5 +1,5 @@
 import { ArgumentError, expected, WeightsError } from "../errors.js";
-import { keep } from "../graph/flush.js";
+import { keep, submit } from "../graph/flush.js";
 import { op } from "../graph/value.js";
 import { filled, Variable } from "../graph/variable.js";
 import { sizeOf } from "../plan/plan.js";
@@ -135,6 +135,7 @@ export class GradScaler {
     const [scale, tracker] = given.map((t) => t.reshape([]).value);
     this.#scale.variable.write(scale);
     this.#growthTracker.variable.write(tracker);
+    submit(); // before a step reads them: it has then the plan of all later steps
   }
 }
 

@@ -167,6 +167,7 @@ export abstract class Optimizer {
       this.#states.set(parameter, state);
       for (const [k, variable] of Object.values(state.variables).entries()) variable.write(values[k]);
     }
+    submit(); // before a step reads it: it has then the plan of all later steps
   }
 
   /** How one step updates a parameter, at a learning rate and weight decay; called once a group and step. */

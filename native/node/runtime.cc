@@ -195,7 +195,7 @@ struct Buffer {
 
   static constexpr napi_type_tag tag{0x9d1c5f0a3b7e4c21, 0x8a6f2e4d1b3c5071};
   static constexpr const char* name = "a buffer";
-  size_t bytes() const { return memory->bytes(); }
+  size_t bytes() const { return memory ? memory->bytes() : 0; }  // null once released
 };
 
 struct Loaded {
@@ -225,8 +225,9 @@ void adjustExternalMemory(Napi::Env env, int64_t change) {
 template <typename T>
 Napi::Value wrap(Napi::Env env, T value) {
   const auto bytes = static_cast<int64_t>(value.bytes());
-  auto external = Napi::External<T>::New(env, new T(std::move(value)), [bytes](Napi::Env where, T* data) {
-    if (bytes > 0 && !data->device->closed()) adjustExternalMemory(where, -bytes);
+  auto external = Napi::External<T>::New(env, new T(std::move(value)), [](Napi::Env where, T* data) {
+    const auto held = static_cast<int64_t>(data->bytes());
+    if (held > 0 && !data->device->closed()) adjustExternalMemory(where, -held);
     delete data;
   });
   napi_type_tag_object(env, external, &T::tag);
@@ -240,6 +241,13 @@ T& unwrap(const Napi::Value& value, const std::string& where) {
   if (value.IsExternal()) napi_check_object_type_tag(value.Env(), value, &T::tag, &fits);
   if (!fits) throw Error(where, std::string("expected ") + T::name);
   return *value.As<Napi::External<T>>().Data();
+}
+
+// A buffer that has contents.
+const Buffer& filled(const Napi::Value& value, const std::string& where) {
+  const auto& buffer = unwrap<Buffer>(value, where);
+  if (!buffer.memory) throw Error(where, "expected a buffer that has not been released, got one that has");
+  return buffer;
 }
 
 Napi::Array list(const Napi::Value& value, const std::string& where, size_t count) {
@@ -279,11 +287,18 @@ Napi::Value upload(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value read(const Napi::CallbackInfo& info) {
-  const Buffer& buffer = unwrap<Buffer>(info[0], "read");
+  const Buffer& buffer = filled(info[0], "read");
   auto result = std::make_shared<std::shared_ptr<HostMemory>>();
   return buffer.device->submit(
       [backend = &buffer.device->backend(), memory = buffer.memory, result] { *result = backend->download(memory); },
       [result, dtype = buffer.dtype](Napi::Env env) { return toTypedArray(env, dtype, std::move(*result)); });
+}
+
+Napi::Value release(const Napi::CallbackInfo& info) {
+  auto& buffer = unwrap<Buffer>(info[0], "release");
+  if (buffer.bytes() > 0) adjustExternalMemory(info.Env(), -static_cast<int64_t>(buffer.bytes()));
+  buffer.memory = nullptr;
+  return info.Env().Undefined();
 }
 
 Napi::Value load(const Napi::CallbackInfo& info) {
@@ -332,7 +347,7 @@ Request toRequest(const Napi::CallbackInfo& info, const std::string& where) {
   const Napi::Array variables = list(info[2], "variables", plan.variables.size());
   for (uint32_t i = 0; i < plan.variables.size(); ++i) {
     const std::string what = "variable " + std::to_string(i);
-    const Buffer& buffer = unwrap<Buffer>(variables.Get(i), what);
+    const Buffer& buffer = filled(variables.Get(i), what);
     const Slot& slot = plan.slots[plan.variables[i]];
     if (buffer.device != request.device) throw Error(what, "expected a buffer of the plan's device");
     if (buffer.dtype != slot.dtype || buffer.memory->bytes() != slot.bytes())

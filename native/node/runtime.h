@@ -21,6 +21,9 @@ Napi::Value upload(const Napi::CallbackInfo& info);
 // read(buffer): Promise<typed array>
 Napi::Value read(const Napi::CallbackInfo& info);
 
+// release(buffer): frees its contents as soon as no read or run under way needs them
+Napi::Value release(const Napi::CallbackInfo& info);
+
 // load(device, plan, constants, options): Promise<program>. The constants are not copied: they must not change until then.
 Napi::Value load(const Napi::CallbackInfo& info);
 

@@ -110,18 +110,29 @@ function isSmall({ slots, steps }: Plan): boolean {
 
 class ReferenceBuffer implements DeviceBuffer {
   readonly length: number;
+  #data: HostArray | undefined;
 
   constructor(
     readonly executor: Executor,
     readonly dtype: DType,
-    /** Over shared memory, and never written again. */
-    readonly data: HostArray,
+    data: HostArray,
   ) {
     this.length = data.length;
+    this.#data = data;
+  }
+
+  /** Over shared memory, and never written again. */
+  get data(): HostArray {
+    if (!this.#data) throw new DeviceError(expected("reference", "a buffer that has not been released", "one that has"));
+    return this.#data;
   }
 
   async read(): Promise<HostArray> {
     return this.data.slice();
+  }
+
+  release(): void {
+    this.#data = undefined;
   }
 }
 
