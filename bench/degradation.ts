@@ -19,7 +19,7 @@ export interface Budget {
 
 const budgets: Readonly<Record<string, Budget>> = {
   quick: { images: 1024, epochs: 2, batch: 64, probeSteps: 10 },
-  medium: { images: 6400, epochs: 4, batch: 64, probeSteps: 100 },
+  medium: { images: 12_800, epochs: 6, batch: 64, probeSteps: 200 },
   full: { images: 60_000, epochs: 40, batch: 128, probeSteps: 500 },
 };
 const probeDepth = 20;
