@@ -5,7 +5,7 @@ import { join } from "node:path";
 export const packageRoot = join(__dirname, "..", "..");
 
 /** The checkpoint used where no weights are named. */
-export const defaultWeights = join(packageRoot, "models", "weights", "seresnet14_cifar_fashion.safetensors");
+export const defaultWeights = join(packageRoot, "models", "weights", "seresnet20_cifar_fashion.safetensors");
 
 /** The labels of ImageNet-1k, one a line: torchvision's list (BSD 3-clause, the licence is beside it). */
 export const imagenetLabelsFile = join(packageRoot, "models", "labels", "imagenet1k.txt");

@@ -11,7 +11,7 @@ const root = join(__dirname, "..");
 const program = join(root, "dist/lib/cli/main.js");
 const chelsea = join(root, "test/fixtures/images/chelsea.png");
 const rocket = join(root, "test/fixtures/images/rocket.jpg");
-const shipped = join(root, "models/weights/seresnet14_cifar_fashion.safetensors");
+const shipped = join(root, "models/weights/seresnet20_cifar_fashion.safetensors");
 
 interface Outcome {
   code: number;
@@ -109,7 +109,7 @@ beforeAll(async () => {
     crop_pct: 1,
   };
   const config = {
-    architecture: "seresnet14_cifar",
+    architecture: "seresnet20_cifar",
     num_classes: 10,
     label_names: fashionMnistClasses,
     pretrained_cfg: { ...preprocessing, label_names: null },
@@ -121,7 +121,7 @@ afterAll(() => rm(folder, { recursive: true, force: true }));
 describe("classify", () => {
   test("names the likeliest classes of every picture, in the order asked", async () => {
     const { model, device, results } = await answer<Classified>(["classify", chelsea, rocket, "--top", "3"]);
-    expect({ model, device }).toEqual({ model: "seresnet14_cifar", device: "reference" });
+    expect({ model, device }).toEqual({ model: "seresnet20_cifar", device: "reference" });
     expect(results.map(({ image }) => image)).toEqual([chelsea, rocket]);
     for (const { predictions } of results) {
       expect(predictions).toHaveLength(3);
@@ -144,7 +144,7 @@ describe("classify", () => {
   });
 
   test("foreign weights are described by --model, their shapes and --labels", async () => {
-    const args = ["classify", chelsea, "--weights", at("foreign.safetensors"), "--model", "seresnet14_cifar"];
+    const args = ["classify", chelsea, "--weights", at("foreign.safetensors"), "--model", "seresnet20_cifar"];
     const plain = await answer<Classified>([...args, "--top", "1", "--strict"]);
     expect(plain.results[0].predictions[0].label).toMatch(/^class \d$/);
     const labelled = await answer<Classified>([...args, "--top", "1", "--labels", at("ten.txt")]);
@@ -325,19 +325,19 @@ describe("failures: exit 1, one line", () => {
     ],
     [
       "NaN weights with --strict",
-      () => ["classify", chelsea, "--weights", at("nan.safetensors"), "--model", "seresnet14_cifar", "--strict"],
+      () => ["classify", chelsea, "--weights", at("nan.safetensors"), "--model", "seresnet20_cifar", "--strict"],
       /finite numbers in tensor "fc.bias", got NaN at element 3/,
     ],
     [
       "NaN weights without --strict",
-      () => ["classify", chelsea, "--weights", at("nan.safetensors"), "--model", "seresnet14_cifar"],
+      () => ["classify", chelsea, "--weights", at("nan.safetensors"), "--model", "seresnet20_cifar"],
       /finite logits, got NaN/,
     ],
     ["foreign weights", () => ["classify", chelsea, "--weights", at("foreign.safetensors")], /--model NAME/],
     [
       "weights of another model",
-      () => ["classify", chelsea, "--weights", at("renamed.safetensors"), "--model", "seresnet14_cifar"],
-      /not those of seresnet14_cifar: missing fc\.weight, unexpected fc_weight/,
+      () => ["classify", chelsea, "--weights", at("renamed.safetensors"), "--model", "seresnet20_cifar"],
+      /not those of seresnet20_cifar: missing fc\.weight, unexpected fc_weight/,
     ],
     ["a model the weights are not", () => ["classify", chelsea, "--model", "resnet18"], /expected weights of resnet18/],
     ["unknown --model", () => ["classify", chelsea, "--model", "resnet19"], /nearest: resnet1\d/],
@@ -352,7 +352,7 @@ describe("failures: exit 1, one line", () => {
     ["unknown model", () => ["summary", "seresnet51"], /nearest: seresnet5/],
     [
       "pictures of another size than the network's",
-      () => ["evaluate", at("idx"), "--weights", at("foreign.safetensors"), "--model", "seresnet14_cifar"],
+      () => ["evaluate", at("idx"), "--weights", at("foreign.safetensors"), "--model", "seresnet20_cifar"],
       /input \[1, 32, 32\], got \[1, 28, 28\]/,
     ],
     ["missing data", () => ["evaluate", at("missing")], /missing: .*got no such file/],

@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { declared, readOnnx } from "./support/onnx.js";
 
 const root = join(__dirname, "..");
-const shipped = join(root, "models/weights/seresnet14_cifar_fashion.safetensors");
+const shipped = join(root, "models/weights/seresnet20_cifar_fashion.safetensors");
 let folder: string;
 
 beforeAll(async () => {
@@ -34,7 +34,7 @@ describe("seresnet export", () => {
     expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
     expect(JSON.parse(stdout)).toMatchObject({
       file: "f.onnx",
-      model: "seresnet14_cifar",
+      model: "seresnet20_cifar",
       dtype: "uint8",
       folded: true,
     });

@@ -10,7 +10,7 @@ import { type DownloadProgress, fetchFromHub } from "../dist/lib/io/hub.js";
 import { Hub } from "./support/hub.js";
 
 const root = join(__dirname, "..");
-const shipped = join(root, "models/weights/seresnet14_cifar_fashion.safetensors");
+const shipped = join(root, "models/weights/seresnet20_cifar_fashion.safetensors");
 const chelsea = join(root, "test/fixtures/images/chelsea.png");
 const variables = ["HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_TOKEN", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"];
 
@@ -38,7 +38,7 @@ afterEach(async () => {
 });
 
 const timmConfig = {
-  architecture: "seresnet14_cifar",
+  architecture: "seresnet20_cifar",
   num_classes: 10,
   label_names: "abcdefghij".split(""),
   pretrained_cfg: { input_size: [1, 28, 28], mean: [0.286], std: [0.353], interpolation: "bilinear", crop_pct: 1 },
@@ -268,7 +268,7 @@ it("seresnet classify takes weights from the hub", async () => {
   const args = [program, "classify", chelsea, "--weights", "hf:me/net", "--device", "reference", "--json"];
   const { stdout, stderr } = await promisify(execFile)(process.execPath, args, { env });
   expect(stderr).toBe("");
-  expect(JSON.parse(stdout)).toMatchObject({ model: "seresnet14_cifar", results: [{ image: chelsea }] });
+  expect(JSON.parse(stdout)).toMatchObject({ model: "seresnet20_cifar", results: [{ image: chelsea }] });
 });
 
 it("a terminal shows a bar while a file comes", async () => {

@@ -96,7 +96,7 @@ describe("the tarballs", () => {
   it("are small, run nothing when installed, and name the platform packages", async () => {
     const main = tarballs.find((name) => /^seresnet-\d/.test(name)) as string;
     const { size } = await stat(join(folder, "out", main));
-    const weights = await stat(join(root, "models/weights/seresnet14_cifar_fashion.safetensors"));
+    const weights = await stat(join(root, "models/weights/seresnet20_cifar_fashion.safetensors"));
     expect(size - weights.size).toBeLessThan(1e6);
     const manifest = JSON.parse(await readFile(join(project, "node_modules/seresnet/package.json"), "utf8"));
     expect(manifest).toMatchObject({

@@ -166,7 +166,7 @@ describe("seresnet train", () => {
     }
     await writeFile(join(photos, "cat", "9.png"), "not a picture");
     const out = join(folder, "tuned");
-    const shipped = resolve("models/weights/seresnet14_cifar_fashion.safetensors");
+    const shipped = resolve("models/weights/seresnet20_cifar_fashion.safetensors");
     const args = [
       "--weights",
       shipped,
@@ -186,7 +186,7 @@ describe("seresnet train", () => {
     expect(stderr).toMatch(/9\.png: expected a picture that can be decoded, got [^\n]+: skipped\n/);
     expect(stderr).toContain("fc.weight begins anew, for 2 classes in place of 10");
     const { info, weights } = await readCheckpoint(join(out, "model.safetensors"));
-    expect(info).toMatchObject({ model: "seresnet14_cifar", classes: ["cat", "rocket"], inputSize: [1, 28, 28] });
+    expect(info).toMatchObject({ model: "seresnet20_cifar", classes: ["cat", "rocket"], inputSize: [1, 28, 28] });
     const start = await loadWeights(shipped);
     for (const name of ["conv1.weight", "bn1.running_mean", "layer2.1.bn2.running_var", "layer2.0.se.fc1.bias"])
       expect(await weights[name].data()).toEqual(await start[name].data());

@@ -71,7 +71,7 @@ async function demo({ data, out, count, limit, device, json }: Options): Promise
     })),
     height,
     width,
-    title: "SE-ResNet-14 on Fashion-MNIST",
+    title: "SE-ResNet-20 on Fashion-MNIST",
     subtitle: `${rightOf(shown)} of the ${shown.length} test pictures shown are right; ${percent(accuracy)} of the first ${images.toLocaleString("en")}`,
   });
   await writeFileAtomic(out, [png]).catch((error: unknown) => {

@@ -123,7 +123,8 @@ class ReferenceBuffer implements DeviceBuffer {
 
   /** Over shared memory, and never written again. */
   get data(): HostArray {
-    if (!this.#data) throw new DeviceError(expected("reference", "a buffer that has not been released", "one that has"));
+    if (!this.#data)
+      throw new DeviceError(expected("reference", "a buffer that has not been released", "one that has"));
     return this.#data;
   }
 
