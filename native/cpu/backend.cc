@@ -83,7 +83,7 @@ class CpuProgram final : public Program {
     for (size_t i = 0; i < outputs_.size(); ++i) {
       const Buffer& buffer = buffers_[static_cast<size_t>(outputs_[i])];
       if (buffer.kind != Buffer::Kind::result || results[buffer.index]) continue;
-      results[buffer.index] = std::make_shared<HostMemory>(outputBytes_[i]);
+      results[buffer.index] = allocate(i);
       addresses[static_cast<size_t>(outputs_[i])] = results[buffer.index]->data();
     }
     const Pointers pointers(addresses);
@@ -92,10 +92,11 @@ class CpuProgram final : public Program {
       each(kernel, pointers);
     }
     for (size_t i = 0; i < outputs_.size(); ++i) {
-      std::shared_ptr<HostMemory> memory = leave(outputs_[i], outputBytes_[i], results, addresses);
+      std::shared_ptr<HostMemory> memory = leave(i, results, addresses);
       if (i < split_) run.outputs.push_back(std::move(memory));
       else run.written.push_back(std::move(memory));
     }
+    pool_->trim();
   }
 
   // Operands and results, each once. What lives during this kernel alone is scratch memory.
@@ -120,13 +121,19 @@ class CpuProgram final : public Program {
     }
   }
 
+  // Memory for a result. What is written takes that of what earlier runs wrote and somebody has replaced since.
+  std::shared_ptr<HostMemory> allocate(size_t result) const {
+    return result < split_ ? std::make_shared<HostMemory>(outputBytes_[result]) : pool_->take(outputBytes_[result]);
+  }
+
   // A result as it is, the first time it is asked for; then, and of what somebody else owns, a copy.
-  std::shared_ptr<HostMemory> leave(BufferId id, size_t bytes, std::vector<std::shared_ptr<HostMemory>>& results,
+  std::shared_ptr<HostMemory> leave(size_t result, std::vector<std::shared_ptr<HostMemory>>& results,
                                     const std::vector<char*>& addresses) const {
-    const Buffer& buffer = buffers_[static_cast<size_t>(id)];
+    const auto id = static_cast<size_t>(outputs_[result]);
+    const Buffer& buffer = buffers_[id];
     if (buffer.kind == Buffer::Kind::result && results[buffer.index]) return std::move(results[buffer.index]);
-    auto copy = std::make_shared<HostMemory>(bytes);
-    std::memcpy(copy->data(), addresses[static_cast<size_t>(id)], bytes);
+    auto copy = allocate(result);
+    std::memcpy(copy->data(), addresses[id], outputBytes_[result]);
     return copy;
   }
 
@@ -156,6 +163,7 @@ class CpuProgram final : public Program {
   std::vector<size_t> outputBytes_;
   size_t results_ = 0;
   std::unique_ptr<HostMemory> arena_;
+  std::shared_ptr<MemoryPool> pool_ = std::make_shared<MemoryPool>();
   std::vector<char*> addresses_;
 };
 

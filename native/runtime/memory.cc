@@ -93,6 +93,28 @@ void HostMemory::prefault() const noexcept {
   for (size_t i = 0; i < this->bytes(); i += 4096) bytes[i] = 0;
 }
 
+std::shared_ptr<HostMemory> MemoryPool::take(size_t bytes) {
+  std::unique_ptr<HostMemory> memory;
+  {
+    const std::lock_guard lock(mutex_);
+    if (auto found = free_.extract(bytes)) memory = std::move(found.mapped());
+  }
+  if (!memory) memory = std::make_unique<HostMemory>(bytes);
+  return {memory.release(), [weak = weak_from_this()](HostMemory* returned) {
+            std::unique_ptr<HostMemory> owned(returned);
+            const auto pool = weak.lock();
+            if (!pool) return;
+            const std::lock_guard lock(pool->mutex_);
+            pool->free_.emplace(owned->bytes(), std::move(owned));
+          }};
+}
+
+void MemoryPool::trim() {
+  std::multimap<size_t, std::unique_ptr<HostMemory>> unused;
+  const std::lock_guard lock(mutex_);
+  unused.swap(free_);
+}
+
 size_t placeBlocks(std::vector<Block>& blocks) {
   std::vector<size_t> order(blocks.size());
   std::iota(order.begin(), order.end(), size_t{0});

@@ -3,7 +3,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 namespace seresnet {
@@ -48,6 +50,21 @@ class HostMemory final : public Memory {
   void* data_;
   size_t mapped_ = 0;  // bytes of the mapping it has to itself; 0 where it is the allocator's
   std::function<void()> release_;
+};
+
+// Gives memory that was given back before, where it is of the size asked for: the system zeroes new pages one by one when they
+// are first touched, which for the parameters of a network takes longer than their update. Thread-safe.
+class MemoryPool : public std::enable_shared_from_this<MemoryPool> {
+ public:
+  // Comes back when nobody holds it any more, as long as the pool is there.
+  std::shared_ptr<HostMemory> take(size_t bytes);
+
+  // Frees what nobody has taken.
+  void trim();
+
+ private:
+  std::mutex mutex_;
+  std::multimap<size_t, std::unique_ptr<HostMemory>> free_;
 };
 
 // A piece of an arena that is in use from time `first` to time `last`, both included.
