@@ -11,6 +11,9 @@ import {
 import { afterEach, describe, expect, it } from "vitest";
 import { submit } from "../dist/lib/graph/flush.js";
 import { inIsolation } from "../dist/lib/graph/recording.js";
+import { usableDevices } from "./support/devices.js";
+
+afterEach(() => setDefaultDevice("auto"));
 
 /** A batch norm of one channel whose running mean moves by 0.1 of each batch's mean. */
 function tracked() {
@@ -153,6 +156,23 @@ describe("writes", () => {
     expect(await Promise.all([a.item(), b.item()])).toEqual([7, 1]);
   });
 
+  it.each(usableDevices)("are read before and after their flush in one graph, on %s", async (device) => {
+    setDefaultDevice(device);
+    const filled = new nn.Parameter([2], 1).fill(3);
+    const before = filled.mul(2);
+    await filled.data();
+    expect([...(await before.add(filled.mul(5)).data())]).toEqual([21, 21]);
+  });
+
+  it("make no plan for those that take the same from the host", async () => {
+    const weight = new nn.Parameter([2], 2);
+    weight.mul(weight).sum().backward();
+    const early = (weight.grad as Tensor).mul(7);
+    await (weight.grad as Tensor).data(); // what `early` reads is kept; what `late` reads is on the device
+    const late = (weight.grad as Tensor).mul(7);
+    expect([...(await early.data()), ...(await late.data())]).toEqual([28, 28, 28, 28]);
+  });
+
   it("are dropped while recording in isolation", async () => {
     const { norm, batch, mean } = tracked();
     inIsolation(() => norm.forward(batch(10)), { training: true });
@@ -170,8 +190,6 @@ describe("writes", () => {
 });
 
 describe("a flush that fails", () => {
-  afterEach(() => setDefaultDevice("auto"));
-
   it("changes no variable, rejects those who wait, and leaves everything usable", async () => {
     const p = new nn.Parameter([1], 1);
     const logits = tensor([[1, 2]]);

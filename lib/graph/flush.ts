@@ -189,7 +189,7 @@ function planned(executor: Executor, outputs: readonly Value[], written: readonl
     const loaded = await prepared.loaded;
     const result = await loaded.run({
       inputs: await Promise.all(inputs.map(hostOf)),
-      variables: await Promise.all(variables.map((version) => onDevice(version, executor))),
+      variables: await buffersOf(variables, executor),
     });
     return {
       outputs: new Map(outputs.map((value, i) => [value, result.outputs[i]])),
@@ -230,6 +230,12 @@ function heldBy(version: Version): Version {
 
 async function contentsOf(value: Value): Promise<HostArray | DeviceBuffer> {
   return value.kept ?? (value.version ? heldBy(value.version).initialised() : hostOf(value));
+}
+
+/** One buffer for each version, however often it is read: moved there twice, the first would be released. */
+function buffersOf(versions: readonly Version[], executor: Executor): Promise<DeviceBuffer[]> {
+  const moved = new Map([...new Set(versions)].map((version) => [version, onDevice(version, executor)] as const));
+  return Promise.all(versions.map((version) => moved.get(version) as Promise<DeviceBuffer>));
 }
 
 /** The contents of a version on an executor's device; they move there when they were elsewhere. */

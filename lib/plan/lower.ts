@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import { isVariable } from "../graph/stale.js";
 import { type Node, topological, type Value } from "../graph/value.js";
 import type { Plan, Slot, Step } from "./plan.js";
 
@@ -23,7 +24,7 @@ export function trace(roots: readonly Value[], labels: readonly string[]): Trace
       known = numbers.size;
       numbers.set(value, known);
       leaves.push(value);
-      hash.update(`${value.version ? "variable" : "input"} ${value.dtype} ${value.shape}\n`);
+      hash.update(`${isVariable(value) ? "variable" : "input"} ${value.dtype} ${value.shape}\n`);
     }
     return known;
   };
