@@ -1,6 +1,7 @@
+import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { copyFile, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { ArgumentError, data, ImageError } from "seresnet";
@@ -115,6 +116,8 @@ describe("augmentation is torchvision's", () => {
       expect(mean).toBeCloseTo(0.5, 1.7);
       expect(variance / (1 / (4 * (2 * alpha + 1)))).toBeCloseTo(1, 1);
     }
+    const extremes = Array.from({ length: 1000 }, (_, i) => beta(streamOf(6, i), 1e-4)); // almost always 0 or 1
+    expect(extremes.filter((x) => x > 0.01 && x < 0.99).length).toBeLessThan(20);
     expect([...permutation(streamOf(5), 100)].sort((a, b) => a - b)).toEqual([...Array(100).keys()]);
   });
 });
@@ -129,6 +132,16 @@ describe("datasets", () => {
     expect([...(validation as data.Dataset).labels]).toEqual([0, 1]);
     const again = await data.openDataset(join(folder, "photos"), { validation: 0.25 });
     expect(again).toEqual({ train, validation });
+    const { train: least } = await data.openDataset(join(folder, "photos"), { validation: 0.99 });
+    expect([...least.labels]).toEqual([0, 1]); // something is left to train on
+  });
+
+  it("a class folder may be a link to one", async () => {
+    await mkdir(join(folder, "linked"));
+    for (const name of ["cat", "rocket"]) await symlink(join(folder, "photos", name), join(folder, "linked", name));
+    await symlink(join(folder, "nowhere"), join(folder, "linked", "broken"));
+    const { classes, labels } = await data.openImageFolder(join(folder, "linked"));
+    expect([classes, labels.length]).toEqual([["cat", "rocket"], 8]);
   });
 
   it("IDX files, with names where they are known", async () => {
@@ -155,6 +168,8 @@ describe("datasets", () => {
     const photos = await data.openImageFolder(join(folder, "photos"));
     expect(() => new data.DataLoader(photos, { batchSize: 9, dropLast: true })).toThrow("at least 9 pictures, got 8");
     expect(() => new data.DataLoader(photos, { batchSize: 0 })).toThrow("batchSize");
+    expect(() => new data.DataLoader(photos, { channels: 2 as 1 })).toThrow("channels to be 1 or 3, got 2");
+    expect(() => new data.DataLoader(photos, { cropPct: 0 })).toThrow("cropPct in (0, 1], got 0");
   });
 });
 
@@ -221,5 +236,22 @@ describe("a loader", () => {
     expect([...batches[0].classes]).toEqual([0, 0]);
     await using strict = new data.DataLoader(photos, { batchSize: 3, size: 16, workers: 1, strict: true });
     await expect(collect(strict)).rejects.toThrow(ImageError);
+  });
+
+  it("is disposed with batches under way, before the process ends; then it makes no more", () => {
+    const program = `
+      const { data } = require("seresnet");
+      const main = async () => {
+        const photos = await data.openImageFolder(${JSON.stringify(join(folder, "photos"))});
+        for (let i = 0; i < 5; i++) {
+          const loader = new data.DataLoader(photos, { size: 16, workers: 1, prefetch: 8 });
+          for await (const _ of loader.epoch(0)) break;
+          await loader.dispose();
+          await loader.epoch(0).next().catch((error) => process.stdout.write(error.code + " "));
+        }
+      };
+      main();`;
+    const { stdout, status } = spawnSync(process.execPath, ["-e", program], { cwd: resolve("."), encoding: "utf8" });
+    expect([stdout, status]).toEqual(["ERR_DISPOSED ".repeat(5), 0]);
   });
 });

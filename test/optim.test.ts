@@ -241,8 +241,12 @@ describe("what does not fit is refused", () => {
     expect(await floats(sgd.stateDict()["0.momentum_buffer"])).toEqual(before);
   });
 
-  it("averages of another model", () => {
+  it("averages of another model, or of no number of updates", async () => {
     const ema = new optim.EMA(new Two(), { decay: 0.5 });
+    const before = await floats(ema.stateDict().b);
+    const ones = { w: tensor(wave(12, 1), [3, 4]), b: tensor([1, 1, 1, 1]) };
+    expect(() => ema.loadStateDict(ones, Number.NaN)).toThrow("updates");
+    expect(await floats(ema.stateDict().b)).toEqual(before);
     expect(() => ema.loadStateDict({ w: tensor([1]) }, 1)).toThrow(WeightsError);
     expect(() => new optim.EMA(new Two(), { decay: 1 })).toThrow("decay");
   });

@@ -64,10 +64,11 @@ export async function openIdx(folder: string, split: "train" | "test", classes?:
  * @throws ArgumentError for a folder that is missing, has no class folders, or one without pictures, or one of no class
  */
 export async function openImageFolder(folder: string, classes?: readonly string[]): Promise<Dataset> {
-  const entries = await readdir(folder, { withFileTypes: true }).catch((error: unknown) => {
+  const entries = await readdir(folder).catch((error: unknown) => {
     throw new ArgumentError(expected(folder, "a folder of class folders", reason(error)), { cause: error });
   });
-  const folders = entries.filter((entry) => entry.isDirectory() && !entry.name.startsWith(".")).map(({ name }) => name);
+  const folders: string[] = [];
+  for (const name of entries) if (!name.startsWith(".") && (await isFolder(join(folder, name)))) folders.push(name);
   const names = classes ?? folders.sort();
   if (names.length === 0) throw new ArgumentError(expected(folder, "class folders with pictures in them", "none"));
   const strangers = folders.filter((name) => !names.includes(name));
@@ -85,6 +86,14 @@ export async function openImageFolder(folder: string, classes?: readonly string[
     }
   }
   return { classes: names, labels: Int32Array.from(labels), pictures: { kind: "files", paths } };
+}
+
+/** Whether there is a folder, or a link to one. */
+async function isFolder(path: string): Promise<boolean> {
+  return stat(path).then(
+    (info) => info.isDirectory(),
+    () => false,
+  );
 }
 
 export interface OpenOptions {
@@ -116,7 +125,7 @@ export async function openDataset(
     const hasTest = names.some((name) => /^t10k-images-idx/.test(name));
     return { train, validation: hasTest ? await openIdx(folder, "test", train.classes) : undefined };
   }
-  if (names.includes("train") && (await stat(join(folder, "train"))).isDirectory()) {
+  if (names.includes("train") && (await isFolder(join(folder, "train")))) {
     const train = await openImageFolder(join(folder, "train"), classes);
     const held = ["val", "validation", "test"].find((name) => names.includes(name));
     if (held) return { train, validation: await openImageFolder(join(folder, held), train.classes) };
@@ -125,7 +134,7 @@ export async function openDataset(
   return splitDataset(await openImageFolder(folder, classes), validation, seed);
 }
 
-/** Sets a share of every class aside, at least one picture of each that has two. */
+/** Sets a share of every class aside: of each that has two pictures at least one, and never all. */
 export function splitDataset(
   dataset: Dataset,
   share: number,
@@ -134,7 +143,8 @@ export function splitDataset(
   const held = new Set<number>();
   for (const label of dataset.classes.keys()) {
     const members = [...dataset.labels.keys()].filter((i) => dataset.labels[i] === label);
-    const count = share > 0 && members.length > 1 ? Math.max(1, Math.round(members.length * share)) : 0;
+    const wanted = Math.max(1, Math.round(members.length * share));
+    const count = share > 0 ? Math.min(wanted, members.length - 1) : 0;
     for (const at of permutation(streamOf(seed, label), members.length).subarray(0, count)) held.add(members[at]);
   }
   const all = [...dataset.labels.keys()];

@@ -1,5 +1,6 @@
 import { availableParallelism } from "node:os";
 import { ArgumentError, expected, ImageError, shown } from "../errors.js";
+import { checkPicture } from "../image/preprocess.js";
 import type { Interpolation } from "../image/resize.js";
 import { checkObject, integer } from "../shape.js";
 import { type Tensor, tensor } from "../tensor.js";
@@ -100,10 +101,7 @@ export class DataLoader {
     this.#recipe = {
       dataset,
       augmentation,
-      size: integer(where, "size", size, 1),
-      channels,
-      cropPct,
-      interpolation,
+      ...checkPicture(where, { size, channels, cropPct, interpolation }),
       seed,
     };
     this.pictureShape = pictureShape(this.#recipe);
@@ -124,7 +122,7 @@ export class DataLoader {
 
   /**
    * The batches of one epoch, from the one at place `from` on, in order, while later ones are being made.
-   * @throws ImageError for an unreadable picture when `strict`
+   * @throws ImageError for an unreadable picture when `strict`, DisposedError once the loader is disposed
    */
   async *epoch(epoch: number, from = 0): AsyncGenerator<Batch> {
     const { shuffle, strict, prefetch } = this.#options;

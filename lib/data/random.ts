@@ -28,21 +28,21 @@ export function permutation(generator: Generator, count: number): Uint32Array {
   return order;
 }
 
-/** Beta(alpha, alpha), by two gamma variates. */
+/** Beta(alpha, alpha), by two gamma variates; of their logarithms, because those of small shapes are too small for a number. */
 export function beta(generator: Generator, alpha: number): number {
-  const [a, b] = [gamma(generator, alpha), gamma(generator, alpha)];
-  return a + b > 0 ? a / (a + b) : 0.5;
+  const [a, b] = [logGamma(generator, alpha), logGamma(generator, alpha)];
+  return 1 / (1 + Math.exp(b - a));
 }
 
-/** Gamma(shape, 1): Marsaglia & Tsang 2000; shapes below 1 through shape + 1. */
-function gamma(generator: Generator, shape: number): number {
-  if (shape < 1) return gamma(generator, shape + 1) * (1 - generator.uniform()) ** (1 / shape);
+/** The logarithm of Gamma(shape, 1): Marsaglia & Tsang 2000; shapes below 1 through shape + 1. */
+function logGamma(generator: Generator, shape: number): number {
+  if (shape < 1) return logGamma(generator, shape + 1) + Math.log(1 - generator.uniform()) / shape;
   const d = shape - 1 / 3;
   const c = 1 / Math.sqrt(9 * d);
   for (;;) {
     const x = gaussian(generator);
     const v = (1 + c * x) ** 3;
-    if (v > 0 && Math.log(1 - generator.uniform()) < x ** 2 / 2 + d - d * v + d * Math.log(v)) return d * v;
+    if (v > 0 && Math.log(1 - generator.uniform()) < x ** 2 / 2 + d - d * v + d * Math.log(v)) return Math.log(d * v);
   }
 }
 

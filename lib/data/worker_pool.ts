@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { Worker } from "node:worker_threads";
-import { SeresnetError } from "../errors.js";
+import { DisposedError, SeresnetError } from "../errors.js";
 import { type BatchRecipe, type MadeBatch, makeBatch } from "./make_batch.js";
 import type { BatchAnswer, BatchOrder } from "./worker.js";
 
@@ -17,14 +17,16 @@ export class WorkerPool {
   readonly #waiting = new Map<number, Waiting>();
   #workers: Worker[] = [];
   #next = 0;
+  #disposed = false;
 
   constructor(recipe: BatchRecipe, count: number) {
     this.#recipe = recipe;
     this.#count = count;
   }
 
-  /** Orders a batch. */
+  /** Orders a batch. Throws DisposedError once the pool is disposed. */
   make(epoch: number, indices: Uint32Array): Promise<MadeBatch> {
+    if (this.#disposed) throw disposed();
     if (this.#count === 0) return makeBatch(this.#recipe, epoch, indices);
     while (this.#workers.length < this.#count) this.#workers.push(this.#start());
     const id = this.#next++;
@@ -38,11 +40,12 @@ export class WorkerPool {
 
   /** Ends the threads; batches still under way are rejected. */
   async dispose(): Promise<void> {
+    this.#disposed = true;
     const workers = this.#workers;
     this.#workers = [];
     for (const [id, { reject }] of this.#waiting) {
       this.#waiting.delete(id);
-      reject(new SeresnetError("ERR_DISPOSED", "data: this loader has been disposed"));
+      reject(disposed());
     }
     await Promise.all(workers.map((worker) => worker.terminate()));
   }
@@ -52,10 +55,11 @@ export class WorkerPool {
     worker.unref();
     worker.on("message", ({ id, batch, failure }: BatchAnswer) => {
       const waiting = this.#waiting.get(id);
+      if (!waiting) return; // disposed meanwhile: whoever waits for the thread's end needs it to keep the process
       this.#waiting.delete(id);
       if (![...this.#waiting.values()].some((other) => other.worker === worker)) worker.unref();
-      if (batch) waiting?.resolve(batch);
-      else waiting?.reject(new SeresnetError("ERR_DATA", `data: a batch could not be made: ${failure}`));
+      if (batch) waiting.resolve(batch);
+      else waiting.reject(new SeresnetError("ERR_DATA", `data: a batch could not be made: ${failure}`));
     });
     const lost = (why: string) => {
       this.#workers = this.#workers.filter((other) => other !== worker);
@@ -69,4 +73,8 @@ export class WorkerPool {
     worker.on("exit", (code) => lost(`it ended with code ${code}`));
     return worker;
   }
+}
+
+function disposed(): DisposedError {
+  return new DisposedError("data: this loader has been disposed");
 }

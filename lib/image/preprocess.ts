@@ -40,14 +40,25 @@ function preprocess(image: Raster, options: Required<PreprocessOptions>): Tensor
 }
 
 function checkOptions(options: PreprocessOptions): Required<PreprocessOptions> {
-  const {
-    size = 224,
-    cropPct = 0.875,
-    interpolation = "bilinear",
-    channels = 3,
-  } = checkObject("loadImage", "options", options);
+  const checked = checkObject("loadImage", "options", options);
+  const { size = 224, cropPct = 0.875, interpolation = "bilinear", channels = 3 } = checked;
+  const picture = checkPicture("loadImage", { size, cropPct, interpolation, channels });
   const must = (holds: boolean, what: string, got: unknown): void => {
     if (!holds) throw new ArgumentError(expected("loadImage", what, shown(got)));
+  };
+  const { mean = defaultFor(imagenetMean, channels), std = defaultFor(imagenetStd, channels) } = options;
+  must(isStatistic(mean, channels), `mean to be ${channels} finite numbers`, mean);
+  must(isStatistic(std, channels) && std.every((value) => value > 0), `std to be ${channels} positive numbers`, std);
+  return { ...picture, mean, std };
+}
+
+type PictureOptions = Pick<Required<PreprocessOptions>, "size" | "cropPct" | "interpolation" | "channels">;
+
+/** What decides which pixels there are. Throws ArgumentError for a value out of its range. */
+export function checkPicture(where: string, options: PictureOptions): PictureOptions {
+  const { size, cropPct, interpolation, channels } = options;
+  const must = (holds: boolean, what: string, got: unknown): void => {
+    if (!holds) throw new ArgumentError(expected(where, what, shown(got)));
   };
   must(
     Number.isInteger(size) && size > 0 && size <= largestSize,
@@ -61,10 +72,7 @@ function checkOptions(options: PreprocessOptions): Required<PreprocessOptions> {
     interpolation,
   );
   must(channels === 1 || channels === 3, "channels to be 1 or 3", channels);
-  const { mean = defaultFor(imagenetMean, channels), std = defaultFor(imagenetStd, channels) } = options;
-  must(isStatistic(mean, channels), `mean to be ${channels} finite numbers`, mean);
-  must(isStatistic(std, channels) && std.every((value) => value > 0), `std to be ${channels} positive numbers`, std);
-  return { size, cropPct, interpolation, mean, std, channels };
+  return options;
 }
 
 function defaultFor(statistic: readonly number[], channels: number): readonly number[] {

@@ -4,7 +4,7 @@ import { zerosLike } from "../graph/backward.js";
 import { submit } from "../graph/flush.js";
 import type { Module } from "../nn/module.js";
 import type { Buffer, Parameter } from "../nn/parameter.js";
-import { checkObject, sameShape } from "../shape.js";
+import { checkObject, integer, sameShape } from "../shape.js";
 import { Tensor, tensor, VariableTensor } from "../tensor.js";
 import { inRange } from "./optimizer.js";
 
@@ -93,8 +93,8 @@ export class EMA {
       const got = [...wrong.map(({ name }) => `another ${name}`), ...unexpected.map((name) => `also ${name}`)];
       throw new WeightsError(expected("EMA.loadStateDict", "the averages of this model", listed(got)));
     }
+    this.#updates = integer("EMA.loadStateDict", "updates", updates, 0);
     for (const { name, average } of this.#pairs) average.variable.write(record[name].value);
     submit();
-    this.#updates = inRange("EMA.loadStateDict", "updates", updates, 0);
   }
 }
