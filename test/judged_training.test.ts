@@ -82,6 +82,56 @@ describe.each(judgedDevices)("gradients and updates on %s equal the reference", 
       );
   });
 
+  for (const channels of [7, 70])
+    test(`gradient of max pooling after a convolution and ReLU, ${channels} channels: ties go to the first`, async () => {
+      const [x, y] = [
+        [2, channels, 9, 8],
+        [2, channels, 5, 4],
+      ];
+      const lines: Line[] = [
+        { op: "conv2d", attributes: conv(1, 1), from: [0, 1], to: [x] },
+        { op: "relu", from: [3], to: [x] },
+        { op: "max_pool2d_gradient", attributes: { ...pool(3, 2, 1), dilation: [1, 1] }, from: [4, 2], to: [x] },
+        { op: "add", from: [5, 4], to: [x] },
+      ];
+      expect(await compare(planOf([x, [channels, channels, 3, 3], y], lines, [5, 6]))).toBeLessThan(limit);
+    });
+
+  test("a max pooling's gradient meets NaN as its forward pass does", async () => {
+    const x = [1, 2, 4, 4];
+    const lines: Line[] = [
+      { op: "conv2d", attributes: conv(), from: [0, 1], to: [x] },
+      { op: "max_pool2d_gradient", attributes: { ...pool(2, 2, 0), dilation: [1, 1] }, from: [3, 2], to: [x] },
+    ];
+    const plan = planOf([x, [2, 2, 1, 1], [1, 2, 2, 2]], lines);
+    const data = [new Float32Array(32).fill(1), Float32Array.of(1, 0, 0, 1), Float32Array.of(1, 2, 3, 4, 5, 6, 7, 8)];
+    data[0][5] = Number.NaN;
+    data[0][4] = 2;
+    const results = await Promise.all(
+      (["reference", device] as const).map((name) => runPlan(executorOf(name), plan, data)),
+    );
+    expect([...(results[1][0] as Float32Array)]).toEqual([...(results[0][0] as Float32Array)]);
+  });
+
+  test("arithmetic of images with a vector of each, either way round", async () => {
+    for (const shape of [
+      [3, 16, 5, 7],
+      [2, 5, 3, 3],
+      [2, 300, 2, 1],
+    ]) {
+      const vector = [shape[0], shape[1], 1, 1];
+      const lines: Line[] = [{ op: "conv2d", attributes: conv(), from: [0, 1], to: [shape] }];
+      for (const op of ["add", "mul", "sub"])
+        for (const from of [
+          [3, 2],
+          [2, 3],
+        ])
+          lines.push({ op, from, to: [shape] });
+      const plan = planOf([shape, [shape[1], shape[1], 1, 1], vector], lines, [4, 5, 6, 7, 8, 9]);
+      expect(await compare(plan)).toBeLessThan(limit);
+    }
+  });
+
   const scalars = (count: number) => new Array<number[]>(count).fill([]);
   const others: [string, Plan][] = [
     ["fill", single("fill", { value: 1.5 }, [], [[3, 4]])],

@@ -4,7 +4,7 @@ import { beforeAll, describe, expect, it } from "vitest";
 import { fold } from "../dist/lib/graph/fold.js";
 import { expand, fuse } from "../dist/lib/graph/fuse.js";
 import { inIsolation } from "../dist/lib/graph/recording.js";
-import { topological, type Value } from "../dist/lib/graph/value.js";
+import { op, topological, type Value } from "../dist/lib/graph/value.js";
 import { relativeError } from "./support/compare.js";
 import { fill, image } from "./support/weights.js";
 
@@ -125,6 +125,22 @@ describe("passes find their patterns", () => {
     });
     expect(recorded).toContain("relu");
     expect(recorded).not.toContain("fused_conv2d");
+  });
+
+  it("arithmetic takes what was broadcast for it alone as it was, and what others read as it is", async () => {
+    const x = image("narrow", [2, 8, 5, 5]).value;
+    const squeezed = () => op("mean", { dims: [2, 3], keepDims: true }, [x], { shape: [2, 8, 1, 1], dtype: "float32" });
+    const wide = op("broadcast", { scale: 0.5 }, [squeezed()], x);
+    const shared = op("broadcast", { scale: 0.5 }, [squeezed()], x);
+    const before = [op("add", {}, [wide, x], x), op("mul", {}, [shared, x], x), op("relu", {}, [shared], x)];
+    const after = fuse(before);
+    expect(after.map(({ node }) => node.inputs[0].shape)).toEqual([
+      [2, 8, 1, 1],
+      [2, 8, 5, 5],
+      [2, 8, 5, 5],
+    ]);
+    for (const [i, value] of before.entries())
+      expect(relativeError(await new Tensor(after[i]).data(), await new Tensor(value).data())).toBeLessThan(1e-6);
   });
 
   it("do not take a broadcast addition for a residual one", async () => {

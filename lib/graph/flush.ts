@@ -115,7 +115,7 @@ function prepare(requests: Map<Value, Request[]>, writes: Map<Variable, Value>):
   const seen = new Map<Version, Value>();
   for (const [variable, value] of writes) {
     variable.version.state = "replaced";
-    const version = new Version(variable, undefined, variable.version);
+    const version = new Version(variable, value.kept, variable.version);
     versions.set(version, value);
     seen.set(version, variable.read());
     variable.adopt(version);

@@ -1,6 +1,20 @@
 import { fusedOps } from "./fused/index.js";
-import { rewrite } from "./rewrite.js";
-import type { Value } from "./value.js";
+import { type Rule, rewrite } from "./rewrite.js";
+import { op, type Value } from "./value.js";
+
+const arithmetic: ReadonlySet<string> = new Set(["add", "sub", "mul", "div"]);
+
+/** Arithmetic broadcasts by itself, so what was broadcast for it alone (the gradient of a mean) stays small. */
+const narrow: Rule = ({ node, inputs, uses }) => {
+  if (!arithmetic.has(node.op)) return undefined;
+  const [y] = node.outputs;
+  const wide = inputs.find((value) => !value.isLeaf && value.node.op === "broadcast" && uses(value) === 1);
+  if (!wide || !inputs.some((value) => value !== wide && `${value.shape}` === `${y.shape}`)) return undefined;
+  const [small] = wide.node.inputs;
+  const scaled = op("broadcast", wide.node.attributes, [small], small);
+  const operands = inputs.map((value) => (value === wide ? scaled : value));
+  return [op(node.op, node.attributes, operands, y)];
+};
 
 /** Merges chains of nodes into the fused ops that stand for them. Gives the same numbers on every executor. */
 export function fuse(roots: readonly Value[]): Value[] {
@@ -13,7 +27,7 @@ export function fuse(roots: readonly Value[]): Value[] {
         }
         return undefined;
       }),
-    [...roots],
+    rewrite(roots, narrow),
   );
 }
 

@@ -50,49 +50,76 @@ void apply(const View& v, const float* x, const float* mean, const float* scale,
   });
 }
 
-// sums[c] += the rows' elements, two rows at a time
-SERESNET_CLONES void addRowsTo(const float* x, int64_t rows, int64_t channels, double* sums) {
-  int64_t row = 0;
-  for (; row + 2 <= rows; row += 2, x += 2 * channels)
-    for (int64_t c = 0; c < channels; ++c) sums[c] += static_cast<double>(x[c]) + static_cast<double>(x[c + channels]);
-  for (; row < rows; ++row, x += channels)
-    for (int64_t c = 0; c < channels; ++c) sums[c] += x[c];
-}
-
-SERESNET_CLONES void addSquaresTo(const float* x, int64_t rows, int64_t channels, const double* mean, double* sums) {
-  int64_t row = 0;
-  for (; row + 2 <= rows; row += 2, x += 2 * channels)
+// sums[c] += x - center, sums[C + c] += (x - center)^2
+SERESNET_CLONES void addDeviations(const float* x, const float* center, int64_t rows, int64_t channels, double* sums) {
+  double* squares = sums + channels;
+  for (; rows >= rowBlock; rows -= rowBlock, x += rowBlock * channels)
     for (int64_t c = 0; c < channels; ++c) {
-      const double first = x[c] - mean[c];
-      const double second = x[c + channels] - mean[c];
-      sums[c] += first * first + second * second;
+      float sum = 0;
+      float square = 0;
+#pragma GCC unroll 8
+      for (int64_t row = 0; row < rowBlock; ++row) {
+        const float deviation = x[row * channels + c] - center[c];
+        sum += deviation;
+        square += deviation * deviation;
+      }
+      sums[c] += sum;
+      squares[c] += square;
     }
-  for (; row < rows; ++row, x += channels)
-    for (int64_t c = 0; c < channels; ++c) sums[c] += (x[c] - mean[c]) * (x[c] - mean[c]);
+  for (; rows > 0; --rows, x += channels)
+    for (int64_t c = 0; c < channels; ++c) {
+      const double deviation = x[c] - center[c];
+      sums[c] += deviation;
+      squares[c] += deviation * deviation;
+    }
 }
 
-SERESNET_CLONES double squaresOf(const float* x, double mean, int64_t count) {
-  double sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < count; ++i) sum += (x[i] - mean) * (x[i] - mean);
-  return sum;
+SERESNET_CLONES void addPlaneDeviations(const float* x, double center, int64_t count, double* sum, double* square) {
+  double total = 0;
+  double squares = 0;
+#pragma omp simd reduction(+ : total, squares)
+  for (int64_t i = 0; i < count; ++i) {
+    const double deviation = x[i] - center;
+    total += deviation;
+    squares += deviation * deviation;
+  }
+  *sum += total;
+  *square += squares;
 }
 
-// Mean and biased variance of each channel, in two passes and in float64, so that the variance of large values near each
-// other is right.
-void statistics(const View& v, const float* x, double* mean, double* variance, double* partials) {
+// About the mean of each channel: that of elements from all over the batch. Exactly an element where they are all equal.
+void centerOf(const View& v, const float* x, float* center) {
+  const int64_t count = v.outer * v.inner;
+  const int64_t samples = std::min<int64_t>(count, 64);
+  for (int64_t c = 0; c < v.channels; ++c) {
+    double sum = 0;
+    for (int64_t i = 0; i < samples; ++i) {
+      const int64_t at = count * i / samples;
+      sum += x[(at / v.inner * v.channels + c) * v.inner + at % v.inner];
+    }
+    center[c] = static_cast<float>(sum / static_cast<double>(samples));
+  }
+}
+
+// Mean [C] and behind it biased variance [C] of the channels in one pass, around a center so near the mean that the variance
+// of large values near each other is right (Chan, Golub and LeVeque 1983).
+void statistics(const View& v, const float* x, float* center, double* mean, double* partials) {
+  double* variance = mean + v.channels;
   const double count = static_cast<double>(v.outer * v.inner);
-  const auto start = [&](int64_t row) { return x + row * v.channels; };
+  centerOf(v, x, center);
   sumByChannel(
-      v, 1, partials, mean,
-      [&](int64_t from, int64_t to, double* sums) { addRowsTo(start(from), to - from, v.channels, sums); },
-      [&](int64_t at, int64_t, double* sums, int64_t) { *sums += sumOf(x + at, v.inner); });
-  for (int64_t c = 0; c < v.channels; ++c) mean[c] /= count;
-  sumByChannel(
-      v, 1, partials, variance,
-      [&](int64_t from, int64_t to, double* sums) { addSquaresTo(start(from), to - from, v.channels, mean, sums); },
-      [&](int64_t at, int64_t c, double* sums, int64_t) { *sums += squaresOf(x + at, mean[c], v.inner); });
-  for (int64_t c = 0; c < v.channels; ++c) variance[c] /= count;
+      v, 2, partials, mean,
+      [&](int64_t from, int64_t to, double* sums) {
+        addDeviations(x + from * v.channels, center, to - from, v.channels, sums);
+      },
+      [&](int64_t at, int64_t c, double* sums, int64_t stride) {
+        addPlaneDeviations(x + at, center[c], v.inner, sums, sums + stride);
+      });
+  for (int64_t c = 0; c < v.channels; ++c) {
+    const double offset = mean[c] / count;
+    variance[c] = std::max(variance[c] / count - offset * offset, 0.0);
+    mean[c] = center[c] + offset;
+  }
 }
 
 Layout layoutOf(const Builder& b, size_t input) {
@@ -157,8 +184,8 @@ void batchNormTrain(Builder& b) {
   const BufferId x = b.read(0, layout);
   const BufferId gamma = affine ? b.read(1) : -1;
   const BufferId beta = affine ? b.read(2) : -1;
-  const BufferId work = b.scratch(static_cast<size_t>(v.channels) * 2 * (sizeof(double) + sizeof(float)));
-  const BufferId partials = b.scratch(partialsOf(v, 1) * sizeof(double));
+  const BufferId work = b.scratch(static_cast<size_t>(v.channels) * (2 * sizeof(double) + 2 * sizeof(float)));
+  const BufferId partials = b.scratch(partialsOf(v, 2) * sizeof(double));
   const BufferId y = b.write(0, layout);
   const BufferId mean = b.write(1);
   const BufferId variance = b.write(2);
@@ -168,7 +195,7 @@ void batchNormTrain(Builder& b) {
     double* spread = center + v.channels;
     auto* scale = reinterpret_cast<float*>(spread + v.channels);
     float* shift = scale + v.channels;
-    statistics(v, p.at(x), center, spread, p.at<double>(partials));
+    statistics(v, p.at(x), shift, center, p.at<double>(partials));
     for (int64_t c = 0; c < v.channels; ++c) {
       p.at(mean)[c] = static_cast<float>(center[c]);
       p.at(variance)[c] = static_cast<float>(spread[c]);

@@ -12,7 +12,20 @@ namespace {
 SERESNET_CLONES void addMoments(const float* x, const float* dy, const float* mean, int64_t rows, int64_t channels,
                                 double* sums) {
   double* products = sums + channels;
-  for (int64_t row = 0; row < rows; ++row, x += channels, dy += channels)
+  for (; rows >= rowBlock; rows -= rowBlock, x += rowBlock * channels, dy += rowBlock * channels)
+    for (int64_t c = 0; c < channels; ++c) {
+      float sum = 0;
+      float product = 0;
+#pragma GCC unroll 8
+      for (int64_t row = 0; row < rowBlock; ++row) {
+        const float gradient = dy[row * channels + c];
+        sum += gradient;
+        product += gradient * (x[row * channels + c] - mean[c]);
+      }
+      sums[c] += sum;
+      products[c] += product;
+    }
+  for (; rows > 0; --rows, x += channels, dy += channels)
     for (int64_t c = 0; c < channels; ++c) {
       const double gradient = dy[c];
       sums[c] += gradient;

@@ -68,6 +68,42 @@ Kernel kernel(Operation op, const Walk& walk, int64_t size, BufferId a, BufferId
   };
 }
 
+// `rows` rows of a whole image's channels, of which each meets the same vector.
+template <typename Apply>
+inline __attribute__((always_inline)) void rows(float* y, const float* a, const float* vector, int64_t count, int64_t channels,
+                                                Apply apply) {
+  for (int64_t row = 0; row < count; ++row, y += channels, a += channels)
+    for (int64_t c = 0; c < channels; ++c) y[c] = apply(a[c], vector[c]);
+}
+
+SERESNET_CLONES void channelRows(Operation op, float* y, const float* a, const float* vector, int64_t count,
+                                 int64_t channels) {
+  switch (op) {
+    case Operation::add:
+      return rows(y, a, vector, count, channels, [](float p, float q) { return p + q; });
+    case Operation::sub:
+      return rows(y, a, vector, count, channels, [](float p, float q) { return p - q; });
+    case Operation::mul:
+      return rows(y, a, vector, count, channels, [](float p, float q) { return p * q; });
+    case Operation::div:
+      return rows(y, a, vector, count, channels, [](float p, float q) { return p / q; });
+  }
+}
+
+// A channels-last batch [N, C, H, W] and vectors [N, C, 1, 1] -> y.
+Kernel vectorKernel(Operation op, const Shape& shape, BufferId images, BufferId vectors, BufferId y) {
+  return [=, channels = shape[1], pixels = shape[2] * shape[3]](const Pointers& p) {
+    parallel(shape[0] * pixels, std::max<int64_t>(1, 8192 / channels), [&](int64_t first, int64_t last) {
+      for (int64_t at = first; at < last;) {
+        const int64_t count = std::min(last - at, pixels - at % pixels);
+        channelRows(op, p.at(y) + at * channels, p.at(images) + at * channels, p.at(vectors) + at / pixels * channels, count,
+                    channels);
+        at += count;
+      }
+    });
+  };
+}
+
 Operation operationOf(const std::string& op) {
   if (op == "add") return Operation::add;
   if (op == "sub") return Operation::sub;
@@ -99,7 +135,14 @@ void binary(Builder& b) {
   const Operation op = operationOf(b.step().op);
   const int64_t size = b.output().size();
   b.expect(op != Operation::div || isFloat(dtype), "tensors of a float dtype");
-  if (dtype == DType::int64) b.emit("", kernel<int64_t>(op, steps, size, left, right, y));
+  const auto isVector = [&](size_t i) {
+    return b.input(i).shape.size() == 4 && b.input(i).shape == Shape{shape[0], shape[1], 1, 1};
+  };
+  const bool images = layout == Layout::channelsLast && isFloat(dtype) && size > 0;
+  if (images && b.input(0).shape == shape && isVector(1)) b.emit("vectors", vectorKernel(op, shape, left, right, y));
+  else if (images && b.input(1).shape == shape && isVector(0) && (op == Operation::add || op == Operation::mul))
+    b.emit("vectors", vectorKernel(op, shape, right, left, y));
+  else if (dtype == DType::int64) b.emit("", kernel<int64_t>(op, steps, size, left, right, y));
   else if (dtype == DType::int32) b.emit("", kernel<int32_t>(op, steps, size, left, right, y));
   else if (dtype == DType::uint8) b.emit("", kernel<uint8_t>(op, steps, size, left, right, y));
   else b.emit("", kernel<float>(op, steps, size, left, right, y));

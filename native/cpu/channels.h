@@ -27,6 +27,9 @@ constexpr int64_t mostTasks = 64;
 
 inline int64_t tasksOf(const View& v) { return std::clamp<int64_t>(v.outer / leastRows, 1, mostTasks); }
 
+// Rows that are summed up in float32 before they go into a sum in float64, which takes twice as long.
+constexpr int64_t rowBlock = 8;
+
 // Doubles that sumByChannel needs to work with for `kinds` sums.
 inline size_t partialsOf(const View& v, int64_t kinds) {
   return v.inner == 1 ? static_cast<size_t>(tasksOf(v) * kinds * v.channels) : 0;
