@@ -143,6 +143,29 @@ describe.runIf(there)(`the CUDA executor on ${device}`, () => {
     }
   });
 
+  test("all parameters of an optimiser are updated by one kernel", async () => {
+    const shapes = Array.from({ length: 60 }, (_, i) => [i + 1]); // more than one launch takes
+    const settings = [0, 1, 2].map((i) => 3 * shapes.length + i);
+    const lines = shapes.map(
+      (shape, i): Line => ({
+        op: "sgd",
+        attributes: { nesterov: true },
+        from: [3 * i, 3 * i + 1, 3 * i + 2, ...settings],
+        to: [shape, shape],
+      }),
+    );
+    const first = 3 * shapes.length + 3;
+    const outputs = Array.from({ length: 2 * shapes.length }, (_, i) => first + i);
+    const plan = planOf([...shapes.flatMap((shape) => [shape, shape, shape]), [], [], []], lines, outputs);
+    const data = plan.inputs.map((slot) => contents(plan.slots[slot]));
+    const wanted = await runPlan(executorOf("reference"), plan, data);
+    const loaded = await testedExecutor().load(plan, []);
+    expect(kernelsOf(loaded).filter((name) => name.startsWith("sgd"))).toHaveLength(1);
+    const got = (await loaded.run({ inputs: data, variables: [] })).outputs;
+    for (const [i, output] of got.entries()) expect(relativeError(output, wanted[i])).toBeLessThan(1e-6);
+    await loaded.dispose();
+  });
+
   test("variables stay on the device, and recorded work reads the ones it is given", async () => {
     const base = single("add", {}, [[3], [3]], [[3]]);
     const plan = await testedExecutor().load({ ...base, inputs: [0], variables: [1], written: [2], outputs: [2] }, []);

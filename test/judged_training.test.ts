@@ -182,6 +182,28 @@ describe.each(judgedDevices)("gradients and updates on %s equal the reference", 
     await expectNear(device, gated, [...data, Float32Array.of(0)]);
   });
 
+  test("updates of many tensors with the same settings, with others, and of what an update made", async () => {
+    // slots 0 to 8: parameter, gradient and velocity of three tensors; 9 to 12: settings
+    const shapes = [[5], [3, 70], [31]];
+    const inputs: Type[] = [...shapes.flatMap((shape) => [shape, shape, shape]), ...scalars(4)];
+    const sgd = (tensor: readonly number[], shape: number[], lr = 9, nesterov = true): Line => ({
+      op: "sgd",
+      attributes: { nesterov },
+      from: [...tensor, lr, 10, 11],
+      to: [shape, shape],
+    });
+    const lines = [
+      sgd([0, 1, 2], shapes[0]), // makes 13, 14
+      sgd([3, 4, 5], shapes[1]),
+      sgd([6, 7, 8], shapes[2]),
+      sgd([13, 1, 14], shapes[0]), // makes 19, 20
+      sgd([3, 4, 5], shapes[1], 12),
+      sgd([6, 7, 8], shapes[2], 12, false),
+    ];
+    const outputs = [13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24];
+    expect(await compare(planOf(inputs, lines, outputs))).toBeLessThan(limit);
+  });
+
   test("found_inf", async () => {
     const shapes = [[5], [3, 4, 5, 6], [20000]];
     const plan = single("found_inf", {}, shapes, [[]]);

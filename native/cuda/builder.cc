@@ -45,15 +45,18 @@ Builder::Builder(const Plan& plan, const std::vector<std::shared_ptr<HostMemory>
 }
 
 void Builder::build() {
-  for (const Step& step : plan_.steps) {
-    step_ = &step;
-    const auto found = ops().find(step.op);
-    if (found == ops().end()) throw Error("cuda", "expected ops it has a kernel for, got " + step.op);
+  for (; time_ < plan_.steps.size(); ++time_) {
+    first_ = time_;
+    step_ = &plan_.steps[time_];
+    const auto found = ops().find(step_->op);
+    if (found == ops().end()) throw Error("cuda", "expected ops it has a kernel for, got " + step_->op);
     found->second(*this);
-    for (size_t i = 0; i < step.outputs.size(); ++i)
-      if (values_[step.outputs[i]].forms.empty() && values_[step.outputs[i]].constant == nullptr)
-        throw Error(step.op, "left its output " + std::to_string(i) + " empty");
-    ++time_;
+    for (size_t done = first_; done <= time_; ++done) {
+      const Step& step = plan_.steps[done];
+      for (size_t i = 0; i < step.outputs.size(); ++i)
+        if (values_[step.outputs[i]].forms.empty() && values_[step.outputs[i]].constant == nullptr)
+          throw Error(step.op, "left its output " + std::to_string(i) + " empty");
+    }
   }
   const Step leave{"result", {}, {}, {}};
   step_ = &leave;
@@ -274,7 +277,7 @@ BufferId Builder::scratch(size_t bytes) {
 
 void Builder::emit(std::string implementation, Kernel kernel) {
   const int time = static_cast<int>(kernels.size());
-  const int step = time_ < static_cast<int>(plan_.steps.size()) ? time_ : -1;
+  const int step = time_ < plan_.steps.size() ? static_cast<int>(time_) : -1;
   for (const BufferId id : touched_) {
     Block& block = buffers[static_cast<size_t>(id)].block;
     if (block.first < 0) block.first = time;
@@ -282,6 +285,22 @@ void Builder::emit(std::string implementation, Kernel kernel) {
   }
   kernels.push_back({step_->op, std::move(implementation), step, std::move(touched_), std::move(kernel)});
   touched_.clear();
+}
+
+bool Builder::join(size_t shared) {
+  if (time_ + 1 >= plan_.steps.size()) return false;
+  const Step& next = plan_.steps[time_ + 1];
+  const std::vector<uint32_t>& mine = step_->inputs;
+  if (next.inputs.size() != mine.size() || format(next) != format(*step_)) return false;
+  if (!std::equal(mine.begin() + static_cast<std::ptrdiff_t>(shared), mine.end(),
+                  next.inputs.begin() + static_cast<std::ptrdiff_t>(shared)))
+    return false;
+  for (size_t done = first_; done <= time_; ++done)
+    for (const uint32_t written : plan_.steps[done].outputs)
+      if (std::find(next.inputs.begin(), next.inputs.end(), written) != next.inputs.end()) return false;
+  ++time_;
+  step_ = &next;
+  return true;
 }
 
 int Builder::planInput(size_t input) const {

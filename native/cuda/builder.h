@@ -131,6 +131,9 @@ class Builder {
   BufferId keep(const std::vector<float>& values, DType dtype);
   // Adds a kernel, which uses every buffer named by the calls above since the last one.
   void emit(std::string implementation, Kernel kernel);
+  // Makes the next step of the plan the current one, to be done by the same kernel, and says whether it did: where it is the
+  // same op with the same attributes, has the inputs from `shared` on in common, and reads nothing this kernel writes.
+  bool join(size_t shared);
   // Names a buffer for the next kernel, too.
   BufferId touch(BufferId id);
   void check(BufferId flag, std::function<Error(int32_t, const Run&)> error);
@@ -171,7 +174,8 @@ class Builder {
   DType compute_;
   bool tf32_;
   const Step* step_ = nullptr;
-  int time_ = 0;  // index of the current step
+  size_t time_ = 0;   // index of the current step
+  size_t first_ = 0;  // and of the first that its kernel does
   std::vector<Value> values_;
   std::vector<BufferId> touched_;
 };

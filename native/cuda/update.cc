@@ -1,6 +1,8 @@
 #include "kernels/update.h"
 
 #include <algorithm>
+#include <map>
+#include <tuple>
 
 #include "ops.h"
 
@@ -20,15 +22,12 @@ void expectUpdate(Builder& b, size_t state, size_t scalars, size_t results) {
   for (size_t i = 0; i < results; ++i) b.expect(b.output(i).shape == b.input(0).shape, "results of the parameter's shape");
 }
 
-// The buffers of an update; parameters, state and settings are float32 whatever the gradients are.
-struct Operands {
+// The buffers of one tensor's update; parameters, state and settings are float32 whatever the gradients are.
+struct Tensor {
   std::vector<BufferId> in, out;
-  BufferId skip = none;
-  DType gradientType;
   int64_t count;
 
-  // One tensor's addresses in a run.
-  UpdateTensor tensor(const Pointers& p) const {
+  UpdateTensor at(const Pointers& p) const {
     UpdateTensor all{};
     all.parameter = p.at<float>(in[0]);
     all.gradient = p.at(in[1]);
@@ -40,33 +39,50 @@ struct Operands {
     all.count = count;
     return all;
   }
+};
 
-  UpdateArguments arguments(const Pointers& p, const UpdateTensor& one) const {
-    UpdateArguments all;
-    all.tensors = &one;
-    all.tensorCount = 1;
-    all.longest = count;
-    all.gradientType = gradientType;
-    all.skip = p.at<float>(skip);
-    return all;
+// Updates with the same settings, which are launched together.
+struct Updates {
+  std::map<DType, std::vector<Tensor>> tensors;  // by their gradients' dtype, large ones first
+  std::vector<BufferId> settings;
+  BufferId skip = none;
+
+  // Calls launch(arguments) for the tensors of each dtype.
+  template <typename Launch>
+  void each(const Pointers& p, const Launch& launch) const {
+    for (const auto& [type, those] : tensors) {
+      std::vector<UpdateTensor> all;
+      for (const Tensor& tensor : those) all.push_back(tensor.at(p));
+      UpdateArguments arguments;
+      arguments.tensors = all.data();
+      arguments.tensorCount = static_cast<int64_t>(all.size());
+      arguments.longest = those[0].count;
+      arguments.gradientType = type;
+      arguments.skip = p.at<float>(skip);
+      launch(arguments);
+    }
   }
 };
 
-// `settled` counts the inputs that are always there.
-Operands operands(Builder& b, size_t settled) {
-  Operands all;
-  for (size_t i = 0; i < b.inputs(); ++i) {
-    if (i == 1) {
-      const auto [id, dtype] = b.readVector(i);
-      all.in.push_back(id);
-      all.gradientType = dtype;
-    } else {
-      all.in.push_back(b.read(i, plainFloat));
+// The current step and those after it that update other tensors in the same way.
+Updates updates(Builder& b, size_t state, size_t scalars, size_t results) {
+  Updates all;
+  for (size_t i = state; i < b.inputs(); ++i) all.settings.push_back(b.read(i, plainFloat));
+  if (b.inputs() > state + scalars) all.skip = all.settings.back();
+  do {
+    expectUpdate(b, state, scalars, results);
+    Tensor tensor;
+    DType type{};
+    for (size_t i = 0; i < state; ++i) {
+      if (i == 1) std::tie(tensor.in.emplace_back(), type) = b.readVector(i);
+      else tensor.in.push_back(b.read(i, plainFloat));
     }
-  }
-  if (b.inputs() > settled) all.skip = all.in.back();
-  for (size_t i = 0; i < b.step().outputs.size(); ++i) all.out.push_back(b.write(i, plainFloat));
-  all.count = b.output().size();
+    for (size_t i = 0; i < results; ++i) tensor.out.push_back(b.write(i, plainFloat));
+    tensor.count = b.output().size();
+    all.tensors[type].push_back(std::move(tensor));
+  } while (b.join(state));
+  for (auto& [type, those] : all.tensors)
+    std::stable_sort(those.begin(), those.end(), [](const Tensor& one, const Tensor& other) { return one.count > other.count; });
   return all;
 }
 
@@ -75,34 +91,35 @@ Operands operands(Builder& b, size_t settled) {
 // One step of PyTorch's SGD: parameter, gradient, velocity, lr, momentum, weightDecay, skip? -> parameter, velocity.
 void sgd(Builder& b) {
   expectUpdate(b, 3, 3, 2);
-  const Operands o = operands(b, 6);
-  b.emit("", [o, nesterov = b.step().flag("nesterov")](Stream stream, const Pointers& p) {
-    const UpdateTensor one = o.tensor(p);
-    SgdArguments arguments;
-    arguments.update = o.arguments(p, one);
-    arguments.lr = p.at<float>(o.in[3]);
-    arguments.momentum = p.at<float>(o.in[4]);
-    arguments.weightDecay = p.at<float>(o.in[5]);
-    arguments.nesterov = nesterov;
-    launchSgd(stream, arguments);
+  const bool nesterov = b.step().flag("nesterov");
+  b.emit("", [all = updates(b, 3, 3, 2), nesterov](Stream stream, const Pointers& p) {
+    all.each(p, [&](const UpdateArguments& update) {
+      SgdArguments arguments;
+      arguments.update = update;
+      arguments.lr = p.at<float>(all.settings[0]);
+      arguments.momentum = p.at<float>(all.settings[1]);
+      arguments.weightDecay = p.at<float>(all.settings[2]);
+      arguments.nesterov = nesterov;
+      launchSgd(stream, arguments);
+    });
   });
 }
 
 // One step of AdamW: parameter, gradient, two moments, lr, beta1, beta2, eps, weightDecay, step, skip? -> parameter, moments.
 void adamw(Builder& b) {
   expectUpdate(b, 4, 6, 3);
-  const Operands o = operands(b, 10);
-  b.emit("", [o](Stream stream, const Pointers& p) {
-    const UpdateTensor one = o.tensor(p);
-    AdamwArguments arguments;
-    arguments.update = o.arguments(p, one);
-    arguments.lr = p.at<float>(o.in[4]);
-    arguments.beta1 = p.at<float>(o.in[5]);
-    arguments.beta2 = p.at<float>(o.in[6]);
-    arguments.eps = p.at<float>(o.in[7]);
-    arguments.weightDecay = p.at<float>(o.in[8]);
-    arguments.step = p.at<float>(o.in[9]);
-    launchAdamw(stream, arguments);
+  b.emit("", [all = updates(b, 4, 6, 3)](Stream stream, const Pointers& p) {
+    all.each(p, [&](const UpdateArguments& update) {
+      AdamwArguments arguments;
+      arguments.update = update;
+      arguments.lr = p.at<float>(all.settings[0]);
+      arguments.beta1 = p.at<float>(all.settings[1]);
+      arguments.beta2 = p.at<float>(all.settings[2]);
+      arguments.eps = p.at<float>(all.settings[3]);
+      arguments.weightDecay = p.at<float>(all.settings[4]);
+      arguments.step = p.at<float>(all.settings[5]);
+      launchAdamw(stream, arguments);
+    });
   });
 }
 
