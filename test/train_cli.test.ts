@@ -148,6 +148,12 @@ describe("seresnet train", () => {
         });
     expect(await untimed(pieces)).toEqual(await untimed(whole));
 
+    // a kill after an epoch was saved and before its line was written
+    const lines = (await bytes(pieces, "metrics.jsonl")).toString().trim().split("\n");
+    await writeFile(join(pieces, "metrics.jsonl"), `${lines.slice(0, -1).join("\n")}\n`);
+    expect((await seresnet("train", ...args, "--resume")).code).toBe(0);
+    expect((await bytes(pieces, "metrics.jsonl")).toString().trim().split("\n")).toEqual(lines);
+
     const other = await seresnet("train", idx, ...recipe, "--model", "resnet20_cifar", "--out", pieces, "--resume");
     expect(other).toMatchObject({ code: 1, stdout: "" });
     expect(other.stderr).toContain('expected a run with model "resnet20_cifar"');

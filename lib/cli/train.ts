@@ -234,7 +234,7 @@ async function runWith(
   const scaler = options.dtype === "float16" ? new GradScaler() : undefined;
   const trainee = { model, optimizer, ema, scaler };
   if (saved) await restoreRun(files.resume, trainee, saved);
-  const metrics = await Metrics.open(files.metrics, saved?.progress.step ?? 0);
+  const metrics = await Metrics.open(files.metrics, saved?.progress.step, saved?.progress.history);
   const bar = new TrainingBar(epochs, data.length * largest);
   const stop = new AbortController();
   const release = stopOnSignals(stop);

@@ -16,17 +16,25 @@ export class Metrics {
     this.#path = path;
   }
 
-  /** Starts a file, keeping the lines of an earlier run up to `step`; what a kill cut off is dropped. */
-  static async open(path: string, step: number): Promise<Metrics> {
+  /**
+   * Starts a file, keeping the lines of an earlier run up to `step`; what a kill cut off is dropped. An epoch of that run
+   * whose line a kill has kept from being written gets it now.
+   */
+  static async open(path: string, step = 0, history: readonly EpochReport[] = []): Promise<Metrics> {
     const text = step > 0 ? await readFile(path, "utf8").catch(() => "") : "";
+    const written = new Set<unknown>();
     const lines = text.split("\n").filter((line) => {
       try {
         const entry: unknown = JSON.parse(line);
-        return isObject(entry) && Number(entry.step) <= step;
+        if (!isObject(entry) || !(Number(entry.step) <= step)) return false;
+        if (entry.kind === "epoch") written.add(entry.epoch);
+        return true;
       } catch {
         return false;
       }
     });
+    for (const report of history)
+      if (!written.has(report.epoch)) lines.push(JSON.stringify({ kind: "epoch", ...report }));
     await writeFileAtomic(path, [Buffer.from(lines.map((line) => `${line}\n`).join(""))]);
     return new Metrics(path);
   }
