@@ -44,7 +44,7 @@ describe("verify", () => {
       passed: boolean;
       deviations: Deviation[];
     };
-    expect([code, model, passed]).toEqual([0, "seresnet14_cifar", true]);
+    expect([code, model, passed]).toEqual([0, "seresnet20_cifar", true]);
     expect(deviations.map(({ layer, device }) => [layer, device])).toEqual([
       ["layer1", "reference"],
       ["logits", "reference"],
@@ -110,6 +110,6 @@ describe("compare", () => {
   it("compares every device that works with the reference", async () => {
     const { code, stdout, stderr } = await seresnet("compare");
     if (code === 1) expect(stderr).toMatch(/at least two devices, got reference/);
-    else expect(stdout).toMatch(/seresnet14_cifar: the logits agree/);
+    else expect(stdout).toMatch(/seresnet20_cifar: the logits agree/);
   });
 });
