@@ -47,6 +47,42 @@ describe.each(judgedDevices)("gradients and updates on %s equal the reference", 
       }
     });
 
+  for (const shape of [
+    [2, 5, 7, 3],
+    [9, 4],
+    [701, 5],
+  ])
+    test(`batch norm of [${shape}] with a ReLU in it, and its gradients, with gamma and without`, async () => {
+      const c = [shape[1]];
+      const relu = { ...norm, relu: true };
+      for (const affine of [true, false]) {
+        const parameters = affine ? [1, 2] : [];
+        const lines: Line[] = [
+          { op: "batch_norm_train", attributes: relu, from: [0, ...parameters], to: [shape, c, c] },
+          {
+            op: "batch_norm_gradient",
+            attributes: { ...relu, training: true },
+            from: [0, 5, 6, 3, ...(affine ? [1] : []), 4],
+            to: [shape, c, c],
+          },
+        ];
+        const whole: Line[] = [
+          { op: "batch_norm_train", attributes: norm, from: [0, ...parameters], to: [shape, c, c] },
+          { op: "relu", from: [4], to: [shape] },
+          { op: "relu_gradient", from: [7, 3], to: [shape] },
+          {
+            op: "batch_norm_gradient",
+            attributes: { ...norm, training: true },
+            from: [0, 5, 6, 8, ...(affine ? [1] : [])],
+            to: [shape, c, c],
+          },
+        ];
+        const inputs = [shape, c, c, shape];
+        const ours = planOf(inputs, lines, [4, 7, 8, 9]);
+        expect(await compare(ours, planOf(inputs, whole, [7, 9, 10, 11]))).toBeLessThan(limit);
+      }
+    });
+
   test("gradients of batch norm and activations after a convolution, over more rows than one task sums", async () => {
     const shape = [3, 6, 17, 19];
     for (const op of ["relu_gradient", "sigmoid_gradient"]) {
@@ -66,6 +102,18 @@ describe.each(judgedDevices)("gradients and updates on %s equal the reference", 
         await compare(planOf([shape, [6, 6, 3, 3], [6], [6], [6]], lines, [7, 8, 9, 10, 11, 12, 13])),
       ).toBeLessThan(limit);
     }
+    const relu = { ...norm, relu: true };
+    const lines: Line[] = [
+      { op: "conv2d", attributes: conv(1, 1), from: [0, 1], to: [shape] },
+      { op: "batch_norm_train", attributes: relu, from: [3], to: [shape, [6], [6]] },
+      {
+        op: "batch_norm_gradient",
+        attributes: { ...relu, training: true },
+        from: [3, 5, 6, 4, 2, 4],
+        to: [shape, [6], [6]],
+      },
+    ];
+    expect(await compare(planOf([shape, [6, 6, 3, 3], [6]], lines, [4, 5, 6, 7, 8, 9]))).toBeLessThan(limit);
   });
 
   test("gradients of pooling", async () => {

@@ -1,10 +1,11 @@
 import { createModel, functional, nn, Tensor, tensor } from "seresnet";
 import { ResidualBlock, SEBlock } from "seresnet/models";
 import { beforeAll, describe, expect, it } from "vitest";
+import { differentiate } from "../dist/lib/graph/differentiate.js";
 import { fold } from "../dist/lib/graph/fold.js";
 import { expand, fuse } from "../dist/lib/graph/fuse.js";
 import { inIsolation } from "../dist/lib/graph/recording.js";
-import { op, topological, type Value } from "../dist/lib/graph/value.js";
+import { Node, op, topological, type Value } from "../dist/lib/graph/value.js";
 import { relativeError } from "./support/compare.js";
 import { fill, image } from "./support/weights.js";
 
@@ -141,6 +142,27 @@ describe("passes find their patterns", () => {
     ]);
     for (const [i, value] of before.entries())
       expect(relativeError(await new Tensor(after[i]).data(), await new Tensor(value).data())).toBeLessThan(1e-6);
+  });
+
+  it("take a ReLU into batch norm in training, and its gradient into batch norm's", async () => {
+    const model = createModel("resnet14_cifar", { inChannels: 1, numClasses: 3 });
+    const loss = inIsolation(
+      () => functional.crossEntropy(model.forward(image("train", [2, 1, 8, 8])), tensor(Int32Array.of(0, 2))),
+      { training: true },
+    );
+    const parameters = [...model.parameters()].map(({ value }) => value);
+    const gradients = new Node("gradient", {}, [loss.value, ...parameters], parameters).outputs;
+    const counts = (roots: readonly Value[]) => {
+      const nodes = topological(roots, (value) => value.isLeaf);
+      const count = (name: string) => nodes.filter(({ op }) => op === name).length;
+      return ["batch_norm_train", "relu", "relu_gradient", "batch_norm_gradient"].map(count);
+    };
+    const before = differentiate(gradients);
+    const after = fuse(before);
+    expect([counts(before), counts(after)]).toEqual([
+      [15, 13, 13, 15],
+      [15, 6, 6, 15],
+    ]);
   });
 
   it("do not take a broadcast addition for a residual one", async () => {

@@ -6,6 +6,8 @@ export interface Site {
   readonly inputs: readonly Value[];
   /** How many nodes and roots read a rewritten value. A producer may be merged into its consumer when this is 1. */
   uses(value: Value): number;
+  /** The only node that reads an output of this node, as it was recorded; undefined where several do, or a root is it. */
+  onlyReader(output: Value): Node | undefined;
 }
 
 /** Returns the values that replace the node's outputs, or undefined to leave the node as it is. */
@@ -20,16 +22,22 @@ export function rewrite(roots: readonly Value[], rule: Rule): Value[] {
   const isLeaf = (value: Value) => value.isLeaf;
   const order = topological(roots, isLeaf);
   const before = new Map<Value, number>();
+  const readers = new Map<Value, Node>();
   const count = (value: Value) => before.set(value, (before.get(value) ?? 0) + 1);
-  for (const node of order) node.inputs.forEach(count);
+  for (const node of order)
+    for (const input of node.inputs) {
+      count(input);
+      readers.set(input, node);
+    }
   roots.forEach(count);
+  const onlyReader = (output: Value) => (before.get(output) === 1 ? readers.get(output) : undefined);
 
   const after = new Map<Value, Value>();
   const uses = new Map<Value, number>();
   const renew = (value: Value) => after.get(value) ?? value;
   for (const node of order) {
     const inputs = node.inputs.map(renew);
-    const site: Site = { node, inputs, uses: (value) => uses.get(value) ?? before.get(value) ?? 0 };
+    const site: Site = { node, inputs, uses: (value) => uses.get(value) ?? before.get(value) ?? 0, onlyReader };
     const outputs = rule(site) ?? rebuilt(node, inputs).outputs;
     node.outputs.forEach((old, i) => {
       after.set(old, outputs[i]);

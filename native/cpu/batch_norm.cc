@@ -169,7 +169,7 @@ void batchNorm(Builder& b) {
   });
 }
 
-// x, gamma [C]?, beta [C]? -> y, the batch's mean [C] and biased variance [C]
+// x, gamma [C]?, beta [C]? -> y (ReLU'd with `relu`), the batch's mean [C] and biased variance [C]
 void batchNormTrain(Builder& b) {
   b.expectArity(1, 3, 3);
   expectImages(b);
@@ -190,7 +190,8 @@ void batchNormTrain(Builder& b) {
   const BufferId mean = b.write(1);
   const BufferId variance = b.write(2);
   const double eps = b.step().number("eps");
-  b.emit("", [=](const Pointers& p) {
+  const bool relu = b.step().flag("relu");
+  b.emit(relu ? "relu" : "", [=](const Pointers& p) {
     auto* center = p.at<double>(work);
     double* spread = center + v.channels;
     auto* scale = reinterpret_cast<float*>(spread + v.channels);
@@ -204,7 +205,7 @@ void batchNormTrain(Builder& b) {
       // what rounding the mean lost goes into the shift
       shift[c] = static_cast<float>((beta < 0 ? 0.0 : p.at(beta)[c]) + (p.at(mean)[c] - center[c]) * slope);
     }
-    apply(v, p.at(x), p.at(mean), scale, shift, nullptr, false, p.at(y));
+    apply(v, p.at(x), p.at(mean), scale, shift, nullptr, relu, p.at(y));
   });
 }
 

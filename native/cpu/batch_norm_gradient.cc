@@ -8,38 +8,55 @@ namespace seresnet::cpu {
 
 namespace {
 
-// sums[c] += dy, sums[C + c] += dy (x - mean)
-SERESNET_CLONES void addMoments(const float* x, const float* dy, const float* mean, int64_t rows, int64_t channels,
-                                double* sums) {
+// dy, or where a ReLU came behind batch norm and made `y` of it what that lets through. Loaded either way: no branch.
+template <bool relu>
+inline __attribute__((always_inline)) float through(const float* dy, const float* y, int64_t i) {
+  const float gradient = dy[i];
+  return !relu || y[i] > 0 ? gradient : 0;
+}
+
+template <bool relu>
+inline __attribute__((always_inline)) void moments(const float* x, const float* dy, const float* y, const float* mean,
+                                                   int64_t rows, int64_t channels, double* sums) {
   double* products = sums + channels;
-  for (; rows >= rowBlock; rows -= rowBlock, x += rowBlock * channels, dy += rowBlock * channels)
+  int64_t at = 0;
+  for (; rows >= rowBlock; rows -= rowBlock, at += rowBlock * channels)
     for (int64_t c = 0; c < channels; ++c) {
       float sum = 0;
       float product = 0;
 #pragma GCC unroll 8
       for (int64_t row = 0; row < rowBlock; ++row) {
-        const float gradient = dy[row * channels + c];
+        const int64_t i = at + row * channels + c;
+        const float gradient = through<relu>(dy, y, i);
         sum += gradient;
-        product += gradient * (x[row * channels + c] - mean[c]);
+        product += gradient * (x[i] - mean[c]);
       }
       sums[c] += sum;
       products[c] += product;
     }
-  for (; rows > 0; --rows, x += channels, dy += channels)
+  for (; rows > 0; --rows, at += channels)
     for (int64_t c = 0; c < channels; ++c) {
-      const double gradient = dy[c];
+      const double gradient = through<relu>(dy, y, at + c);
       sums[c] += gradient;
-      products[c] += gradient * (static_cast<double>(x[c]) - mean[c]);
+      products[c] += gradient * (static_cast<double>(x[at + c]) - mean[c]);
     }
 }
 
-SERESNET_CLONES void addPlaneMoments(const float* x, const float* dy, double mean, int64_t count, double* sum,
-                                     double* product) {
+// sums[c] += dy, sums[C + c] += dy (x - mean)
+SERESNET_CLONES void addMoments(const float* x, const float* dy, const float* y, const float* mean, int64_t rows,
+                                int64_t channels, double* sums) {
+  if (y == nullptr) moments<false>(x, dy, y, mean, rows, channels, sums);
+  else moments<true>(x, dy, y, mean, rows, channels, sums);
+}
+
+template <bool relu>
+inline __attribute__((always_inline)) void planeMoments(const float* x, const float* dy, const float* y, double mean,
+                                                        int64_t count, double* sum, double* product) {
   double total = 0;
   double products = 0;
 #pragma omp simd reduction(+ : total, products)
   for (int64_t i = 0; i < count; ++i) {
-    const double gradient = dy[i];
+    const double gradient = through<relu>(dy, y, i);
     total += gradient;
     products += gradient * (x[i] - mean);
   }
@@ -47,29 +64,56 @@ SERESNET_CLONES void addPlaneMoments(const float* x, const float* dy, double mea
   *product += products;
 }
 
-// dx = scale (dy - meanPart - (x - mean) variancePart)
-SERESNET_CLONES void applyRow(const float* x, const float* dy, const float* mean, const float* scale, const float* meanPart,
-                              const float* variancePart, float* dx, int64_t channels) {
-  for (int64_t c = 0; c < channels; ++c) dx[c] = scale[c] * (dy[c] - meanPart[c] - (x[c] - mean[c]) * variancePart[c]);
+SERESNET_CLONES void addPlaneMoments(const float* x, const float* dy, const float* y, double mean, int64_t count, double* sum,
+                                     double* product) {
+  if (y == nullptr) planeMoments<false>(x, dy, y, mean, count, sum, product);
+  else planeMoments<true>(x, dy, y, mean, count, sum, product);
 }
 
-SERESNET_CLONES void applyPlane(const float* x, const float* dy, float mean, float scale, float meanPart, float variancePart,
-                                float* dx, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) dx[i] = scale * (dy[i] - meanPart - (x[i] - mean) * variancePart);
+template <bool relu>
+inline __attribute__((always_inline)) void row(const float* x, const float* dy, const float* y, const float* mean,
+                                               const float* scale, const float* meanPart, const float* variancePart,
+                                               float* dx, int64_t channels) {
+  for (int64_t c = 0; c < channels; ++c)
+    dx[c] = scale[c] * (through<relu>(dy, y, c) - meanPart[c] - (x[c] - mean[c]) * variancePart[c]);
+}
+
+// dx = scale (dy - meanPart - (x - mean) variancePart)
+SERESNET_CLONES void applyRow(const float* x, const float* dy, const float* y, const float* mean, const float* scale,
+                              const float* meanPart, const float* variancePart, float* dx, int64_t channels) {
+  if (y == nullptr) row<false>(x, dy, y, mean, scale, meanPart, variancePart, dx, channels);
+  else row<true>(x, dy, y, mean, scale, meanPart, variancePart, dx, channels);
+}
+
+template <bool relu>
+inline __attribute__((always_inline)) void plane(const float* x, const float* dy, const float* y, float mean, float scale,
+                                                 float meanPart, float variancePart, float* dx, int64_t count) {
+  for (int64_t i = 0; i < count; ++i)
+    dx[i] = scale * (through<relu>(dy, y, i) - meanPart - (x[i] - mean) * variancePart);
+}
+
+SERESNET_CLONES void applyPlane(const float* x, const float* dy, const float* y, float mean, float scale, float meanPart,
+                                float variancePart, float* dx, int64_t count) {
+  if (y == nullptr) plane<false>(x, dy, y, mean, scale, meanPart, variancePart, dx, count);
+  else plane<true>(x, dy, y, mean, scale, meanPart, variancePart, dx, count);
 }
 
 }  // namespace
 
-// x, mean, variance, dy, gamma? -> dx, dgamma, dbeta. With `training` the statistics came from x itself and pass gradients
+// x, mean, variance, dy, gamma?, with `relu` what it made of the result -> dx, dgamma, dbeta. With `training` the statistics came from x itself and pass gradients
 // on; otherwise they are constants. Sums are in float64.
 void batchNormGradient(Builder& b) {
-  b.expectArity(4, 5, 3);
+  const bool relu = b.step().flag("relu");
+  b.expectArity(size_t{4} + relu, size_t{5} + relu, 3);
+  const bool affine = b.inputs() == size_t{5} + relu;
+  const size_t last = b.inputs() - 1;
   b.expectFloats();
   const Shape& x = b.input(0).shape;
   b.expect(x.size() >= 2 && b.input(3).shape == x && b.output(0).shape == x, "x, dy and dx [N, C, ...]");
   const Shape perChannel{x[1]};
-  for (const size_t i : {size_t{1}, size_t{2}, b.inputs() == 5 ? size_t{4} : size_t{1}})
+  for (const size_t i : {size_t{1}, size_t{2}, affine ? size_t{4} : size_t{1}})
     b.expect(b.input(i).shape == perChannel, "vectors [C]");
+  if (relu) b.expect(b.input(last).shape == x, "the ReLU's result of x's shape");
   b.expect(b.output(1).shape == perChannel && b.output(2).shape == perChannel, "gradients [C]");
 
   const Layout layout = b.has(0, Layout::channelsLast) ? Layout::channelsLast : Layout::plain;
@@ -78,7 +122,8 @@ void batchNormGradient(Builder& b) {
   const BufferId mean = b.read(1);
   const BufferId variance = b.read(2);
   const BufferId gradient = b.read(3, layout);
-  const BufferId gamma = b.inputs() == 5 ? b.read(4) : -1;
+  const BufferId gamma = affine ? b.read(4) : -1;
+  const BufferId activated = relu ? b.read(last, layout) : -1;
   const BufferId dx = b.write(0, layout);
   const BufferId dgamma = b.write(1);
   const BufferId dbeta = b.write(2);
@@ -86,12 +131,14 @@ void batchNormGradient(Builder& b) {
   const bool training = b.step().flag("training");
   const BufferId work = b.scratch(static_cast<size_t>(v.channels) * (2 * sizeof(double) + 3 * sizeof(float)));
   const BufferId partials = b.scratch(partialsOf(v, 2) * sizeof(double));
-  b.emit("", [=](const Pointers& p) {
+  b.emit(relu ? "relu" : "", [=](const Pointers& p) {
     const double count = static_cast<double>(v.outer * v.inner);
     const int64_t channels = v.channels;
     const float* values = p.at(from);
     const float* gradients = p.at(gradient);
     const float* center = p.at(mean);
+    const float* result = p.maybe(activated);
+    const auto resultAt = [&](int64_t i) { return result == nullptr ? nullptr : result + i; };
     auto* sums = p.at<double>(work);
     auto* scale = reinterpret_cast<float*>(sums + 2 * channels);
     float* meanPart = scale + channels;
@@ -99,10 +146,11 @@ void batchNormGradient(Builder& b) {
     sumByChannel(
         v, 2, p.at<double>(partials), sums,
         [&](int64_t first, int64_t last, double* totals) {
-          addMoments(values + first * channels, gradients + first * channels, center, last - first, channels, totals);
+          const int64_t at = first * channels;
+          addMoments(values + at, gradients + at, resultAt(at), center, last - first, channels, totals);
         },
         [&](int64_t at, int64_t c, double* totals, int64_t stride) {
-          addPlaneMoments(values + at, gradients + at, center[c], v.inner, totals, totals + stride);
+          addPlaneMoments(values + at, gradients + at, resultAt(at), center[c], v.inner, totals, totals + stride);
         });
     for (int64_t c = 0; c < channels; ++c) {
       const double inverse = 1 / std::sqrt(p.at(variance)[c] + eps);
@@ -119,9 +167,11 @@ void batchNormGradient(Builder& b) {
       for (int64_t row = first; row < last; ++row) {
         const int64_t at = row * length;
         const int64_t c = row % channels;  // of a plane
-        if (rows) applyRow(values + at, gradients + at, center, scale, meanPart, variancePart, p.at(dx) + at, channels);
+        const float* y = resultAt(at);
+        if (rows) applyRow(values + at, gradients + at, y, center, scale, meanPart, variancePart, p.at(dx) + at, channels);
         else
-          applyPlane(values + at, gradients + at, center[c], scale[c], meanPart[c], variancePart[c], p.at(dx) + at, v.inner);
+          applyPlane(values + at, gradients + at, y, center[c], scale[c], meanPart[c], variancePart[c], p.at(dx) + at,
+                     v.inner);
       }
     });
   });

@@ -127,7 +127,7 @@ void batchNorm(Builder& b) {
   finishRows(b, y, 0);
 }
 
-// x, gamma [C]?, beta [C]? -> y, the batch's mean [C] and biased variance [C]
+// x, gamma [C]?, beta [C]? -> y (ReLU'd with `relu`), the batch's mean [C] and biased variance [C]
 void batchNormTrain(Builder& b) {
   b.expectArity(1, 3, 3);
   expectImages(b);
@@ -140,6 +140,7 @@ void batchNormTrain(Builder& b) {
   arguments.channels = shape[1];
   arguments.rows = shape[1] == 0 ? 0 : sizeOf(shape) / shape[1];
   arguments.eps = b.step().number("eps");
+  arguments.relu = b.step().flag("relu");
   const bool affine = b.inputs() == 3;
   const BufferId x = readRows(b, 0);
   const VectorAt gamma = affine ? b.readVector(1) : nothing, beta = affine ? b.readVector(2) : nothing;
@@ -161,14 +162,18 @@ void batchNormTrain(Builder& b) {
   finishRows(b, y, 0);
 }
 
-// x, mean, variance, dy, gamma? -> dx, dgamma, dbeta
+// x, mean, variance, dy, gamma?, with `relu` what it made of the result -> dx, dgamma, dbeta
 void batchNormGradient(Builder& b) {
-  b.expectArity(4, 5, 3);
+  const bool relu = b.step().flag("relu");
+  b.expectArity(size_t{4} + relu, size_t{5} + relu, 3);
+  const bool affine = b.inputs() == size_t{5} + relu;
+  const size_t last = b.inputs() - 1;
   expectImageFloats(b);
   const Shape& shape = b.input(0).shape;
   b.expect(shape.size() >= 2 && b.input(3).shape == shape && b.output(0).shape == shape, "x, dy and dx [N, C, ...]");
-  for (const size_t i : {size_t{1}, size_t{2}, b.inputs() == 5 ? size_t{4} : size_t{1}})
+  for (const size_t i : {size_t{1}, size_t{2}, affine ? size_t{4} : size_t{1}})
     b.expect(b.input(i).shape == Shape{shape[1]}, "vectors [C]");
+  if (relu) b.expect(b.input(last).shape == shape, "the ReLU's result of x's shape");
   b.expect(b.output(1).shape == Shape{shape[1]} && b.output(2).shape == Shape{shape[1]}, "gradients [C]");
   BatchNormGradientArguments arguments;
   arguments.dtype = b.outputType();
@@ -179,7 +184,8 @@ void batchNormGradient(Builder& b) {
   const BufferId x = readRows(b, 0);
   const BufferId dy = readRows(b, 3);
   const VectorAt mean = b.readVector(1), variance = b.readVector(2);
-  const VectorAt gamma = b.inputs() == 5 ? b.readVector(4) : nothing;
+  const VectorAt gamma = affine ? b.readVector(4) : nothing;
+  const BufferId activated = relu ? readRows(b, last) : none;
   const BufferId workspace = b.scratch(batchNormWorkspace(arguments.rows, arguments.channels));
   const RowsOut dx = writeRows(b, 0);
   const Form vector{Layout::plain, DType::float32, 0};
@@ -189,6 +195,7 @@ void batchNormGradient(Builder& b) {
   b.emit("", [=](Stream stream, const Pointers& p) mutable {
     arguments.x = p.at(x);
     arguments.dy = p.at(dy);
+    arguments.activated = p.at(activated);
     arguments.dx = p.at(dx.rows);
     arguments.mean = {p.at(mean.first), mean.second};
     arguments.variance = {p.at(variance.first), variance.second};

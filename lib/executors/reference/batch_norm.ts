@@ -20,7 +20,8 @@ export const batchNorm: Kernel = ({ inputs: [x, mean, variance, gamma, beta], ou
 
 /**
  * Normalises every channel with its own statistics: x [N, C, ...], gamma [C]?, beta [C]? give y, the batch mean [C] and the
- * biased batch variance [C]. Two passes, so that the variance of large values near each other is right.
+ * biased batch variance [C]. Two passes, so that the variance of large values near each other is right. With `relu` y is
+ * what a ReLU makes of it.
  */
 export const batchNormTrain: Kernel = (
   { inputs: [x, gamma, beta], outputs: [y, mean, variance], attributes },
@@ -49,7 +50,10 @@ export const batchNormTrain: Kernel = (
     const shift = beta ? floats(beta)[channel] : 0;
     for (let n = 0; n < batch; n++) {
       const start = (n * channels + channel) * plane;
-      for (let i = start; i < start + plane; i++) out[i] = (from[i] - center) * scale + shift;
+      for (let i = start; i < start + plane; i++) {
+        const value = (from[i] - center) * scale + shift;
+        out[i] = attributes.relu && value < 0 ? 0 : value;
+      }
     }
     floats(mean)[channel] = center;
     floats(variance)[channel] = spread;

@@ -3,10 +3,13 @@ import { floats, type Kernel } from "./kernel.js";
 
 /**
  * Gradients of batch norm (Ioffe & Szegedy 2015, section 3). Inputs: x, mean, variance, dy, gamma?; outputs: dx, dgamma,
- * dbeta. With `training` the statistics came from x itself and pass gradients on; otherwise they are constants.
+ * dbeta. With `training` the statistics came from x itself and pass gradients on; otherwise they are constants. With `relu`
+ * the last input is what a ReLU made of the result, and dy the gradient behind it.
  */
 export const batchNormGradient: Kernel = ({ inputs, outputs, attributes }, share) => {
-  const [x, mean, variance, dy, gamma] = inputs;
+  const [x, mean, variance, dy] = inputs;
+  const gamma = inputs.length === (attributes.relu ? 6 : 5) ? inputs[4] : undefined;
+  const activated = attributes.relu ? floats(inputs[inputs.length - 1]) : undefined;
   const [dx, dgamma, dbeta] = outputs;
   const [batch, channels] = x.shape;
   const plane = sizeOf(x.shape.slice(2));
@@ -22,6 +25,7 @@ export const batchNormGradient: Kernel = ({ inputs, outputs, attributes }, share
     for (let n = 0; n < batch; n++) {
       const start = (n * channels + channel) * plane;
       for (let i = start; i < start + plane; i++) {
+        if (activated && !(activated[i] > 0)) continue;
         sum += gradient[i];
         product += gradient[i] * (from[i] - center) * inverse;
       }
@@ -30,8 +34,10 @@ export const batchNormGradient: Kernel = ({ inputs, outputs, attributes }, share
     const variancePart = attributes.training ? (product / count) * inverse : 0;
     for (let n = 0; n < batch; n++) {
       const start = (n * channels + channel) * plane;
-      for (let i = start; i < start + plane; i++)
-        out[i] = scale * (gradient[i] - meanPart - (from[i] - center) * variancePart);
+      for (let i = start; i < start + plane; i++) {
+        const own = activated && !(activated[i] > 0) ? 0 : gradient[i];
+        out[i] = scale * (own - meanPart - (from[i] - center) * variancePart);
+      }
     }
     floats(dgamma)[channel] = product;
     floats(dbeta)[channel] = sum;
