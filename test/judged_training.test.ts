@@ -19,6 +19,21 @@ if (judgedDevices.length === 0)
   test("no device but the reference", () =>
     console.warn("judged_training.test: LEFT OUT: no device but the reference works here"));
 
+const tails = [
+  { residual: false, relu: true },
+  { residual: true, relu: false },
+  { residual: true, relu: true },
+];
+
+/** A tail as ops of its own: values 8 to 10, the sum, the result and what is let through of the gradient dy. */
+function unfused(to: Type, [y, other, dy]: readonly number[], { residual, relu }: (typeof tails)[number]): Line[] {
+  return [
+    residual ? { op: "add", from: [y, other], to: [to] } : { op: "reshape", from: [y], to: [to] },
+    { op: relu ? "relu" : "reshape", from: [8], to: [to] },
+    relu ? { op: "relu_gradient", from: [9, dy], to: [to] } : { op: "reshape", from: [dy], to: [to] },
+  ];
+}
+
 describe.each(judgedDevices)("gradients and updates on %s equal the reference", (device) => {
   const compare = comparer(device);
 
@@ -52,35 +67,80 @@ describe.each(judgedDevices)("gradients and updates on %s equal the reference", 
     [9, 4],
     [701, 5],
   ])
-    test(`batch norm of [${shape}] with a ReLU in it, and its gradients, with gamma and without`, async () => {
+    test(`batch norm of [${shape}] with its tail, and its gradients, with gamma and without`, async () => {
       const c = [shape[1]];
-      const relu = { ...norm, relu: true };
-      for (const affine of [true, false]) {
-        const parameters = affine ? [1, 2] : [];
-        const lines: Line[] = [
-          { op: "batch_norm_train", attributes: relu, from: [0, ...parameters], to: [shape, c, c] },
-          {
-            op: "batch_norm_gradient",
-            attributes: { ...relu, training: true },
-            from: [0, 5, 6, 3, ...(affine ? [1] : []), 4],
-            to: [shape, c, c],
-          },
-        ];
-        const whole: Line[] = [
-          { op: "batch_norm_train", attributes: norm, from: [0, ...parameters], to: [shape, c, c] },
-          { op: "relu", from: [4], to: [shape] },
-          { op: "relu_gradient", from: [7, 3], to: [shape] },
-          {
-            op: "batch_norm_gradient",
-            attributes: { ...norm, training: true },
-            from: [0, 5, 6, 8, ...(affine ? [1] : [])],
-            to: [shape, c, c],
-          },
-        ];
-        const inputs = [shape, c, c, shape];
-        const ours = planOf(inputs, lines, [4, 7, 8, 9]);
-        expect(await compare(ours, planOf(inputs, whole, [7, 9, 10, 11]))).toBeLessThan(limit);
-      }
+      const inputs = [shape, c, c, shape, shape]; // x, gamma, beta, residual, dy; then y, mean and variance
+      for (const tail of tails)
+        for (const affine of [true, false]) {
+          const { residual, relu } = tail;
+          const [parameters, gamma] = affine ? [[1, 2], [1]] : [[], []];
+          const attributes = { ...norm, residual, relu };
+          const other = residual ? [3] : [];
+          const kept = residual && relu;
+          const ours: Line[] = [
+            { op: "batch_norm_train", attributes, from: [0, ...parameters, ...other], to: [shape, c, c] },
+            {
+              op: "batch_norm_gradient",
+              attributes: { ...norm, training: true, residual: kept, relu },
+              from: [0, 6, 7, 4, ...gamma, ...(relu ? [5] : [])],
+              to: [shape, c, c, ...(kept ? [shape] : [])],
+            },
+          ];
+          const theirs: Line[] = [
+            { op: "batch_norm_train", attributes: norm, from: [0, ...parameters], to: [shape, c, c] },
+            ...unfused(shape, [5, 3, 4], tail),
+            {
+              op: "batch_norm_gradient",
+              attributes: { ...norm, training: true },
+              from: [0, 6, 7, 10, ...gamma],
+              to: [shape, c, c],
+            },
+          ];
+          const got = planOf(inputs, ours, [5, 6, 7, 8, 9, 10, ...(kept ? [11] : [])]);
+          expect(await compare(got, planOf(inputs, theirs, [9, 6, 7, 11, 12, 13, ...(kept ? [10] : [])]))).toBeLessThan(
+            limit,
+          );
+        }
+    });
+
+  for (const shape of [
+    [2, 5, 7, 3],
+    [3, 150, 5, 5],
+    [2, 16, 33, 8],
+  ])
+    test(`a gate of [${shape}] with its tail, and its gradients, before a convolution and after one`, async () => {
+      const [n, c] = shape;
+      const gate = [n, c, 1, 1];
+      const inputs = [shape, gate, shape, shape, [c, c, 1, 1]]; // x, gate, residual, dy, filter
+      for (const tail of [...tails, { residual: false, relu: false }])
+        for (const x of [0, 5]) {
+          const { residual, relu } = tail;
+          const kept = residual && relu;
+          const head: Line[] = [
+            { op: "conv2d", attributes: conv(1, 0), from: [0, 4], to: [shape] },
+            { op: "reshape", from: [1], to: [gate] },
+          ];
+          const ours: Line[] = [
+            ...head,
+            { op: "gate", attributes: { residual, relu }, from: [x, 6, ...(residual ? [2] : [])], to: [shape] },
+            {
+              op: "gate_gradient",
+              attributes: { residual: kept, relu },
+              from: [x, 6, 3, ...(relu ? [7] : [])],
+              to: [shape, gate, ...(kept ? [shape] : [])],
+            },
+          ];
+          const theirs: Line[] = [
+            ...head,
+            { op: "mul", from: [x, 6], to: [shape] },
+            ...unfused(shape, [7, 2, 3], tail),
+            { op: "mul", from: [10, 6], to: [shape] },
+            { op: "mul", from: [10, x], to: [shape] },
+            { op: "sum", attributes: { dims: [2, 3], keepDims: true }, from: [12], to: [gate] },
+          ];
+          const got = planOf(inputs, ours, [7, 8, 9, ...(kept ? [10] : [])]);
+          expect(await compare(got, planOf(inputs, theirs, [9, 11, 13, ...(kept ? [10] : [])]))).toBeLessThan(limit);
+        }
     });
 
   test("gradients of batch norm and activations after a convolution, over more rows than one task sums", async () => {
@@ -102,18 +162,18 @@ describe.each(judgedDevices)("gradients and updates on %s equal the reference", 
         await compare(planOf([shape, [6, 6, 3, 3], [6], [6], [6]], lines, [7, 8, 9, 10, 11, 12, 13])),
       ).toBeLessThan(limit);
     }
-    const relu = { ...norm, relu: true };
+    const tail = { ...norm, residual: true, relu: true };
     const lines: Line[] = [
       { op: "conv2d", attributes: conv(1, 1), from: [0, 1], to: [shape] },
-      { op: "batch_norm_train", attributes: relu, from: [3], to: [shape, [6], [6]] },
+      { op: "batch_norm_train", attributes: tail, from: [3, 0], to: [shape, [6], [6]] },
       {
         op: "batch_norm_gradient",
-        attributes: { ...relu, training: true },
+        attributes: { ...tail, training: true },
         from: [3, 5, 6, 4, 2, 4],
-        to: [shape, [6], [6]],
+        to: [shape, [6], [6], shape],
       },
     ];
-    expect(await compare(planOf([shape, [6, 6, 3, 3], [6]], lines, [4, 5, 6, 7, 8, 9]))).toBeLessThan(limit);
+    expect(await compare(planOf([shape, [6, 6, 3, 3], [6]], lines, [4, 5, 6, 7, 8, 9, 10]))).toBeLessThan(limit);
   });
 
   test("gradients of pooling", async () => {

@@ -9,6 +9,7 @@ import { differentiate } from "./differentiate.js";
 import { expand, fuse } from "./fuse.js";
 import { hasPendingWrites, recordWrite, takePendingWrites } from "./recording.js";
 import { isVariable, lost, lostUnder, versionsChanged } from "./stale.js";
+import { joinTails } from "./tails.js";
 import { leavesUnder, type Value } from "./value.js";
 import { type Variable, Version } from "./variable.js";
 
@@ -204,7 +205,7 @@ function makePlan(
   outputs: readonly Value[],
   written: readonly Value[],
 ): Plan {
-  const roots = expand(fuse(differentiate([...outputs, ...written])), executor.fused);
+  const roots = expand(fuse(differentiate(joinTails([...outputs, ...written]))), executor.fused);
   const role = (leaf: Value) => (isVariable(leaf) ? "variables" : "inputs");
   return lower(leaves, role, roots.slice(0, outputs.length), roots.slice(outputs.length));
 }

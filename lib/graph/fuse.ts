@@ -1,6 +1,6 @@
 import { fusedOps } from "./fused/index.js";
 import { type Rule, rewrite } from "./rewrite.js";
-import { Node, op, type Value } from "./value.js";
+import { op, type Value } from "./value.js";
 
 const arithmetic: ReadonlySet<string> = new Set(["add", "sub", "mul", "div"]);
 
@@ -16,25 +16,6 @@ const narrow: Rule = ({ node, inputs, uses }) => {
   return [op(node.op, node.attributes, operands, y)];
 };
 
-/**
- * A ReLU right behind batch norm in training is a part of it, and so is the ReLU's gradient of batch norm's: what lies
- * between the two is never in memory. Both ops take the attribute `relu`, the gradient the ReLU's result as its last input.
- */
-const activate: Rule = ({ node, inputs, uses, onlyReader }) => {
-  const [first] = inputs;
-  if (node.attributes.relu) return undefined;
-  if (node.op === "batch_norm_train" && onlyReader(node.outputs[0])?.op === "relu")
-    return new Node(node.op, { ...node.attributes, relu: true }, inputs, node.outputs).outputs;
-  if (node.op === "relu" && first.node.op === "batch_norm_train" && first.node.attributes.relu && !first.isLeaf)
-    return [first];
-  if (node.op !== "batch_norm_gradient") return undefined;
-  const [x, mean, variance, masked, ...gamma] = inputs;
-  if (masked.isLeaf || masked.node.op !== "relu_gradient" || uses(masked) !== 1) return undefined;
-  const [y, dy] = masked.node.inputs;
-  const all = [x, mean, variance, dy, ...gamma, y];
-  return new Node(node.op, { ...node.attributes, relu: true }, all, node.outputs).outputs;
-};
-
 /** Merges chains of nodes into the fused ops that stand for them. Gives the same numbers on every executor. */
 export function fuse(roots: readonly Value[]): Value[] {
   return fusedOps.reduce<Value[]>(
@@ -46,7 +27,7 @@ export function fuse(roots: readonly Value[]): Value[] {
         }
         return undefined;
       }),
-    rewrite(rewrite(roots, narrow), activate),
+    rewrite(roots, narrow),
   );
 }
 

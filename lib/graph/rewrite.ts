@@ -8,6 +8,8 @@ export interface Site {
   uses(value: Value): number;
   /** The only node that reads an output of this node, as it was recorded; undefined where several do, or a root is it. */
   onlyReader(output: Value): Node | undefined;
+  /** What a value, as it was recorded, was or will be rewritten to; undefined where that depends on this node. */
+  renewed(value: Value): Value | undefined;
 }
 
 /** Returns the values that replace the node's outputs, or undefined to leave the node as it is. */
@@ -16,7 +18,7 @@ export type Rule = (site: Site) => readonly Value[] | undefined;
 /**
  * Rebuilds the graph under `roots` bottom-up through `rule` and returns the new roots. Leaves and
  * placeholders keep their identity; every other node is made anew, so that the order stays the one of recording, with what
- * replaces a node in its place.
+ * replaces a node in its place (and before it what it had `renewed`).
  */
 export function rewrite(roots: readonly Value[], rule: Rule): Value[] {
   const isLeaf = (value: Value) => value.isLeaf;
@@ -35,15 +37,26 @@ export function rewrite(roots: readonly Value[], rule: Rule): Value[] {
   const after = new Map<Value, Value>();
   const uses = new Map<Value, number>();
   const renew = (value: Value) => after.get(value) ?? value;
-  for (const node of order) {
+  const underWay = new Set<Node>();
+  const renewed = (value: Value) => {
+    const needed = topological([value], (other) => other.isLeaf || after.has(other));
+    if (needed.some((node) => underWay.has(node))) return undefined;
+    needed.forEach(replace);
+    return renew(value);
+  };
+  const replace = (node: Node) => {
+    if (after.has(node.outputs[0])) return;
+    underWay.add(node);
     const inputs = node.inputs.map(renew);
-    const site: Site = { node, inputs, uses: (value) => uses.get(value) ?? before.get(value) ?? 0, onlyReader };
-    const outputs = rule(site) ?? rebuilt(node, inputs).outputs;
+    const count = (value: Value) => uses.get(value) ?? before.get(value) ?? 0;
+    const outputs = rule({ node, inputs, uses: count, onlyReader, renewed }) ?? rebuilt(node, inputs).outputs;
     node.outputs.forEach((old, i) => {
       after.set(old, outputs[i]);
       uses.set(outputs[i], (uses.get(outputs[i]) ?? 0) + (before.get(old) ?? 0));
     });
-  }
+    underWay.delete(node);
+  };
+  order.forEach(replace);
   return roots.map(renew);
 }
 

@@ -84,24 +84,24 @@ function checkChannels(where: string, x: Tensor, vector: Tensor): void {
 }
 
 defineGradientOf("batch_norm", ({ attributes, inputs: [x, mean, variance, gamma, beta] }, dy) => {
-  const [dx, dgamma, dbeta] = gradientsOf(x, mean, variance, dy, gamma, { eps: attributes.eps, training: false });
+  const [dx, dgamma, dbeta] = gradientsOf({ eps: attributes.eps, training: false }, [x, mean, variance, dy], gamma);
   return [dx, undefined, undefined, gamma && dgamma, beta && dbeta];
 });
-// the batch statistics are only tracked, so no gradient comes from them
-defineGradient("batch_norm_train", ({ attributes, inputs: [x, gamma, beta], outputs: [, mean, variance] }, [dy]) => {
+// with a tail (`+ residual` and ReLU, each where the attributes say so); the batch statistics are only tracked, so no
+// gradient comes from them
+defineGradient("batch_norm_train", ({ attributes, inputs: [x, ...more], outputs: [y, mean, variance] }, [dy]) => {
   if (!dy) return [];
-  const [dx, dgamma, dbeta] = gradientsOf(x, mean, variance, dy, gamma, { eps: attributes.eps, training: true });
-  return [dx, gamma && dgamma, beta && dbeta];
+  const { eps, residual = false, relu = false } = attributes;
+  const gamma = more.length > 1 ? more[0] : undefined;
+  const tail: Attributes = relu ? { residual, relu } : {};
+  const rest = gradientsOf({ eps, training: true, ...tail }, [x, mean, variance, dy], gamma, relu ? y : undefined);
+  const [dx, dgamma, dbeta, masked = dy] = rest;
+  return [dx, ...(gamma ? [dgamma, dbeta] : []), ...(residual ? [masked] : [])];
 });
 
-function gradientsOf(
-  x: Value,
-  mean: Value,
-  variance: Value,
-  dy: Value,
-  gamma: Value | undefined,
-  attributes: Attributes,
-) {
-  const inputs = gamma ? [x, mean, variance, dy, gamma] : [x, mean, variance, dy];
-  return new Node("batch_norm_gradient", attributes, inputs, [x, mean, mean]).outputs;
+/** dx, dgamma, dbeta and, where a ReLU comes behind a residual, that residual's. */
+function gradientsOf(attributes: Attributes, inputs: readonly Value[], gamma?: Value, activated?: Value) {
+  const [x, mean] = inputs;
+  const all = [...inputs, ...(gamma ? [gamma] : []), ...(activated ? [activated] : [])];
+  return new Node("batch_norm_gradient", attributes, all, [x, mean, mean, ...(attributes.residual ? [x] : [])]).outputs;
 }

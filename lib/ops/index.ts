@@ -4,6 +4,7 @@ export * from "./binary.js";
 export * from "./checkpoint.js";
 export * from "./conv2d.js";
 export * from "./cross_entropy.js";
+export * from "./gate.js";
 export * from "./linear.js";
 export * from "./pad.js";
 export * from "./pool2d.js";

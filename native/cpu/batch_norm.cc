@@ -169,21 +169,25 @@ void batchNorm(Builder& b) {
   });
 }
 
-// x, gamma [C]?, beta [C]? -> y (ReLU'd with `relu`), the batch's mean [C] and biased variance [C]
+// x, gamma [C]?, beta [C]?, residual? -> y (+ residual) (+ ReLU), the batch's mean [C] and biased variance [C]
 void batchNormTrain(Builder& b) {
-  b.expectArity(1, 3, 3);
+  const bool hasResidual = b.step().flag("residual");
+  b.expectArity(size_t{1} + hasResidual, size_t{3} + hasResidual, 3);
   expectImages(b);
   const Shape perChannel{b.input(0).shape[1]};
-  b.expect(b.inputs() != 2, "gamma and beta, or neither");
-  for (size_t i = 1; i < b.inputs(); ++i) b.expect(b.input(i).shape == perChannel, "vectors [C]");
+  const bool affine = b.inputs() == size_t{3} + hasResidual;
+  const size_t last = b.inputs() - 1;
+  b.expect(affine || b.inputs() == size_t{1} + hasResidual, "gamma and beta, or neither");
+  for (size_t i = 1; affine && i < 3; ++i) b.expect(b.input(i).shape == perChannel, "vectors [C]");
+  if (hasResidual) b.expect(b.input(last).shape == b.output().shape, "a residual of the output's shape");
   b.expect(b.output(1).shape == perChannel && b.output(2).shape == perChannel, "statistics [C]");
 
-  const bool affine = b.inputs() == 3;
   const Layout layout = layoutOf(b, 0);
   const View v = viewOf(b.input(0).shape, layout);
   const BufferId x = b.read(0, layout);
   const BufferId gamma = affine ? b.read(1) : -1;
   const BufferId beta = affine ? b.read(2) : -1;
+  const BufferId residual = hasResidual ? b.read(last, layout) : -1;
   const BufferId work = b.scratch(static_cast<size_t>(v.channels) * (2 * sizeof(double) + 2 * sizeof(float)));
   const BufferId partials = b.scratch(partialsOf(v, 2) * sizeof(double));
   const BufferId y = b.write(0, layout);
@@ -191,7 +195,7 @@ void batchNormTrain(Builder& b) {
   const BufferId variance = b.write(2);
   const double eps = b.step().number("eps");
   const bool relu = b.step().flag("relu");
-  b.emit(relu ? "relu" : "", [=](const Pointers& p) {
+  b.emit(tailOf(b), [=](const Pointers& p) {
     auto* center = p.at<double>(work);
     double* spread = center + v.channels;
     auto* scale = reinterpret_cast<float*>(spread + v.channels);
@@ -205,7 +209,7 @@ void batchNormTrain(Builder& b) {
       // what rounding the mean lost goes into the shift
       shift[c] = static_cast<float>((beta < 0 ? 0.0 : p.at(beta)[c]) + (p.at(mean)[c] - center[c]) * slope);
     }
-    apply(v, p.at(x), p.at(mean), scale, shift, nullptr, relu, p.at(y));
+    apply(v, p.at(x), p.at(mean), scale, shift, p.maybe(residual), relu, p.at(y));
   });
 }
 

@@ -8,16 +8,9 @@ namespace seresnet::cpu {
 
 namespace {
 
-// dy, or where a ReLU came behind batch norm and made `y` of it what that lets through. Loaded either way: no branch.
-template <bool relu>
-inline __attribute__((always_inline)) float through(const float* dy, const float* y, int64_t i) {
-  const float gradient = dy[i];
-  return !relu || y[i] > 0 ? gradient : 0;
-}
-
-template <bool relu>
-inline __attribute__((always_inline)) void moments(const float* x, const float* dy, const float* y, const float* mean,
-                                                   int64_t rows, int64_t channels, double* sums) {
+template <Mask mask>
+inline __attribute__((always_inline)) void moments(const float* x, const float* dy, const float* y, float* kept,
+                                                   const float* mean, int64_t rows, int64_t channels, double* sums) {
   double* products = sums + channels;
   int64_t at = 0;
   for (; rows >= rowBlock; rows -= rowBlock, at += rowBlock * channels)
@@ -27,7 +20,7 @@ inline __attribute__((always_inline)) void moments(const float* x, const float* 
 #pragma GCC unroll 8
       for (int64_t row = 0; row < rowBlock; ++row) {
         const int64_t i = at + row * channels + c;
-        const float gradient = through<relu>(dy, y, i);
+        const float gradient = through<mask>(dy, y, kept, i);
         sum += gradient;
         product += gradient * (x[i] - mean[c]);
       }
@@ -36,27 +29,28 @@ inline __attribute__((always_inline)) void moments(const float* x, const float* 
     }
   for (; rows > 0; --rows, at += channels)
     for (int64_t c = 0; c < channels; ++c) {
-      const double gradient = through<relu>(dy, y, at + c);
+      const double gradient = through<mask>(dy, y, kept, at + c);
       sums[c] += gradient;
       products[c] += gradient * (static_cast<double>(x[at + c]) - mean[c]);
     }
 }
 
 // sums[c] += dy, sums[C + c] += dy (x - mean)
-SERESNET_CLONES void addMoments(const float* x, const float* dy, const float* y, const float* mean, int64_t rows,
-                                int64_t channels, double* sums) {
-  if (y == nullptr) moments<false>(x, dy, y, mean, rows, channels, sums);
-  else moments<true>(x, dy, y, mean, rows, channels, sums);
+SERESNET_CLONES void addMoments(const float* x, const float* dy, const float* y, float* kept, const float* mean,
+                                int64_t rows, int64_t channels, double* sums) {
+  if (y == nullptr) moments<Mask::none>(x, dy, y, kept, mean, rows, channels, sums);
+  else if (kept == nullptr) moments<Mask::relu>(x, dy, y, kept, mean, rows, channels, sums);
+  else moments<Mask::kept>(x, dy, y, kept, mean, rows, channels, sums);
 }
 
-template <bool relu>
-inline __attribute__((always_inline)) void planeMoments(const float* x, const float* dy, const float* y, double mean,
-                                                        int64_t count, double* sum, double* product) {
+template <Mask mask>
+inline __attribute__((always_inline)) void planeMoments(const float* x, const float* dy, const float* y, float* kept,
+                                                        double mean, int64_t count, double* sum, double* product) {
   double total = 0;
   double products = 0;
 #pragma omp simd reduction(+ : total, products)
   for (int64_t i = 0; i < count; ++i) {
-    const double gradient = through<relu>(dy, y, i);
+    const double gradient = through<mask>(dy, y, kept, i);
     total += gradient;
     products += gradient * (x[i] - mean);
   }
@@ -64,47 +58,51 @@ inline __attribute__((always_inline)) void planeMoments(const float* x, const fl
   *product += products;
 }
 
-SERESNET_CLONES void addPlaneMoments(const float* x, const float* dy, const float* y, double mean, int64_t count, double* sum,
-                                     double* product) {
-  if (y == nullptr) planeMoments<false>(x, dy, y, mean, count, sum, product);
-  else planeMoments<true>(x, dy, y, mean, count, sum, product);
+SERESNET_CLONES void addPlaneMoments(const float* x, const float* dy, const float* y, float* kept, double mean,
+                                     int64_t count, double* sum, double* product) {
+  if (y == nullptr) planeMoments<Mask::none>(x, dy, y, kept, mean, count, sum, product);
+  else if (kept == nullptr) planeMoments<Mask::relu>(x, dy, y, kept, mean, count, sum, product);
+  else planeMoments<Mask::kept>(x, dy, y, kept, mean, count, sum, product);
 }
 
-template <bool relu>
+template <Mask mask>
 inline __attribute__((always_inline)) void row(const float* x, const float* dy, const float* y, const float* mean,
                                                const float* scale, const float* meanPart, const float* variancePart,
                                                float* dx, int64_t channels) {
   for (int64_t c = 0; c < channels; ++c)
-    dx[c] = scale[c] * (through<relu>(dy, y, c) - meanPart[c] - (x[c] - mean[c]) * variancePart[c]);
+    dx[c] = scale[c] * (through<mask>(dy, y, nullptr, c) - meanPart[c] - (x[c] - mean[c]) * variancePart[c]);
 }
 
 // dx = scale (dy - meanPart - (x - mean) variancePart)
 SERESNET_CLONES void applyRow(const float* x, const float* dy, const float* y, const float* mean, const float* scale,
                               const float* meanPart, const float* variancePart, float* dx, int64_t channels) {
-  if (y == nullptr) row<false>(x, dy, y, mean, scale, meanPart, variancePart, dx, channels);
-  else row<true>(x, dy, y, mean, scale, meanPart, variancePart, dx, channels);
+  if (y == nullptr) row<Mask::none>(x, dy, y, mean, scale, meanPart, variancePart, dx, channels);
+  else row<Mask::relu>(x, dy, y, mean, scale, meanPart, variancePart, dx, channels);
 }
 
-template <bool relu>
+template <Mask mask>
 inline __attribute__((always_inline)) void plane(const float* x, const float* dy, const float* y, float mean, float scale,
                                                  float meanPart, float variancePart, float* dx, int64_t count) {
   for (int64_t i = 0; i < count; ++i)
-    dx[i] = scale * (through<relu>(dy, y, i) - meanPart - (x[i] - mean) * variancePart);
+    dx[i] = scale * (through<mask>(dy, y, nullptr, i) - meanPart - (x[i] - mean) * variancePart);
 }
 
 SERESNET_CLONES void applyPlane(const float* x, const float* dy, const float* y, float mean, float scale, float meanPart,
                                 float variancePart, float* dx, int64_t count) {
-  if (y == nullptr) plane<false>(x, dy, y, mean, scale, meanPart, variancePart, dx, count);
-  else plane<true>(x, dy, y, mean, scale, meanPart, variancePart, dx, count);
+  if (y == nullptr) plane<Mask::none>(x, dy, y, mean, scale, meanPart, variancePart, dx, count);
+  else plane<Mask::relu>(x, dy, y, mean, scale, meanPart, variancePart, dx, count);
 }
 
 }  // namespace
 
-// x, mean, variance, dy, gamma?, with `relu` what it made of the result -> dx, dgamma, dbeta. With `training` the statistics came from x itself and pass gradients
-// on; otherwise they are constants. Sums are in float64.
+// x, mean, variance, dy, gamma?, with `relu` what it made of the result -> dx, dgamma, dbeta, with `residual` its gradient:
+// what the ReLU lets through. With `training` the statistics came from x itself and pass gradients on; otherwise they are
+// constants. Sums are in float64.
 void batchNormGradient(Builder& b) {
   const bool relu = b.step().flag("relu");
-  b.expectArity(size_t{4} + relu, size_t{5} + relu, 3);
+  const bool residual = b.step().flag("residual");
+  b.expect(relu || !residual, "a residual's gradient with a ReLU only: otherwise it is dy");
+  b.expectArity(size_t{4} + relu, size_t{5} + relu, size_t{3} + residual);
   const bool affine = b.inputs() == size_t{5} + relu;
   const size_t last = b.inputs() - 1;
   b.expectFloats();
@@ -115,10 +113,11 @@ void batchNormGradient(Builder& b) {
     b.expect(b.input(i).shape == perChannel, "vectors [C]");
   if (relu) b.expect(b.input(last).shape == x, "the ReLU's result of x's shape");
   b.expect(b.output(1).shape == perChannel && b.output(2).shape == perChannel, "gradients [C]");
+  if (residual) b.expect(b.output(3).shape == x, "a residual's gradient of x's shape");
 
   const Layout layout = b.has(0, Layout::channelsLast) ? Layout::channelsLast : Layout::plain;
   const View v = viewOf(x, layout);
-  const BufferId from = b.read(0, layout);
+  const BufferId images = b.read(0, layout);
   const BufferId mean = b.read(1);
   const BufferId variance = b.read(2);
   const BufferId gradient = b.read(3, layout);
@@ -127,18 +126,20 @@ void batchNormGradient(Builder& b) {
   const BufferId dx = b.write(0, layout);
   const BufferId dgamma = b.write(1);
   const BufferId dbeta = b.write(2);
+  const BufferId masked = residual ? b.write(3, layout) : -1;
   const double eps = b.step().number("eps");
   const bool training = b.step().flag("training");
   const BufferId work = b.scratch(static_cast<size_t>(v.channels) * (2 * sizeof(double) + 3 * sizeof(float)));
   const BufferId partials = b.scratch(partialsOf(v, 2) * sizeof(double));
-  b.emit(relu ? "relu" : "", [=](const Pointers& p) {
+  b.emit(tailOf(b), [=](const Pointers& p) {
     const double count = static_cast<double>(v.outer * v.inner);
     const int64_t channels = v.channels;
-    const float* values = p.at(from);
+    const float* values = p.at(images);
     const float* gradients = p.at(gradient);
     const float* center = p.at(mean);
     const float* result = p.maybe(activated);
-    const auto resultAt = [&](int64_t i) { return result == nullptr ? nullptr : result + i; };
+    float* kept = p.maybe(masked);
+    const auto from = [](auto* all, int64_t i) { return all == nullptr ? nullptr : all + i; };
     auto* sums = p.at<double>(work);
     auto* scale = reinterpret_cast<float*>(sums + 2 * channels);
     float* meanPart = scale + channels;
@@ -147,10 +148,11 @@ void batchNormGradient(Builder& b) {
         v, 2, p.at<double>(partials), sums,
         [&](int64_t first, int64_t last, double* totals) {
           const int64_t at = first * channels;
-          addMoments(values + at, gradients + at, resultAt(at), center, last - first, channels, totals);
+          addMoments(values + at, gradients + at, from(result, at), from(kept, at), center, last - first, channels, totals);
         },
         [&](int64_t at, int64_t c, double* totals, int64_t stride) {
-          addPlaneMoments(values + at, gradients + at, resultAt(at), center[c], v.inner, totals, totals + stride);
+          addPlaneMoments(values + at, gradients + at, from(result, at), from(kept, at), center[c], v.inner, totals,
+                          totals + stride);
         });
     for (int64_t c = 0; c < channels; ++c) {
       const double inverse = 1 / std::sqrt(p.at(variance)[c] + eps);
@@ -161,13 +163,17 @@ void batchNormGradient(Builder& b) {
       p.at(dgamma)[c] = static_cast<float>(product);
       p.at(dbeta)[c] = static_cast<float>(sums[c]);
     }
+    if (kept != nullptr) {
+      gradients = kept;
+      result = nullptr;
+    }
     const bool rows = v.inner == 1;
     const int64_t length = rows ? channels : v.inner;
     parallel(rows ? v.outer : v.outer * channels, std::max<int64_t>(1, 8192 / length), [&](int64_t first, int64_t last) {
       for (int64_t row = first; row < last; ++row) {
         const int64_t at = row * length;
         const int64_t c = row % channels;  // of a plane
-        const float* y = resultAt(at);
+        const float* y = from(result, at);
         if (rows) applyRow(values + at, gradients + at, y, center, scale, meanPart, variancePart, p.at(dx) + at, channels);
         else
           applyPlane(values + at, gradients + at, y, center[c], scale[c], meanPart[c], variancePart[c], p.at(dx) + at,

@@ -35,6 +35,26 @@ inline size_t partialsOf(const View& v, int64_t kinds) {
   return v.inner == 1 ? static_cast<size_t>(tasksOf(v) * kinds * v.channels) : 0;
 }
 
+// What a ReLU behind an op does to the op's gradient dy: nothing, where there is none; lets through what it let through of
+// its result y; and keeps that, for what was added before it.
+enum class Mask { none, relu, kept };
+
+// Element i of dy behind the mask. Loaded either way: no branch.
+template <Mask mask>
+inline __attribute__((always_inline)) float through(const float* dy, const float* y, float* kept, int64_t i) {
+  const float gradient = dy[i];
+  if (mask == Mask::none) return gradient;
+  const float own = y[i] > 0 ? gradient : 0;
+  if (mask == Mask::kept) kept[i] = own;
+  return own;
+}
+
+// The tail of a step, as its kernel is named after it.
+inline const char* tailOf(const Builder& b) {
+  const bool residual = b.step().flag("residual"), relu = b.step().flag("relu");
+  return residual && relu ? "add relu" : residual ? "add" : relu ? "relu" : "";
+}
+
 // Fills totals[kinds][C] with sums over a view. `addRows(from, to, sums)` adds the channels-last rows [from, to) to
 // sums[kinds][C]; `addPlane(at, c, sums, stride)` adds `inner` elements from index `at`, of channel c, to sums[kind * stride].
 template <typename AddRows, typename AddPlane>

@@ -19,14 +19,12 @@ export const batchNorm: Kernel = ({ inputs: [x, mean, variance, gamma, beta], ou
 };
 
 /**
- * Normalises every channel with its own statistics: x [N, C, ...], gamma [C]?, beta [C]? give y, the batch mean [C] and the
- * biased batch variance [C]. Two passes, so that the variance of large values near each other is right. With `relu` y is
- * what a ReLU makes of it.
+ * Normalises every channel with its own statistics: x [N, C, ...], gamma [C]?, beta [C]?, residual? give y (+ residual) (+ ReLU), the
+ * batch mean [C] and the biased batch variance [C]. Two passes, so that the variance of large values near each other is right.
  */
-export const batchNormTrain: Kernel = (
-  { inputs: [x, gamma, beta], outputs: [y, mean, variance], attributes },
-  share,
-) => {
+export const batchNormTrain: Kernel = ({ inputs: [x, ...more], outputs: [y, mean, variance], attributes }, share) => {
+  const [gamma, beta] = more.length > 1 ? more : [];
+  const residual = attributes.residual ? floats(more[more.length - 1]) : undefined;
   const eps = attributes.eps as number;
   const [batch, channels] = x.shape;
   const plane = sizeOf(x.shape.slice(2));
@@ -51,7 +49,7 @@ export const batchNormTrain: Kernel = (
     for (let n = 0; n < batch; n++) {
       const start = (n * channels + channel) * plane;
       for (let i = start; i < start + plane; i++) {
-        const value = (from[i] - center) * scale + shift;
+        const value = (from[i] - center) * scale + shift + (residual ? residual[i] : 0);
         out[i] = attributes.relu && value < 0 ? 0 : value;
       }
     }

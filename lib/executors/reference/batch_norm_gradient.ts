@@ -4,13 +4,14 @@ import { floats, type Kernel } from "./kernel.js";
 /**
  * Gradients of batch norm (Ioffe & Szegedy 2015, section 3). Inputs: x, mean, variance, dy, gamma?; outputs: dx, dgamma,
  * dbeta. With `training` the statistics came from x itself and pass gradients on; otherwise they are constants. With `relu`
- * the last input is what a ReLU made of the result, and dy the gradient behind it.
+ * the last input is what a ReLU made of the result, and dy the gradient behind it; with `residual` what it lets through is the
+ * last output.
  */
 export const batchNormGradient: Kernel = ({ inputs, outputs, attributes }, share) => {
   const [x, mean, variance, dy] = inputs;
   const gamma = inputs.length === (attributes.relu ? 6 : 5) ? inputs[4] : undefined;
   const activated = attributes.relu ? floats(inputs[inputs.length - 1]) : undefined;
-  const [dx, dgamma, dbeta] = outputs;
+  const [dx, dgamma, dbeta, masked] = outputs;
   const [batch, channels] = x.shape;
   const plane = sizeOf(x.shape.slice(2));
   const count = batch * plane;
@@ -36,6 +37,7 @@ export const batchNormGradient: Kernel = ({ inputs, outputs, attributes }, share
       const start = (n * channels + channel) * plane;
       for (let i = start; i < start + plane; i++) {
         const own = activated && !(activated[i] > 0) ? 0 : gradient[i];
+        if (masked) floats(masked)[i] = own;
         out[i] = scale * (own - meanPart - (from[i] - center) * variancePart);
       }
     }

@@ -7,6 +7,7 @@ import { conv2dInputGradient, conv2dWeightGradient } from "./conv2d_gradient.js"
 import { crossEntropy } from "./cross_entropy.js";
 import { crossEntropyGradient } from "./cross_entropy_gradient.js";
 import { foldBatchNorm } from "./fold_batch_norm.js";
+import { gate, gateGradient } from "./gate.js";
 import type { Kernel } from "./kernel.js";
 import { linear } from "./linear.js";
 import { matmul } from "./matmul.js";
@@ -40,6 +41,8 @@ export const kernels: Readonly<Record<string, Kernel>> = {
   fill,
   fold_batch_norm: foldBatchNorm,
   found_inf: foundInf,
+  gate,
+  gate_gradient: gateGradient,
   linear,
   log,
   log_softmax: logSoftmax,
