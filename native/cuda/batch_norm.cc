@@ -127,13 +127,17 @@ void batchNorm(Builder& b) {
   finishRows(b, y, 0);
 }
 
-// x, gamma [C]?, beta [C]? -> y (ReLU'd with `relu`), the batch's mean [C] and biased variance [C]
+// x, gamma [C]?, beta [C]?, residual? -> y (+ residual) (+ ReLU), the batch's mean [C] and biased variance [C]
 void batchNormTrain(Builder& b) {
-  b.expectArity(1, 3, 3);
+  const bool hasResidual = b.step().flag("residual");
+  b.expectArity(size_t{1} + hasResidual, size_t{3} + hasResidual, 3);
   expectImages(b);
   const Shape& shape = b.output().shape;
-  b.expect(b.inputs() != 2, "gamma and beta, or neither");
-  for (size_t i = 1; i < b.inputs(); ++i) b.expect(b.input(i).shape == Shape{shape[1]}, "vectors [C]");
+  const bool affine = b.inputs() == size_t{3} + hasResidual;
+  const size_t last = b.inputs() - 1;
+  b.expect(affine || b.inputs() == size_t{1} + hasResidual, "gamma and beta, or neither");
+  for (size_t i = 1; affine && i < 3; ++i) b.expect(b.input(i).shape == Shape{shape[1]}, "vectors [C]");
+  if (hasResidual) b.expect(b.input(last).shape == shape, "a residual of the output's shape");
   b.expect(b.output(1).shape == Shape{shape[1]} && b.output(2).shape == Shape{shape[1]}, "statistics [C]");
   BatchNormTrainArguments arguments;
   arguments.dtype = b.outputType();
@@ -141,16 +145,18 @@ void batchNormTrain(Builder& b) {
   arguments.rows = shape[1] == 0 ? 0 : sizeOf(shape) / shape[1];
   arguments.eps = b.step().number("eps");
   arguments.relu = b.step().flag("relu");
-  const bool affine = b.inputs() == 3;
   const BufferId x = readRows(b, 0);
   const VectorAt gamma = affine ? b.readVector(1) : nothing, beta = affine ? b.readVector(2) : nothing;
+  const BufferId residual = hasResidual ? readRows(b, last) : none;
   const BufferId workspace = b.scratch(batchNormWorkspace(arguments.rows, arguments.channels));
   const RowsOut y = writeRows(b, 0);
   const Form statistics{Layout::plain, DType::float32, 0};  // their precision is the running averages'
   const BufferId mean = b.write(1, statistics);
   const BufferId variance = b.write(2, statistics);
+  b.touch(x);
   b.emit("", [=](Stream stream, const Pointers& p) mutable {
     arguments.x = p.at(x);
+    arguments.residual = p.at(residual);
     arguments.y = p.at(y.rows);
     arguments.gamma = {p.at(gamma.first), gamma.second};
     arguments.beta = {p.at(beta.first), beta.second};
@@ -162,10 +168,13 @@ void batchNormTrain(Builder& b) {
   finishRows(b, y, 0);
 }
 
-// x, mean, variance, dy, gamma?, with `relu` what it made of the result -> dx, dgamma, dbeta
+// x, mean, variance, dy, gamma?, with `relu` what it made of the result -> dx, dgamma, dbeta, with `residual` its gradient:
+// what the ReLU lets through
 void batchNormGradient(Builder& b) {
   const bool relu = b.step().flag("relu");
-  b.expectArity(size_t{4} + relu, size_t{5} + relu, 3);
+  const bool residual = b.step().flag("residual");
+  b.expect(relu || !residual, "a residual's gradient with a ReLU only: otherwise it is dy");
+  b.expectArity(size_t{4} + relu, size_t{5} + relu, size_t{3} + residual);
   const bool affine = b.inputs() == size_t{5} + relu;
   const size_t last = b.inputs() - 1;
   expectImageFloats(b);
@@ -175,6 +184,7 @@ void batchNormGradient(Builder& b) {
     b.expect(b.input(i).shape == Shape{shape[1]}, "vectors [C]");
   if (relu) b.expect(b.input(last).shape == shape, "the ReLU's result of x's shape");
   b.expect(b.output(1).shape == Shape{shape[1]} && b.output(2).shape == Shape{shape[1]}, "gradients [C]");
+  if (residual) b.expect(b.output(3).shape == shape, "a residual's gradient of x's shape");
   BatchNormGradientArguments arguments;
   arguments.dtype = b.outputType();
   arguments.channels = shape[1];
@@ -191,12 +201,14 @@ void batchNormGradient(Builder& b) {
   const Form vector{Layout::plain, DType::float32, 0};
   const BufferId dgamma = b.write(1, vector);
   const BufferId dbeta = b.write(2, vector);
+  const RowsOut masked = residual ? writeRows(b, 3) : RowsOut{none, none};
   b.touch(x);
   b.emit("", [=](Stream stream, const Pointers& p) mutable {
     arguments.x = p.at(x);
     arguments.dy = p.at(dy);
     arguments.activated = p.at(activated);
     arguments.dx = p.at(dx.rows);
+    arguments.residual = p.at(masked.rows);
     arguments.mean = {p.at(mean.first), mean.second};
     arguments.variance = {p.at(variance.first), variance.second};
     arguments.gamma = {p.at(gamma.first), gamma.second};
@@ -206,6 +218,7 @@ void batchNormGradient(Builder& b) {
     launchBatchNormGradient(stream, arguments);
   });
   finishRows(b, dx, 0);
+  if (residual) finishRows(b, masked, 3);
 }
 
 // weight [O, ...], bias [O]?, mean [O], variance [O], gamma [O]?, beta [O]? -> the weight and bias of a convolution that

@@ -25,6 +25,8 @@ const std::unordered_map<std::string_view, Op>& ops() {
       {"fold_batch_norm", foldBatchNorm},
       {"found_inf", foundInf},
       {"fused_conv2d", conv2d},
+      {"gate", gate},
+      {"gate_gradient", gateGradient},
       {"gated_conv2d", gatedConv2d},
       {"linear", linear},
       {"log", unary},

@@ -28,6 +28,8 @@ void crossEntropyGradient(Builder& b);
 void fill(Builder& b);
 void foldBatchNorm(Builder& b);
 void foundInf(Builder& b);
+void gate(Builder& b);
+void gateGradient(Builder& b);
 void gatedConv2d(Builder& b);
 void linear(Builder& b);
 void matmul(Builder& b);

@@ -1,8 +1,9 @@
 #include "../cuda/kernels/squeeze_excite.h"
 
+#include "../cuda/kernels/gate.h"
 #include "check.h"
 
-// Squeeze-and-excitation in one pass, by clusters of each size, and in three kernels.
+// Squeeze-and-excitation in one pass, by clusters of each size, and in three kernels; the gate's gradients.
 namespace test {
 
 using namespace seresnet::cuda;
@@ -79,24 +80,19 @@ void backward(DType dtype, const Images& images, bool masked) {
   const Array x(dtype, normal(size, 8)), dy(dtype, normal(size, 9)), y(dtype, normal(size, 10));
   Values gates = normal(images.batch * channels, 11);
   for (double& value : gates) value = sigmoid(value);
-  const Array gate(dtype, gates), dpooled(dtype, normal(images.batch * channels, 12));
-  Values dx, residual, dlogit(static_cast<size_t>(images.batch * channels)), spread;
+  const Array gate(dtype, gates);
+  Values dx, residual, dgate(static_cast<size_t>(images.batch * channels));
   for (int64_t i = 0; i < size; ++i) {
     const int64_t at = i / (plane * channels) * channels + i % channels;
     const double g = masked && !(y[i] > 0) ? 0 : dy[i];
     residual.push_back(g);
     dx.push_back(g * gate[at]);
-    dlogit[static_cast<size_t>(at)] += g * x[i] * gate[at] * (1 - gate[at]);
-    spread.push_back(x[i] + dpooled[at] / static_cast<double>(plane));
+    dgate[static_cast<size_t>(at)] += g * x[i];
   }
-  Array dxs(dtype, size), residuals(dtype, size), dlogits(dtype, images.batch * channels);
-  check("squeeze_excite_gradient", {{dxs, dx}, {residuals, residual}, {dlogits, dlogit}}, [&] {
-    launchSqueezeExciteGradient(nullptr, {x.data(), dy.data(), masked ? y.data() : nullptr, gate.data(), dxs.data(),
-                                          residuals.data(), dlogits.data(), dtype, images});
-  });
-  check("squeeze_excite_spread", {{dxs, spread}}, [&] {
-    for (int64_t i = 0; i < size; ++i) dxs.set(i, x[i]);
-    launchSqueezeExciteSpread(nullptr, {dpooled.data(), dxs.data(), dtype, images});
+  Array dxs(dtype, size), residuals(dtype, size), dgates(dtype, images.batch * channels);
+  check("gate_gradient", {{dxs, dx}, {residuals, residual}, {dgates, dgate}}, [&] {
+    launchGateGradient(nullptr, {x.data(), gate.data(), dy.data(), masked ? y.data() : nullptr, dxs.data(), dgates.data(),
+                                 residuals.data(), dtype, images});
   });
 }
 

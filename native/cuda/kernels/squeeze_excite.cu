@@ -9,7 +9,6 @@ namespace seresnet::cuda {
 namespace {
 
 constexpr int threads = 512;
-constexpr int gradientThreads = 256;
 
 // The blocks that work on one image: a cluster, or one block alone. They see each other's shared memory.
 struct Team {
@@ -215,61 +214,6 @@ OnePass onePass(const Images& images, int64_t hidden, int lanes, int64_t element
   return found;
 }
 
-// The mean's share of a gradient, the same for all pixels.
-template <typename T>
-struct Spread {
-  const T* dpooled;
-  int64_t channels;
-  float plane;
-
-  template <int N>
-  __device__ __forceinline__ void operator()(int64_t image, int64_t channel, Affine<N>& affine) const {
-#pragma unroll
-    for (int i = 0; i < N; ++i) {
-      affine.center[i] = 0;
-      affine.scale[i] = 1;
-      affine.shift[i] = toFloat(dpooled[image * channels + channel + i]) / plane;
-    }
-  }
-};
-
-template <typename T, int N>
-__global__ void __launch_bounds__(gradientThreads)
-    squeezeExciteGradientKernel(SqueezeExciteGradientArguments a, int64_t plane, int64_t channels, Tile tile,
-                                int64_t across) {
-  SHARED(float, scratch, gradientThreads * N);
-  const int thread = static_cast<int>(threadIdx.x);
-  const int64_t image = blockIdx.x / across;
-  const int64_t channel = (blockIdx.x % across * tile.columns + thread % tile.columns) * N;
-  const bool inside = channel < channels;
-  float gate[N] = {}, sum[N] = {};
-  if (inside) loadLanes(static_cast<const T*>(a.gate) + image * channels + channel, gate);
-  for (int64_t row = thread / tile.columns; inside && row < plane; row += tile.rows) {
-    const int64_t place = (image * plane + row) * channels + channel;
-    float value[N], gradient[N];
-    loadLanes(static_cast<const T*>(a.x) + place, value);
-    loadLanes(static_cast<const T*>(a.dy) + place, gradient);
-    if (a.activated != nullptr) {
-      float y[N];
-      loadLanes(static_cast<const T*>(a.activated) + place, y);
-#pragma unroll
-      for (int i = 0; i < N; ++i) gradient[i] = y[i] > 0 ? gradient[i] : 0.F;
-    }
-    if (a.residual != nullptr) storeLanes(gradient, static_cast<T*>(a.residual) + place);
-#pragma unroll
-    for (int i = 0; i < N; ++i) {
-      sum[i] += gradient[i] * value[i];
-      gradient[i] *= gate[i];
-    }
-    storeLanes(gradient, static_cast<T*>(a.dx) + place);
-  }
-  sumRows(sum, tile, scratch);
-  if (thread >= tile.columns || !inside) return;
-#pragma unroll
-  for (int i = 0; i < N; ++i) sum[i] *= gate[i] * (1 - gate[i]);
-  storeLanes(sum, static_cast<T*>(a.dlogit) + image * channels + channel);
-}
-
 }  // namespace
 
 void launchExcite(Stream stream, const ExciteArguments& a) {
@@ -331,31 +275,6 @@ void launchSqueezeExcite(Stream stream, const SqueezeExciteArguments& a) {
       else start(squeezeExciteKernel<T, N, 1>);
     };
     withLanes<T>(channels, with, a.x, a.residual, a.y, a.w1);
-  });
-}
-
-void launchSqueezeExciteGradient(Stream stream, const SqueezeExciteGradientArguments& a) {
-  const char* name = "squeeze_excite_gradient";
-  if (a.images.size() == 0) return;
-  withFloat(name, a.dtype, [&](auto tag) {
-    using T = typename decltype(tag)::Type;
-    const auto with = [&](auto lanes) {
-      constexpr int N = decltype(lanes)::value;
-      const Tile tile = Tile::of(a.images.channels, N, gradientThreads);
-      const int64_t across = tile.across(a.images.channels, N);
-      launch(name, stream, {dim3(blocks(name, a.images.batch * across)), dim3(gradientThreads)},
-             squeezeExciteGradientKernel<T, N>, a, a.images.plane(), a.images.channels, tile, across);
-    };
-    withLanes<T>(a.images.channels, with, a.x, a.dy, a.activated, a.gate, a.dx, a.residual, a.dlogit);
-  });
-}
-
-void launchSqueezeExciteSpread(Stream stream, const SqueezeExciteSpreadArguments& a) {
-  withFloat("squeeze_excite_spread", a.dtype, [&](auto tag) {
-    using T = typename decltype(tag)::Type;
-    const Spread<T> setup{static_cast<const T*>(a.dpooled), a.images.channels, static_cast<float>(a.images.plane())};
-    launchChannelwise<T>("squeeze_excite_spread", stream, a.dx, nullptr, a.dx, a.images.batch, a.images.plane(),
-                         a.images.channels, false, setup);
   });
 }
 

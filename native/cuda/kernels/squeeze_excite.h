@@ -38,30 +38,4 @@ struct ExciteArguments {
 };
 void launchExcite(Stream stream, const ExciteArguments& arguments);
 
-// dx, and the gradient of what the sigmoid got, in one reduction pass over the image. With g = dy where `activated` (the
-// block's y, after ReLU) is above 0, and everywhere without it: dlogit [images, channels] = gate (1 - gate) sum(g * x) and
-// dx = g * gate; `residual` gets g. The mean's share of dx, which needs dlogit through the fully connected layers, is
-// added by launchSqueezeExciteSpread.
-struct SqueezeExciteGradientArguments {
-  const void* x = nullptr;
-  const void* dy = nullptr;
-  const void* activated = nullptr;  // optional
-  const void* gate = nullptr;       // [images, channels]
-  void* dx = nullptr;
-  void* residual = nullptr;  // optional: the residual's gradient
-  void* dlogit = nullptr;    // [images, channels]
-  DType dtype = DType::float32;
-  Images images;
-};
-void launchSqueezeExciteGradient(Stream stream, const SqueezeExciteGradientArguments& arguments);
-
-// dx += dpooled[image, channel] / plane
-struct SqueezeExciteSpreadArguments {
-  const void* dpooled = nullptr;  // [images, channels]
-  void* dx = nullptr;
-  DType dtype = DType::float32;
-  Images images;
-};
-void launchSqueezeExciteSpread(Stream stream, const SqueezeExciteSpreadArguments& arguments);
-
 }  // namespace seresnet::cuda
