@@ -12,26 +12,26 @@ template <Mask mask>
 inline __attribute__((always_inline)) void moments(const float* x, const float* dy, const float* y, float* kept,
                                                    const float* mean, int64_t rows, int64_t channels, double* sums) {
   double* products = sums + channels;
-  int64_t at = 0;
-  for (; rows >= rowBlock; rows -= rowBlock, at += rowBlock * channels)
-    for (int64_t c = 0; c < channels; ++c) {
-      float sum = 0;
-      float product = 0;
-#pragma GCC unroll 8
-      for (int64_t row = 0; row < rowBlock; ++row) {
-        const int64_t i = at + row * channels + c;
-        const float gradient = through<mask>(dy, y, kept, i);
-        sum += gradient;
-        product += gradient * (x[i] - mean[c]);
+  for (int64_t first = 0; first < rows; first += rowBlock)
+    for (int64_t start = 0; start < channels; start += strip) {
+      const int64_t width = std::min(strip, channels - start);
+      float sum[strip];
+      float product[strip];
+      std::fill_n(sum, width, 0.F);
+      std::fill_n(product, width, 0.F);
+      for (int64_t row = first; row < std::min(rows, first + rowBlock); ++row) {
+        const int64_t at = row * channels + start;
+#pragma omp simd
+        for (int64_t c = 0; c < width; ++c) {
+          const float gradient = through<mask>(dy, y, kept, at + c);
+          sum[c] += gradient;
+          product[c] += gradient * (x[at + c] - mean[start + c]);
+        }
       }
-      sums[c] += sum;
-      products[c] += product;
-    }
-  for (; rows > 0; --rows, at += channels)
-    for (int64_t c = 0; c < channels; ++c) {
-      const double gradient = through<mask>(dy, y, kept, at + c);
-      sums[c] += gradient;
-      products[c] += gradient * (static_cast<double>(x[at + c]) - mean[c]);
+      for (int64_t c = 0; c < width; ++c) {
+        sums[start + c] += sum[c];
+        products[start + c] += product[c];
+      }
     }
 }
 
@@ -69,6 +69,7 @@ template <Mask mask>
 inline __attribute__((always_inline)) void row(const float* x, const float* dy, const float* y, const float* mean,
                                                const float* scale, const float* meanPart, const float* variancePart,
                                                float* dx, int64_t channels) {
+#pragma omp simd
   for (int64_t c = 0; c < channels; ++c)
     dx[c] = scale[c] * (through<mask>(dy, y, nullptr, c) - meanPart[c] - (x[c] - mean[c]) * variancePart[c]);
 }
@@ -83,6 +84,7 @@ SERESNET_CLONES void applyRow(const float* x, const float* dy, const float* y, c
 template <Mask mask>
 inline __attribute__((always_inline)) void plane(const float* x, const float* dy, const float* y, float mean, float scale,
                                                  float meanPart, float variancePart, float* dx, int64_t count) {
+#pragma omp simd
   for (int64_t i = 0; i < count; ++i)
     dx[i] = scale * (through<mask>(dy, y, nullptr, i) - meanPart - (x[i] - mean) * variancePart);
 }

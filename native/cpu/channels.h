@@ -30,6 +30,10 @@ inline int64_t tasksOf(const View& v) { return std::clamp<int64_t>(v.outer / lea
 // Rows that are summed up in float32 before they go into a sum in float64, which takes twice as long.
 constexpr int64_t rowBlock = 8;
 
+// Where several arrays are read, one row goes after the other, so many channels at once: at strides of a power of two, more
+// rows would fight for the same places in the cache.
+constexpr int64_t strip = 256;
+
 // Doubles that sumByChannel needs to work with for `kinds` sums.
 inline size_t partialsOf(const View& v, int64_t kinds) {
   return v.inner == 1 ? static_cast<size_t>(tasksOf(v) * kinds * v.channels) : 0;

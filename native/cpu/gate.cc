@@ -7,9 +7,6 @@ namespace seresnet::cpu {
 
 namespace {
 
-// Channels of one image that a task sums up at once.
-constexpr int64_t strip = 128;
-
 // y = x * gate (+ residual) (+ ReLU)
 SERESNET_CLONES void gateRow(const float* x, const float* gate, const float* residual, bool relu, float* y, int64_t channels) {
   for (int64_t c = 0; c < channels; ++c) {
@@ -33,19 +30,22 @@ struct Gradient {
 };
 
 template <Mask mask>
-inline __attribute__((always_inline)) void stripRows(const Gradient& g, const float* gate, int64_t rows, int64_t channels,
+inline __attribute__((always_inline)) void stripRows(const Gradient& all, const float* gate, int64_t rows, int64_t channels,
                                                      int64_t width, double* sums) {
-  for (int64_t row = 0; row < rows; row += rowBlock) {
-    const int64_t end = std::min(rows, row + rowBlock);
-    for (int64_t c = 0; c < width; ++c) {
-      float sum = 0;
-      for (int64_t at = row * channels + c; at < end * channels; at += channels) {
-        const float gradient = through<mask>(g.dy, g.y, g.kept, at);
-        sum += gradient * g.x[at];
-        g.dx[at] = gradient * gate[c];
+  const Gradient g = all;
+  for (int64_t first = 0; first < rows; first += rowBlock) {
+    float block[strip];
+    std::fill_n(block, width, 0.F);
+    for (int64_t row = first; row < std::min(rows, first + rowBlock); ++row) {
+      const int64_t at = row * channels;
+#pragma omp simd
+      for (int64_t c = 0; c < width; ++c) {
+        const float gradient = through<mask>(g.dy, g.y, g.kept, at + c);
+        block[c] += gradient * g.x[at + c];
+        g.dx[at + c] = gradient * gate[c];
       }
-      sums[c] += sum;
     }
+    for (int64_t c = 0; c < width; ++c) sums[c] += block[c];
   }
 }
 
@@ -155,7 +155,8 @@ void gateGradient(Builder& b) {
         const int64_t c = task % strips * strip;
         const int64_t width = std::min(strip, g.channels - c);
         const int64_t at = image * g.channels + c;
-        double totals[strip] = {};
+        double totals[strip];
+        std::fill_n(totals, width, 0.0);
         gradientRows(from(all, image * g.plane * g.channels + c), gates + at, g.plane, g.channels, width, totals);
         for (int64_t i = 0; i < width; ++i) sums[at + i] = static_cast<float>(totals[i]);
       }
