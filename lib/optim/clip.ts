@@ -1,7 +1,8 @@
 import { ArgumentError, expected } from "../errors.js";
 import { keep } from "../graph/flush.js";
 import { Tensor, VariableTensor } from "../tensor.js";
-import { inRange } from "./optimizer.js";
+import { overGradients, scaleGradients } from "./gradients.js";
+import { inRange, scalar } from "./optimizer.js";
 
 /**
  * Scales the gradients of all parameters together so that their global L2 norm is at most `maxNorm` (Pascanu et al. 2013;
@@ -13,23 +14,15 @@ import { inRange } from "./optimizer.js";
  */
 export function clipGradNorm(parameters: Iterable<Tensor>, maxNorm: number): Tensor {
   inRange("clipGradNorm", "maxNorm", maxNorm, 0);
-  const gradients: VariableTensor[] = [];
-  for (const parameter of new Set(parameters)) {
-    const { grad } = parameter;
-    if (grad instanceof VariableTensor) gradients.push(grad);
-  }
+  const gradients = [...new Set(parameters)].flatMap(({ grad }) =>
+    grad instanceof VariableTensor ? grad.variable : [],
+  );
   if (gradients.length === 0)
     throw new ArgumentError(expected("clipGradNorm", "parameters with gradients (after backward)", "none"));
-  const norm = gradients
-    .map((gradient) => new Tensor(gradient.value))
-    .map((gradient) => gradient.mul(gradient).sum())
-    .reduce((sum, square) => sum.add(square))
-    .sqrt();
-  // maxNorm / max(maxNorm, norm + 1e-6), of which the smaller case gives exactly 1
+  const norm = new Tensor(overGradients("global_norm", gradients));
+  // maxNorm / max(maxNorm, norm + 1e-6), where the smaller case gives exactly 1
   const excess = norm.add(1e-6 - maxNorm).relu();
-  const scale = excess.add(maxNorm).div(maxNorm === 0 ? 1 : maxNorm);
-  for (const gradient of gradients)
-    gradient.variable.write((maxNorm === 0 ? gradient.mul(0) : gradient.div(scale)).value);
+  scaleGradients(gradients, new Tensor(scalar(maxNorm)).div(excess.add(maxNorm)));
   keep(norm.value);
   return norm;
 }

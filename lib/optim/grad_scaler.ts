@@ -1,11 +1,11 @@
 import { ArgumentError, expected, WeightsError } from "../errors.js";
 import { keep, submit } from "../graph/flush.js";
-import { op } from "../graph/value.js";
 import { filled, Variable } from "../graph/variable.js";
 import { sizeOf } from "../plan/plan.js";
 import { checkObject, integer } from "../shape.js";
 import { Tensor, VariableTensor } from "../tensor.js";
-import { inRange, type Optimizer } from "./optimizer.js";
+import { overGradients, scaleGradients } from "./gradients.js";
+import { inRange, type Optimizer, scalar } from "./optimizer.js";
 
 export interface GradScalerOptions {
   /** What the first losses are multiplied by, default 65536. */
@@ -63,7 +63,7 @@ export class GradScaler {
   }
 
   /**
-   * Divides the gradients of an optimiser's parameters by the scale. Called once a step, after `backward`; `step` calls it
+   * Multiplies the gradients of an optimiser's parameters by 1 / scale. Called once a step, after `backward`; `step` calls it
    * where nobody has.
    * @throws ArgumentError when it was called before since the last update, or there are no gradients
    */
@@ -73,13 +73,10 @@ export class GradScaler {
     const gradients = optimizer.gradients();
     if (gradients.length === 0)
       throw new ArgumentError(expected("unscale", "parameters with gradients (after backward)", "none"));
-    const values = gradients.map((gradient) => new Tensor(gradient.read()));
-    const all = values.map((gradient) => gradient.cast("float32").value);
-    const found = op("found_inf", {}, all, { shape: [], dtype: "float32" });
+    const found = overGradients("found_inf", gradients);
     keep(found);
     this.#found.set(optimizer, new Tensor(found));
-    for (const [i, gradient] of gradients.entries())
-      gradient.write(values[i].div(this.#scale.cast(gradient.dtype)).value);
+    scaleGradients(gradients, new Tensor(scalar(1)).div(this.#scale));
   }
 
   /**

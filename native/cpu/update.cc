@@ -86,13 +86,32 @@ void adamw(Builder& b) {
   });
 }
 
+namespace {
+
+using Tensors = std::vector<std::pair<BufferId, int64_t>>;
+
+// The first `count` inputs, each with its number of elements.
+Tensors readAll(Builder& b, size_t count) {
+  Tensors all;
+  for (size_t i = 0; i < count; ++i) all.emplace_back(b.read(i), b.input(i).size());
+  return all;
+}
+
+SERESNET_CLONES double squaresOf(const float* x, int64_t count) {
+  double sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < count; ++i) sum += static_cast<double>(x[i]) * x[i];
+  return sum;
+}
+
+}  // namespace
+
 // Any number of tensors -> 1 if one of their elements is not finite, else 0.
 void foundInf(Builder& b) {
   b.expectArity(1, b.inputs());
   b.expectFloats();
   b.expect(b.output().size() == 1, "a scalar");
-  std::vector<std::pair<BufferId, int64_t>> tensors;
-  for (size_t i = 0; i < b.inputs(); ++i) tensors.emplace_back(b.read(i), b.input(i).size());
+  const Tensors tensors = readAll(b, b.inputs());
   const BufferId found = b.write(0);
   b.emit("", [=](const Pointers& p) {
     std::atomic<bool> any{false};
@@ -103,6 +122,52 @@ void foundInf(Builder& b) {
         if (largest == 0x7f800000U) any = true;
       });
     *p.at(found) = any ? 1.F : 0.F;
+  });
+}
+
+// Any number of tensors -> the Euclidean norm of all their elements. Sums are over parts of one length in one order, so that
+// the number of threads changes nothing.
+void globalNorm(Builder& b) {
+  b.expectArity(1, b.inputs());
+  b.expectFloats();
+  b.expect(b.output().size() == 1, "a scalar");
+  constexpr int64_t part = 16384;
+  const auto partsOf = [](int64_t count) { return (count + part - 1) / part; };
+  const Tensors tensors = readAll(b, b.inputs());
+  int64_t most = 0;
+  for (const auto& [id, count] : tensors) most = std::max(most, partsOf(count));
+  const BufferId work = b.scratch(static_cast<size_t>(std::max<int64_t>(most, 1)) * sizeof(double));
+  const BufferId norm = b.write(0);
+  b.emit("", [=](const Pointers& p) {
+    auto* sums = p.at<double>(work);
+    double squares = 0;
+    for (const auto& [id, count] : tensors) {
+      parallel(partsOf(count), 1, [&, x = p.at(id), size = count](int64_t first, int64_t last) {
+        for (int64_t i = first; i < last; ++i) sums[i] = squaresOf(x + i * part, std::min(part, size - i * part));
+      });
+      for (int64_t i = 0; i < partsOf(count); ++i) squares += sums[i];
+    }
+    *p.at(norm) = static_cast<float>(std::sqrt(squares));
+  });
+}
+
+// Any number of tensors and a factor -> each times the factor
+void scale(Builder& b) {
+  const size_t count = b.inputs() - 1;
+  b.expectArity(2, b.inputs(), count);
+  b.expectFloats();
+  b.expect(b.input(count).size() == 1, "a scalar last");
+  for (size_t i = 0; i < count; ++i) b.expect(b.output(i).shape == b.input(i).shape, "results of the tensors' shapes");
+  const Tensors tensors = readAll(b, count);
+  const BufferId by = b.read(count);
+  std::vector<BufferId> results;
+  for (size_t i = 0; i < count; ++i) results.push_back(b.write(i));
+  b.emit("", [=](const Pointers& p) {
+    const float factor = *p.at(by);
+    for (size_t t = 0; t < tensors.size(); ++t)
+      parallel(tensors[t].second, 16384, [&, x = p.at(tensors[t].first), y = p.at(results[t])](int64_t first, int64_t last) {
+        for (int64_t i = first; i < last; ++i) y[i] = x[i] * factor;
+      });
   });
 }
 

@@ -123,27 +123,88 @@ void adamw(Builder& b) {
   });
 }
 
-// Any number of tensors of one dtype -> 1 if one of their elements is not finite, else 0.
-void foundInf(Builder& b) {
+namespace {
+
+// Tensors that are read, and perhaps written, all at once.
+struct Tensors {
+  std::vector<BufferId> in, out;
+  std::vector<int64_t> counts;
+
+  static Tensors of(Builder& b, size_t count) {
+    Tensors all;
+    for (size_t i = 0; i < count; ++i) {
+      all.in.push_back(b.read(i));
+      all.counts.push_back(b.input(i).size());
+    }
+    return all;
+  }
+  int64_t longest() const { return counts.empty() ? 0 : *std::max_element(counts.begin(), counts.end()); }
+
+  // Calls launch(arguments).
+  template <typename Launch>
+  void all(const Pointers& p, DType type, const Launch& launch) const {
+    std::vector<UpdateTensor> tensors(in.size());
+    for (size_t i = 0; i < in.size(); ++i) {
+      tensors[i] = UpdateTensor{};
+      tensors[i].gradient = p.at(in[i]);
+      tensors[i].scaled = out.empty() ? nullptr : p.at(out[i]);
+      tensors[i].count = counts[i];
+    }
+    UpdateArguments arguments;
+    arguments.tensors = tensors.data();
+    arguments.tensorCount = static_cast<int64_t>(tensors.size());
+    arguments.longest = longest();
+    arguments.gradientType = type;
+    launch(arguments);
+  }
+};
+
+// Any number of tensors -> a scalar, all of one dtype.
+Tensors expectScalarOfAll(Builder& b) {
   b.expectArity(1, b.inputs());
   b.expectFloats();
   b.expect(b.output().size() == 1, "a scalar");
-  std::vector<std::pair<BufferId, int64_t>> tensors;
-  for (size_t i = 0; i < b.inputs(); ++i) tensors.emplace_back(b.read(i, plainFloat), b.input(i).size());
+  return Tensors::of(b, b.inputs());
+}
+
+}  // namespace
+
+// 1 if an element is not finite, else 0
+void foundInf(Builder& b) {
+  const Tensors tensors = expectScalarOfAll(b);
   const BufferId found = b.write(0, plainFloat);
-  b.emit("", [=](Stream stream, const Pointers& p) {
-    std::vector<UpdateTensor> all(tensors.size());
-    FoundInfArguments arguments;
-    for (size_t i = 0; i < tensors.size(); ++i) {
-      all[i] = UpdateTensor{};
-      all[i].gradient = p.at(tensors[i].first);
-      all[i].count = tensors[i].second;
-      arguments.update.longest = std::max(arguments.update.longest, tensors[i].second);
-    }
-    arguments.update.tensors = all.data();
-    arguments.update.tensorCount = static_cast<int64_t>(all.size());
-    arguments.found = p.at<float>(found);
-    launchFoundInf(stream, arguments);
+  b.emit("", [=, type = b.inputType(0)](Stream stream, const Pointers& p) {
+    tensors.all(p, type, [&](const UpdateArguments& update) { launchFoundInf(stream, {update, p.at<float>(found)}); });
+  });
+}
+
+// the Euclidean norm of all elements
+void globalNorm(Builder& b) {
+  const Tensors tensors = expectScalarOfAll(b);
+  const auto count = static_cast<int64_t>(b.inputs());
+  const BufferId workspace = b.scratch(globalNormWorkspace(count, tensors.longest()));
+  const BufferId norm = b.write(0, plainFloat);
+  b.emit("", [=, type = b.inputType(0)](Stream stream, const Pointers& p) {
+    tensors.all(p, type, [&](const UpdateArguments& update) {
+      launchGlobalNorm(stream, {update, p.at<float>(norm), p.at(workspace)});
+    });
+  });
+}
+
+// Any number of tensors of one dtype and a float32 factor -> each times the factor
+void scale(Builder& b) {
+  const size_t count = b.inputs() - 1;
+  b.expectArity(2, b.inputs(), count);
+  for (size_t i = 0; i < count; ++i) {
+    b.expect(isFloat(b.input(i).dtype) && b.inputType(i) == b.inputType(0), "tensors of one float dtype");
+    b.expect(b.output(i).shape == b.input(i).shape && b.outputType(i) == b.inputType(0), "results like the tensors");
+  }
+  b.expect(isFloat(b.input(count).dtype) && b.input(count).size() == 1, "a scalar last");
+  Tensors tensors = Tensors::of(b, count);
+  const BufferId factor = b.read(count, plainFloat);
+  for (size_t i = 0; i < count; ++i) tensors.out.push_back(b.write(i));
+  b.emit("", [=, type = b.inputType(0)](Stream stream, const Pointers& p) {
+    tensors.all(p, type, [&](const UpdateArguments& update) { launchScale(stream, {update, p.at<float>(factor)}); });
   });
 }
 

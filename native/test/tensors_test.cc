@@ -214,7 +214,7 @@ void updates(DType gradientType) {
   std::vector<std::unique_ptr<Array>> arrays;
   const auto array = [&](DType dtype, const Values& values) { return arrays.emplace_back(std::make_unique<Array>(dtype, values)).get(); };
   struct Set {
-    Array *parameter, *gradient, *first, *second, *newParameter, *newFirst, *newSecond;
+    Array *parameter, *gradient, *first, *second, *newParameter, *newFirst, *newSecond, *scaled;
     Values expected[3];
   };
   std::vector<Set> sets;
@@ -226,23 +226,23 @@ void updates(DType gradientType) {
     for (double& value : second) value = std::abs(value);
     const Values zeros(at(size));
     Set set{array(DType::float32, normal(size, seed)), array(gradientType, normal(size, seed + 1)), array(DType::float32, normal(size, seed + 2)),
-            array(DType::float32, second), array(DType::float32, zeros), array(DType::float32, zeros), array(DType::float32, zeros), {}};
-    for (int64_t i = 0; i < size; ++i) squares += std::pow(0.5 * (*set.gradient)[i], 2);
+            array(DType::float32, second), array(DType::float32, zeros), array(DType::float32, zeros), array(DType::float32, zeros), array(gradientType, zeros), {}};
+    for (int64_t i = 0; i < size; ++i) squares += std::pow((*set.gradient)[i], 2);
     tensors.as<UpdateTensor>()[sets.size()] = {set.parameter->as<float>(), set.gradient->data(),
         {set.first->as<float>(), set.second->as<float>()}, set.newParameter->as<float>(),
-        {set.newFirst->as<float>(), set.newSecond->as<float>()}, size};
+        {set.newFirst->as<float>(), set.newSecond->as<float>()}, set.scaled->data(), size};
     sets.push_back(set);
   }
-  const Array settings(DType::float32, Values{0.1, 0.9, 0.999, 1e-3, 0.01, 3, 0.5, 2.0});
+  const Array settings(DType::float32, Values{0.1, 0.9, 0.999, 1e-3, 0.01, 3, 0.5});
   const float* s = settings.as<float>();
-  const UpdateArguments update{tensors.as<UpdateTensor>(), 3, 4099, gradientType, s + 6};
+  const UpdateArguments update{tensors.as<UpdateTensor>(), 3, 4099, gradientType};
   const double lr = settings[0], beta1 = settings[1], beta2 = settings[2], eps = settings[3], decay = settings[4];
   for (const int kind : {0, 1, 2}) {  // SGD, SGD with Nesterov's momentum, AdamW
     for (Set& set : sets) {
       for (Values& values : set.expected) values.clear();
       for (int64_t i = 0; i < set.parameter->size(); ++i) {
         const double p = (*set.parameter)[i], m0 = (*set.first)[i], v0 = (*set.second)[i];
-        const double g = 0.5 * (*set.gradient)[i] + (kind < 2 ? decay * p : 0);
+        const double g = (*set.gradient)[i] + (kind < 2 ? decay * p : 0);
         const double m = kind < 2 ? beta1 * m0 + g : beta1 * m0 + (1 - beta1) * g;
         const double v = beta2 * v0 + (1 - beta2) * g * g;
         const double adam = lr / (1 - std::pow(beta1, 3)) * m / (std::sqrt(v / (1 - std::pow(beta2, 3))) + eps);
@@ -276,16 +276,19 @@ void updates(DType gradientType) {
     gradient[4097] = wrong;
     const Array last(gradientType, gradient);
     UpdateTensor& tensor = tensors.as<UpdateTensor>()[1];
-    const UpdateTensor before = std::exchange(tensor, UpdateTensor{nullptr, last.data(), {}, nullptr, {}, 4099});
+    const UpdateTensor before = std::exchange(tensor, UpdateTensor{nullptr, last.data(), {}, nullptr, {}, nullptr, 4099});
     check("found_inf", {{found, {1}}}, [&] { launchFoundInf(nullptr, {update, found.as<float>()}); });
     tensor = before;
   }
-  Array norm(DType::float32, 1), factor(DType::float32, 1);
-  const Array workspace(DType::uint8, static_cast<int64_t>(clipWorkspace(3, 4099)));
-  const double length = std::sqrt(squares);
-  check("clip", {{norm, {length}}, {factor, {std::min(1.0, 2 / (length + 1e-6))}}}, [&] {
-    launchClip(nullptr, {update, s + 7, norm.as<float>(), factor.as<float>(), workspace.data()});
-  });
+  Array norm(DType::float32, 1);
+  const Array workspace(DType::uint8, static_cast<int64_t>(globalNormWorkspace(3, 4099)));
+  check("global_norm", {{norm, {std::sqrt(squares)}}},
+        [&] { launchGlobalNorm(nullptr, {update, norm.as<float>(), workspace.data()}); });
+  for (Set& set : sets) {
+    Values scaled = set.gradient->values();
+    for (double& value : scaled) value *= settings[6];
+    check("scale", {{*set.scaled, scaled}}, [&] { launchScale(nullptr, {update, s + 6}); });
+  }
 }
 
 }  // namespace

@@ -18,7 +18,7 @@ import { mean, sum } from "./reduce.js";
 import { logSoftmax, softmax } from "./softmax.js";
 import { broadcast, fill, reluGradient, sigmoidGradient, sliceGradient, transpose } from "./spread.js";
 import { cast, exp, log, neg, relu, reshape, sigmoid, sqrt } from "./unary.js";
-import { adamw, foundInf, sgd } from "./update.js";
+import { adamw, foundInf, globalNorm, scale, sgd } from "./update.js";
 
 /** Table of contents: the kernel of each op of a plan. */
 export const kernels: Readonly<Record<string, Kernel>> = {
@@ -43,6 +43,7 @@ export const kernels: Readonly<Record<string, Kernel>> = {
   found_inf: foundInf,
   gate,
   gate_gradient: gateGradient,
+  global_norm: globalNorm,
   linear,
   log,
   log_softmax: logSoftmax,
@@ -56,6 +57,7 @@ export const kernels: Readonly<Record<string, Kernel>> = {
   relu,
   relu_gradient: reluGradient,
   reshape,
+  scale,
   sgd,
   sigmoid,
   sigmoid_gradient: sigmoidGradient,

@@ -56,3 +56,22 @@ export const foundInf: Kernel = ({ inputs, outputs: [y] }, share) => {
   const [first, last] = share(1);
   if (first < last) floats(y)[0] = inputs.every((x) => (floats(x) as Float32Array).every(Number.isFinite)) ? 0 : 1;
 };
+
+/** The Euclidean norm of all elements of the inputs. */
+export const globalNorm: Kernel = ({ inputs, outputs: [y] }, share) => {
+  const [first, last] = share(1);
+  if (first >= last) return;
+  let squares = 0;
+  for (const x of inputs) for (const value of floats(x)) squares += value * value;
+  floats(y)[0] = Math.sqrt(squares);
+};
+
+/** Each input times the last one, a scalar. */
+export const scale: Kernel = ({ inputs, outputs }, share) => {
+  const factor = scalar(inputs[inputs.length - 1]);
+  for (const [i, y] of outputs.entries()) {
+    const [from, to] = [floats(inputs[i]), floats(y)];
+    const [first, last] = share(to.length);
+    for (let k = first; k < last; k++) to[k] = from[k] * factor;
+  }
+};

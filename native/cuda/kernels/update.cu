@@ -42,11 +42,10 @@ __device__ __forceinline__ void stay(const Batch& batch, int states) {
 
 __global__ void __launch_bounds__(threads) sgdKernel(SgdArguments a, Batch batch) {
   if (skipped(a.update)) return stay(batch, 1);
-  const float factor = a.update.gradientFactor == nullptr ? 1.F : *a.update.gradientFactor;
   const float lr = *a.lr, momentum = *a.momentum, decay = *a.weightDecay;
   overChunk(batch, [&](const UpdateTensor& t, int64_t i) {
     const float parameter = t.parameter[i];
-    const float g = gradientOf(t, a.update.gradientType, i) * factor + decay * parameter;
+    const float g = gradientOf(t, a.update.gradientType, i) + decay * parameter;
     const float v = momentum * t.state[0][i] + g;
     t.newState[0][i] = v;
     t.newParameter[i] = parameter - lr * (a.nesterov ? g + momentum * v : v);
@@ -61,12 +60,11 @@ __global__ void __launch_bounds__(threads) adamwKernel(AdamwArguments a, Batch b
     settings[1] = static_cast<float>(1 / sqrt(1 - pow(static_cast<double>(*a.beta2), static_cast<double>(*a.step))));
   }
   __syncthreads();
-  const float factor = a.update.gradientFactor == nullptr ? 1.F : *a.update.gradientFactor;
   const float beta1 = *a.beta1, beta2 = *a.beta2, eps = *a.eps;
   const float kept = 1 - *a.lr * *a.weightDecay;
   const float rate = settings[0], correction = settings[1];
   overChunk(batch, [&](const UpdateTensor& t, int64_t i) {
-    const float g = gradientOf(t, a.update.gradientType, i) * factor;
+    const float g = gradientOf(t, a.update.gradientType, i);
     const float m = beta1 * t.state[0][i] + (1 - beta1) * g;
     const float v = beta2 * t.state[1][i] + (1 - beta2) * g * g;
     t.newState[0][i] = m;
@@ -88,28 +86,30 @@ __global__ void __launch_bounds__(threads) foundInfKernel(Batch batch, DType typ
 
 // The sum of squares of each chunk, in float64; chunks past a tensor's end give 0.
 __global__ void __launch_bounds__(threads)
-    squaresKernel(Batch batch, DType type, const float* gradientFactor, double* partial) {
+    squaresKernel(Batch batch, DType type, double* partial) {
   SHARED(double, scratch, 32);
-  const float factor = gradientFactor == nullptr ? 1.F : *gradientFactor;
   double sum = 0;
   overChunk(batch, [&](const UpdateTensor& t, int64_t i) {
-    const double g = gradientOf(t, type, i) * factor;
+    const double g = gradientOf(t, type, i);
     sum += g * g;
   });
   sum = blockSum(sum, scratch);
   if (threadIdx.x == 0) partial[(int64_t{blockIdx.z} * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x] = sum;
 }
 
-__global__ void __launch_bounds__(1024) clipKernel(const double* partial, int64_t count, const float* limit, float* norm,
-                                                   float* factor) {
+__global__ void __launch_bounds__(1024) normKernel(const double* partial, int64_t count, float* norm) {
   SHARED(double, scratch, 32);
   double sum = 0;
   for (int64_t i = threadIdx.x; i < count; i += 1024) sum += partial[i];
   sum = blockSum(sum, scratch);
-  if (threadIdx.x != 0) return;
-  const double total = sqrt(sum);
-  *norm = static_cast<float>(total);
-  *factor = static_cast<float>(min(1.0, *limit / (total + 1e-6)));
+  if (threadIdx.x == 0) *norm = static_cast<float>(sqrt(sum));
+}
+
+__global__ void __launch_bounds__(threads) scaleKernel(ScaleArguments a, Batch batch) {
+  const float factor = *a.factor;
+  overChunk(batch, [&](const UpdateTensor& t, int64_t i) {
+    put(VectorOut{t.scaled, a.update.gradientType}, i, gradientOf(t, a.update.gradientType, i) * factor);
+  });
 }
 
 Shape3 shapeOf(const char* name, const UpdateArguments& a, int64_t tensors) {
@@ -156,19 +156,25 @@ void launchFoundInf(Stream stream, const FoundInfArguments& a) {
   });
 }
 
-size_t clipWorkspace(int64_t tensorCount, int64_t longest) {
+size_t globalNormWorkspace(int64_t tensorCount, int64_t longest) {
   return static_cast<size_t>(partials(tensorCount, longest)) * sizeof(double);
 }
 
-void launchClip(Stream stream, const ClipArguments& a) {
+void launchGlobalNorm(Stream stream, const GlobalNormArguments& a) {
   const UpdateArguments& u = a.update;
   const int64_t each = partials(1, u.longest);
-  inBatches("clip", u, [&](const Shape3& shape, const Batch& batch, int64_t first) {
-    launch("clip", stream, shape, squaresKernel, batch, u.gradientType, u.gradientFactor,
+  inBatches("global_norm", u, [&](const Shape3& shape, const Batch& batch, int64_t first) {
+    launch("global_norm", stream, shape, squaresKernel, batch, u.gradientType,
            static_cast<double*>(a.workspace) + first * each);
   });
-  launch("clip", stream, {dim3(1), dim3(1024)}, clipKernel, static_cast<const double*>(a.workspace),
-         u.tensorCount > 0 ? partials(u.tensorCount, u.longest) : 0, a.limit, a.norm, a.factor);
+  launch("global_norm", stream, {dim3(1), dim3(1024)}, normKernel, static_cast<const double*>(a.workspace),
+         u.tensorCount > 0 ? partials(u.tensorCount, u.longest) : 0, a.norm);
+}
+
+void launchScale(Stream stream, const ScaleArguments& a) {
+  inBatches("scale", a.update, [&](const Shape3& shape, const Batch& batch, int64_t) {
+    launch("scale", stream, shape, scaleKernel, a, batch);
+  });
 }
 
 }  // namespace seresnet::cuda

@@ -12,6 +12,7 @@ struct UpdateTensor {
   const float* state[2];  // SGD: velocity; AdamW: both moments
   float* newParameter;    // may be `parameter`
   float* newState[2];     // may be `state`
+  void* scaled;           // of the gradients' dtype; may be `gradient`
   int64_t count;
 };
 struct UpdateArguments {
@@ -19,7 +20,6 @@ struct UpdateArguments {
   int64_t tensorCount = 0;
   int64_t longest = 0;  // the largest `count`
   DType gradientType = DType::float32;
-  const float* gradientFactor = nullptr;  // optional, one element: what every gradient is multiplied by (clipping, loss scale)
   const float* skip = nullptr;  // optional, one element: unless it is 0, parameters and state stay as they are
 };
 
@@ -52,15 +52,20 @@ struct FoundInfArguments {
 };
 void launchFoundInf(Stream stream, const FoundInfArguments& arguments);
 
-// factor [1] = min(1, limit / (norm + 1e-6)) with the Euclidean norm [1] over all gradients (torch's clip_grad_norm_).
-struct ClipArguments {
+// norm [1]: the Euclidean norm of all gradients.
+struct GlobalNormArguments {
   UpdateArguments update;
-  const float* limit = nullptr;
-  float* norm = nullptr;    // one element
-  float* factor = nullptr;  // one element
-  void* workspace = nullptr;  // of clipWorkspace bytes
+  float* norm = nullptr;
+  void* workspace = nullptr;  // of globalNormWorkspace bytes
 };
-void launchClip(Stream stream, const ClipArguments& arguments);
-size_t clipWorkspace(int64_t tensorCount, int64_t longest);
+void launchGlobalNorm(Stream stream, const GlobalNormArguments& arguments);
+size_t globalNormWorkspace(int64_t tensorCount, int64_t longest);
+
+// scaled = gradient * factor [1]
+struct ScaleArguments {
+  UpdateArguments update;
+  const float* factor = nullptr;
+};
+void launchScale(Stream stream, const ScaleArguments& arguments);
 
 }  // namespace seresnet::cuda
