@@ -103,6 +103,11 @@ describe.each(judgedDevices)("gradients and updates on %s equal the reference", 
         }
     });
 
+  test("running statistics", async () => {
+    for (const c of [[5], [700]])
+      expect(await compare(single("running_statistics", { count: 12 }, [c, c, c, c, []], [c, c]))).toBeLessThan(limit);
+  });
+
   for (const shape of [
     [2, 5, 7, 3],
     [3, 150, 5, 5],

@@ -1,12 +1,10 @@
 import { ArgumentError, expected, ShapeError } from "../errors.js";
 import { defineGradient, defineGradientOf } from "../graph/differentiate.js";
-import { Node, type Value, type ValueType } from "../graph/value.js";
+import { constantValue, Node, type Value, type ValueType } from "../graph/value.js";
 import { type Attributes, sizeOf } from "../plan/plan.js";
 import { formatShape } from "../shape.js";
-import type { Tensor, VariableTensor } from "../tensor.js";
-import { add, mul } from "./binary.js";
+import { Tensor, type VariableTensor } from "../tensor.js";
 import { checkFloat, checkSameDtype, checkShape, checkTensor, record, recordAll } from "./record.js";
-import { cast } from "./unary.js";
 
 export interface BatchNormOptions {
   readonly weight?: Tensor;
@@ -55,10 +53,7 @@ export function batchNorm(x: Tensor, options: BatchNormOptions = {}): Tensor {
     throw new ShapeError(expected(where, "more than one value per channel in training", formatShape(x.shape)));
   const statistics: ValueType = { shape: [channels], dtype: "float32" };
   const [y, mean, variance] = recordAll("batch_norm_train", { eps }, [x, ...affine], [x, statistics, statistics]);
-  if (training && runningMean && runningVar) {
-    track(runningMean, mean, momentum);
-    track(runningVar, mul(variance, count / (count - 1)), momentum);
-  }
+  if (training) track(running.map(buffer), [mean, variance], momentum, count);
   return y;
 }
 
@@ -67,11 +62,18 @@ export function recordBatchNorm(inputs: readonly Tensor[], eps: number): Tensor 
   return record("batch_norm", { eps }, inputs, inputs[0]);
 }
 
-function track(running: Tensor, batch: Tensor, momentum: number): void {
+/** A node of its own: who looks at a loss before `backward` has the statistics tracked, and the batch norm still to be run. */
+function track(running: readonly VariableTensor[], batch: readonly Tensor[], momentum: number, count: number): void {
+  if (running.length === 0) return;
+  const share = new Tensor(constantValue(Float32Array.of(momentum), [], "float32"));
+  const updated = recordAll("running_statistics", { count }, [...running, ...batch, share], running);
+  for (const [i, { variable }] of running.entries()) variable.write(updated[i].value);
+}
+
+function buffer(running: Tensor): VariableTensor {
   if (!("variable" in running))
     throw new ArgumentError(expected("batch_norm", "running statistics that are buffers", "plain tensors"));
-  const { variable } = running as VariableTensor;
-  variable.write(add(mul(running, 1 - momentum), cast(mul(batch, momentum), running.dtype)).value);
+  return running as VariableTensor;
 }
 
 function checkChannels(where: string, x: Tensor, vector: Tensor): void {

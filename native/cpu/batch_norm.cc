@@ -213,6 +213,29 @@ void batchNormTrain(Builder& b) {
   });
 }
 
+// running mean [C] and variance [C], the batch's mean [C] and biased variance [C], momentum -> the new running ones
+void runningStatistics(Builder& b) {
+  b.expectArity(5, 5, 2);
+  b.expectFloats();
+  const Shape& perChannel = b.input(0).shape;
+  for (size_t i = 0; i < 4; ++i) b.expect(b.input(i).shape == perChannel, "statistics [C]");
+  for (size_t i = 0; i < 2; ++i) b.expect(b.output(i).shape == perChannel, "statistics [C]");
+  b.expect(b.input(4).size() == 1, "a scalar momentum");
+  BufferId in[5];
+  for (size_t i = 0; i < 5; ++i) in[i] = b.read(i);
+  const BufferId mean = b.write(0);
+  const BufferId variance = b.write(1);
+  const double count = b.step().number("count");
+  b.emit("", [=, size = b.output().size()](const Pointers& p) {
+    const double share = *p.at(in[4]);
+    for (int64_t c = 0; c < size; ++c) {
+      const double unbiased = p.at(in[3])[c] * (count / (count - 1));
+      p.at(mean)[c] = static_cast<float>((1 - share) * p.at(in[0])[c] + share * p.at(in[2])[c]);
+      p.at(variance)[c] = static_cast<float>((1 - share) * p.at(in[1])[c] + share * unbiased);
+    }
+  });
+}
+
 // weight [O, ...], bias [O]?, mean [O], variance [O], gamma [O]?, beta [O]? -> the weight and bias of a convolution that
 // does what convolution and batch norm did. One rounding, at the end.
 void foldBatchNorm(Builder& b) {

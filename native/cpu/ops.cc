@@ -42,6 +42,7 @@ const std::unordered_map<std::string_view, Op>& ops() {
       {"relu", unary},
       {"relu_gradient", activationGradient},
       {"reshape", reshape},
+      {"running_statistics", runningStatistics},
       {"scale", scale},
       {"sgd", sgd},
       {"sigmoid", unary},

@@ -168,6 +168,37 @@ void batchNormTrain(Builder& b) {
   finishRows(b, y, 0);
 }
 
+// running mean [C] and variance [C], the batch's mean [C] and biased variance [C], momentum -> the new running ones
+void runningStatistics(Builder& b) {
+  b.expectArity(5, 5, 2);
+  const Shape& perChannel = b.input(0).shape;
+  for (size_t i = 0; i < 5; ++i) b.expect(isFloat(b.input(i).dtype), "tensors of a float dtype");
+  for (size_t i = 0; i < 4; ++i) b.expect(b.input(i).shape == perChannel, "statistics [C]");
+  for (size_t i = 0; i < 2; ++i)
+    b.expect(isFloat(b.output(i).dtype) && b.output(i).shape == perChannel, "statistics [C]");
+  b.expect(b.input(4).size() == 1, "a scalar momentum");
+  RunningStatisticsArguments arguments;
+  arguments.channels = b.output().size();
+  arguments.count = b.step().number("count");
+  VectorAt in[4];
+  for (size_t i = 0; i < 4; ++i) in[i] = b.readVector(i);
+  const Form plainFloat{Layout::plain, DType::float32, 0};
+  const BufferId momentum = b.read(4, plainFloat);
+  const BufferId mean = b.write(0);
+  const BufferId variance = b.write(1);
+  b.emit("", [=, types = std::pair{b.outputType(0), b.outputType(1)}](Stream stream, const Pointers& p) mutable {
+    const auto vector = [&](const VectorAt& at) { return Vector{p.at(at.first), at.second}; };
+    arguments.mean = vector(in[0]);
+    arguments.variance = vector(in[1]);
+    arguments.batchMean = vector(in[2]);
+    arguments.batchVariance = vector(in[3]);
+    arguments.newMean = {p.at(mean), types.first};
+    arguments.newVariance = {p.at(variance), types.second};
+    arguments.momentum = p.at<float>(momentum);
+    launchRunningStatistics(stream, arguments);
+  });
+}
+
 // x, mean, variance, dy, gamma?, with `relu` what it made of the result -> dx, dgamma, dbeta, with `residual` its gradient:
 // what the ReLU lets through
 void batchNormGradient(Builder& b) {

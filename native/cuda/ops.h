@@ -39,6 +39,7 @@ void maxPool2dGradient(Builder& b);
 void pad(Builder& b);
 void reduce(Builder& b);
 void reshape(Builder& b);
+void runningStatistics(Builder& b);
 void scale(Builder& b);
 void sgd(Builder& b);
 void slice(Builder& b);

@@ -41,16 +41,15 @@ void batchNorm(DType dtype, int64_t rows, int64_t channels, double offset) {
   Array ys(dtype, size), means(DType::float32, channels), variances(DType::float32, channels);
   Array newMean(DType::float32, channels), newVariance(DType::float32, channels);
   const Array workspace(DType::uint8, static_cast<int64_t>(batchNormWorkspace(rows, channels)));
-  check("batch_norm_train", {{ys, y}, {means, mean}, {variances, variance}, {newMean, runningMean}, {newVariance, runningVariance}},
-        [&] {
-          for (int64_t c = 0; c < channels; ++c) {
-            newMean.set(c, oldMean[c]);
-            newVariance.set(c, oldVariance[c]);
-          }
-          launchBatchNormTrain(nullptr, {x.data(), residual.data(), ys.data(), dtype, rows, channels, in(gamma), in(beta),
-                                         out(means), out(variances), out(newMean), out(newVariance), 0.2, eps, true,
-                                         workspace.data()});
-        });
+  check("batch_norm_train", {{ys, y}, {means, mean}, {variances, variance}}, [&] {
+    launchBatchNormTrain(nullptr, {x.data(), residual.data(), ys.data(), dtype, rows, channels, in(gamma), in(beta),
+                                   out(means), out(variances), eps, true, workspace.data()});
+  });
+  const Array momentum(DType::float32, Values{0.2}), batchMean(DType::float32, mean), batchVariance(DType::float32, variance);
+  check("running_statistics", {{newMean, runningMean}, {newVariance, runningVariance}}, [&] {
+    launchRunningStatistics(nullptr, {in(oldMean), in(oldVariance), in(batchMean), in(batchVariance), out(newMean),
+                                      out(newVariance), channels, momentum.as<float>(), count});
+  });
 
   Values inference;
   for (int64_t i = 0; i < size; ++i) inference.push_back(normalised(i, oldMean[i % channels], oldVariance[i % channels]));

@@ -57,3 +57,18 @@ export const batchNormTrain: Kernel = ({ inputs: [x, ...more], outputs: [y, mean
     floats(variance)[channel] = spread;
   }
 };
+
+/**
+ * Running mean and variance [C] after a batch: inputs they, the batch's mean and biased variance [C] and the momentum;
+ * `running = (1 - momentum) * running + momentum * batch`, with the unbiased variance of `count` values.
+ */
+export const runningStatistics: Kernel = ({ inputs, outputs, attributes }, share) => {
+  const [mean, variance, batchMean, batchVariance, momentum] = inputs.map(floats);
+  const [newMean, newVariance] = outputs.map(floats);
+  const count = attributes.count as number;
+  const [first, last] = share(newMean.length);
+  for (let c = first; c < last; c++) {
+    newMean[c] = (1 - momentum[0]) * mean[c] + momentum[0] * batchMean[c];
+    newVariance[c] = (1 - momentum[0]) * variance[c] + momentum[0] * batchVariance[c] * (count / (count - 1));
+  }
+};

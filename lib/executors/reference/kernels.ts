@@ -1,5 +1,5 @@
 import { avgPool2d } from "./avg_pool2d.js";
-import { batchNorm, batchNormTrain } from "./batch_norm.js";
+import { batchNorm, batchNormTrain, runningStatistics } from "./batch_norm.js";
 import { batchNormGradient } from "./batch_norm_gradient.js";
 import { add, div, mul, sub } from "./binary.js";
 import { conv2d } from "./conv2d.js";
@@ -57,6 +57,7 @@ export const kernels: Readonly<Record<string, Kernel>> = {
   relu,
   relu_gradient: reluGradient,
   reshape,
+  running_statistics: runningStatistics,
   scale,
   sgd,
   sigmoid,

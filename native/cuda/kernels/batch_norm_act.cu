@@ -107,8 +107,7 @@ __global__ void __launch_bounds__(threads)
 // the mean left out}, channel]; in place of the means are the pivots before.
 __global__ void __launch_bounds__(1024)
     finishMomentsKernel(const float* partial, float* total, int64_t rows, int64_t channels, int64_t parts, int64_t chunk,
-                        VectorOut mean, VectorOut variance, VectorOut runningMean, VectorOut runningVariance,
-                        float momentum) {
+                        VectorOut mean, VectorOut variance) {
   SHARED(double, scratch, 2 * 1024);
   SHARED(double, counts, 1024);
   const int thread = static_cast<int>(threadIdx.x);
@@ -136,13 +135,17 @@ __global__ void __launch_bounds__(1024)
   total[2 * channels + channel] = static_cast<float>(mine.mean - total[channel]);
   put(mean, channel, static_cast<float>(mine.mean));
   put(variance, channel, static_cast<float>(biased));
-  const auto track = [&](const VectorOut& running, double batch) {
-    if (running.data == nullptr) return;
-    const float old = at(Vector{running.data, running.dtype}, channel, 0.F);
-    put(running, channel, static_cast<float>((1 - static_cast<double>(momentum)) * old + momentum * batch));
+}
+
+__global__ void __launch_bounds__(threads) runningStatisticsKernel(RunningStatisticsArguments a) {
+  const int64_t channel = int64_t{blockIdx.x} * threads + threadIdx.x;
+  if (channel >= a.channels) return;
+  const double momentum = *a.momentum;
+  const auto follow = [&](const Vector& running, double batch, const VectorOut& updated) {
+    put(updated, channel, static_cast<float>((1 - momentum) * at(running, channel, 0.F) + momentum * batch));
   };
-  track(runningMean, mine.mean);
-  track(runningVariance, mine.squares / (mine.count - 1));
+  follow(a.mean, at(a.batchMean, channel, 0.F), a.newMean);
+  follow(a.variance, at(a.batchVariance, channel, 0.F) * (a.count / (a.count - 1)), a.newVariance);
 }
 
 struct Normalise {
@@ -331,12 +334,18 @@ void launchBatchNormTrain(Stream stream, const BatchNormTrainArguments& a) {
       launch(name, stream, {dim3(blocks(name, split.parts), blocks(name, split.across, 65535)), dim3(threads)},
              momentsKernel<T, N>, static_cast<const T*>(a.x), total, partial, a.rows, a.channels, split.tile, split.chunk);
       launch(name, stream, {dim3(blocks(name, divideUp(a.channels, 32))), dim3(1024)}, finishMomentsKernel, partial, total,
-             a.rows, a.channels, split.parts, split.chunk, a.mean, a.variance, a.runningMean, a.runningVariance, a.momentum);
+             a.rows, a.channels, split.parts, split.chunk, a.mean, a.variance);
     };
     withLanes<T>(a.channels, with, a.x);
     launchChannelwise<T>(name, stream, a.x, a.residual, a.y, 1, a.rows, a.channels, a.relu,
                          Normalise{{total}, {total + a.channels}, a.gamma, a.beta, static_cast<float>(a.eps), {total + 2 * a.channels}});
   });
+}
+
+void launchRunningStatistics(Stream stream, const RunningStatisticsArguments& a) {
+  if (a.channels == 0) return;
+  launch("running_statistics", stream, {dim3(blocks("running_statistics", divideUp(a.channels, threads))), dim3(threads)},
+         runningStatisticsKernel, a);
 }
 
 void launchBatchNormGradient(Stream stream, const BatchNormGradientArguments& a) {

@@ -18,8 +18,7 @@ struct BatchNormArguments {
 };
 void launchBatchNorm(Stream stream, const BatchNormArguments& arguments);
 
-// The same with the batch's own statistics: mean and biased variance of each channel come out too, and the running ones,
-// where given, become (1 - momentum) * running + momentum * batch with the unbiased variance. y must not be x.
+// The same with the batch's own statistics: mean and biased variance of each channel come out too. y must not be x.
 struct BatchNormTrainArguments {
   const void* x = nullptr;
   const void* residual = nullptr;  // optional
@@ -28,13 +27,21 @@ struct BatchNormTrainArguments {
   int64_t rows = 0, channels = 0;
   Vector gamma, beta;         // optional
   VectorOut mean, variance;
-  VectorOut runningMean, runningVariance;  // optional
-  double momentum = 0.1;
   double eps = 1e-5;
   bool relu = false;
   void* workspace = nullptr;  // of batchNormWorkspace bytes
 };
 void launchBatchNormTrain(Stream stream, const BatchNormTrainArguments& arguments);
+
+// running = (1 - momentum) * running + momentum * batch, with the unbiased variance of `count` values.
+struct RunningStatisticsArguments {
+  Vector mean, variance, batchMean, batchVariance;
+  VectorOut newMean, newVariance;  // may be the old ones
+  int64_t channels = 0;
+  const float* momentum = nullptr;  // one element
+  double count = 0;
+};
+void launchRunningStatistics(Stream stream, const RunningStatisticsArguments& arguments);
 
 // Bytes that launchBatchNormTrain and launchBatchNormGradient need.
 size_t batchNormWorkspace(int64_t rows, int64_t channels);
