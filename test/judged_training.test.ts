@@ -332,15 +332,16 @@ describe.each(judgedDevices)("gradients and updates on %s equal the reference", 
     await expectNear(device, plan, data);
   });
 
-  test("the norm of many tensors and their scaling, of more than one launch takes", async () => {
+  test("the norm of more tensors than one launch takes, their scaling and averaging", async () => {
     const shapes = [[5], [3, 4, 5, 6], [20000], ...Array.from({ length: 60 }, (_, i) => [i + 1])];
     const from = shapes.map((_, i) => i);
     const last = shapes.length;
     const lines: Line[] = [
       { op: "global_norm", from, to: [[]] },
       { op: "scale", from: [...from, last], to: shapes },
+      { op: "lerp", from: [...from, ...from.map((i) => last + 2 + i), last], to: shapes },
     ];
-    const outputs = [last + 1, ...from.map((i) => last + 2 + i)];
+    const outputs = Array.from({ length: 2 * last + 1 }, (_, i) => last + 1 + i);
     expect(await compare(planOf([...shapes, []], lines, outputs))).toBeLessThan(limit);
   });
 

@@ -2,10 +2,12 @@ import { isFloat } from "../dtype.js";
 import { expected, listed, WeightsError } from "../errors.js";
 import { zerosLike } from "../graph/backward.js";
 import { submit } from "../graph/flush.js";
+import { Node } from "../graph/value.js";
 import type { Module } from "../nn/module.js";
 import type { Buffer, Parameter } from "../nn/parameter.js";
 import { checkObject, integer, sameShape } from "../shape.js";
 import { Tensor, tensor, VariableTensor } from "../tensor.js";
+import { byDtype } from "./gradients.js";
 import { inRange } from "./optimizer.js";
 
 export interface EMAOptions {
@@ -49,11 +51,23 @@ export class EMA {
     const decay = this.warmup ? Math.min(this.decay, (1 + n) / (10 + n)) : this.decay;
     const kept = skip && tensor(1).sub(skip);
     const weight = kept ? kept.mul(1 - decay) : tensor(1 - decay);
-    for (const { own, average } of this.#pairs) {
-      const step = own.sub(average);
-      const gated = kept ? average.add(step.mul(kept.cast(own.dtype))) : own;
-      const next = isFloat(own.dtype) ? average.add(step.mul(weight)) : gated;
+    const whole = this.#pairs.filter(({ own }) => !isFloat(own.dtype));
+    for (const { own, average } of whole) {
+      const next = kept ? average.add(own.sub(average).mul(kept.cast(own.dtype))) : own;
       average.variable.write(next.value);
+    }
+    for (const same of byDtype(
+      this.#pairs.filter(({ own }) => isFloat(own.dtype)),
+      ({ own }) => own.dtype,
+    )) {
+      const inputs = [...same.map(({ average }) => average), ...same.map(({ own }) => own), weight];
+      const { outputs } = new Node(
+        "lerp",
+        {},
+        inputs.map(({ value }) => value),
+        same.map(({ own }) => own),
+      );
+      for (const [i, { average }] of same.entries()) average.variable.write(outputs[i]);
     }
   }
 

@@ -1,3 +1,4 @@
+import type { DType } from "../dtype.js";
 import { Node, op, type Value } from "../graph/value.js";
 import type { Variable } from "../graph/variable.js";
 import { Tensor } from "../tensor.js";
@@ -10,9 +11,14 @@ export function overGradients(name: "global_norm" | "found_inf", gradients: read
 
 /** Records gradients times a float32 scalar, those of one dtype at once. */
 export function scaleGradients(gradients: readonly Variable[], factor: Tensor): void {
-  for (const type of new Set(gradients.map(({ dtype }) => dtype))) {
-    const same = gradients.filter(({ dtype }) => dtype === type);
+  for (const same of byDtype(gradients, ({ dtype }) => dtype)) {
     const { outputs } = new Node("scale", {}, [...same.map((gradient) => gradient.read()), factor.value], same);
     for (const [i, gradient] of same.entries()) gradient.write(outputs[i]);
   }
+}
+
+/** Items in groups of one dtype, for ops over many tensors. */
+export function byDtype<T>(items: readonly T[], dtypeOf: (item: T) => DType): T[][] {
+  const dtypes = new Set(items.map(dtypeOf));
+  return [...dtypes].map((dtype) => items.filter((item) => dtypeOf(item) === dtype));
 }

@@ -90,10 +90,17 @@ namespace {
 
 using Tensors = std::vector<std::pair<BufferId, int64_t>>;
 
-// The first `count` inputs, each with its number of elements.
-Tensors readAll(Builder& b, size_t count) {
+// `count` inputs, each with its number of elements.
+Tensors readAll(Builder& b, size_t count, size_t first = 0) {
   Tensors all;
-  for (size_t i = 0; i < count; ++i) all.emplace_back(b.read(i), b.input(i).size());
+  for (size_t i = first; i < first + count; ++i) all.emplace_back(b.read(i), b.input(i).size());
+  return all;
+}
+
+// New buffers for all outputs.
+std::vector<BufferId> writeAll(Builder& b) {
+  std::vector<BufferId> all;
+  for (size_t i = 0; i < b.step().outputs.size(); ++i) all.push_back(b.write(i));
   return all;
 }
 
@@ -160,14 +167,37 @@ void scale(Builder& b) {
   for (size_t i = 0; i < count; ++i) b.expect(b.output(i).shape == b.input(i).shape, "results of the tensors' shapes");
   const Tensors tensors = readAll(b, count);
   const BufferId by = b.read(count);
-  std::vector<BufferId> results;
-  for (size_t i = 0; i < count; ++i) results.push_back(b.write(i));
+  const std::vector<BufferId> results = writeAll(b);
   b.emit("", [=](const Pointers& p) {
     const float factor = *p.at(by);
     for (size_t t = 0; t < tensors.size(); ++t)
       parallel(tensors[t].second, 16384, [&, x = p.at(tensors[t].first), y = p.at(results[t])](int64_t first, int64_t last) {
         for (int64_t i = first; i < last; ++i) y[i] = x[i] * factor;
       });
+  });
+}
+
+// Any number of tensors, as many others of their shapes and a weight -> x + weight * (other - x) for each
+void lerp(Builder& b) {
+  const size_t count = b.inputs() / 2;
+  b.expectArity(3, 2 * count + 1, count);
+  b.expectFloats();
+  b.expect(b.inputs() == 2 * count + 1 && b.input(2 * count).size() == 1, "a scalar last");
+  for (size_t i = 0; i < count; ++i)
+    b.expect(b.input(count + i).shape == b.input(i).shape && b.output(i).shape == b.input(i).shape, "tensors of the same shapes");
+  const Tensors tensors = readAll(b, count);
+  const Tensors others = readAll(b, count, count);
+  const BufferId by = b.read(2 * count);
+  const std::vector<BufferId> results = writeAll(b);
+  b.emit("", [=](const Pointers& p) {
+    const float weight = *p.at(by);
+    for (size_t t = 0; t < count; ++t) {
+      const float* x = p.at(tensors[t].first);
+      const float* other = p.at(others[t].first);
+      parallel(tensors[t].second, 16384, [=, y = p.at(results[t])](int64_t first, int64_t last) {
+        for (int64_t i = first; i < last; ++i) y[i] = x[i] + weight * (other[i] - x[i]);
+      });
+    }
   });
 }
 

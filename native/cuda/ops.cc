@@ -29,6 +29,7 @@ const std::unordered_map<std::string_view, Op>& ops() {
       {"gate_gradient", gateGradient},
       {"gated_conv2d", gatedConv2d},
       {"global_norm", globalNorm},
+      {"lerp", lerp},
       {"linear", linear},
       {"log", unary},
       {"log_softmax", softmax},

@@ -32,6 +32,7 @@ void gate(Builder& b);
 void gateGradient(Builder& b);
 void gatedConv2d(Builder& b);
 void globalNorm(Builder& b);
+void lerp(Builder& b);
 void linear(Builder& b);
 void matmul(Builder& b);
 void maxPool2d(Builder& b);

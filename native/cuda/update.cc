@@ -208,4 +208,31 @@ void scale(Builder& b) {
   });
 }
 
+// Any number of tensors, as many others of their shapes and a weight -> x + weight * (other - x) for each, in float32
+void lerp(Builder& b) {
+  const size_t count = b.inputs() / 2;
+  b.expectArity(3, 2 * count + 1, count);
+  b.expectFloats();
+  b.expect(b.inputs() == 2 * count + 1 && b.input(2 * count).size() == 1, "a scalar last");
+  std::vector<Tensor> tensors;
+  for (size_t i = 0; i < count; ++i) {
+    b.expect(b.input(count + i).shape == b.input(i).shape && b.output(i).shape == b.input(i).shape,
+             "tensors of the same shapes");
+    tensors.push_back({{b.read(i, plainFloat), b.read(count + i, plainFloat)}, {b.write(i, plainFloat)}, b.input(i).size()});
+  }
+  const BufferId weight = b.read(2 * count, plainFloat);
+  b.emit("", [=](Stream stream, const Pointers& p) {
+    std::vector<UpdateTensor> all;
+    LerpArguments arguments;
+    for (const Tensor& tensor : tensors) {
+      all.push_back(tensor.at(p));
+      arguments.update.longest = std::max(arguments.update.longest, tensor.count);
+    }
+    arguments.update.tensors = all.data();
+    arguments.update.tensorCount = static_cast<int64_t>(all.size());
+    arguments.weight = p.at<float>(weight);
+    launchLerp(stream, arguments);
+  });
+}
+
 }  // namespace seresnet::cuda

@@ -288,6 +288,9 @@ void updates(DType gradientType) {
     Values scaled = set.gradient->values();
     for (double& value : scaled) value *= settings[6];
     check("scale", {{*set.scaled, scaled}}, [&] { launchScale(nullptr, {update, s + 6}); });
+    Values mixed = set.parameter->values();
+    for (size_t i = 0; i < mixed.size(); ++i) mixed[i] += settings[0] * ((*set.gradient)[static_cast<int64_t>(i)] - mixed[i]);
+    check("lerp", {{*set.newParameter, mixed}}, [&] { launchLerp(nullptr, {update, s}); });
   }
 }
 

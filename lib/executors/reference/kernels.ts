@@ -18,7 +18,7 @@ import { mean, sum } from "./reduce.js";
 import { logSoftmax, softmax } from "./softmax.js";
 import { broadcast, fill, reluGradient, sigmoidGradient, sliceGradient, transpose } from "./spread.js";
 import { cast, exp, log, neg, relu, reshape, sigmoid, sqrt } from "./unary.js";
-import { adamw, foundInf, globalNorm, scale, sgd } from "./update.js";
+import { adamw, foundInf, globalNorm, lerp, scale, sgd } from "./update.js";
 
 /** Table of contents: the kernel of each op of a plan. */
 export const kernels: Readonly<Record<string, Kernel>> = {
@@ -44,6 +44,7 @@ export const kernels: Readonly<Record<string, Kernel>> = {
   gate,
   gate_gradient: gateGradient,
   global_norm: globalNorm,
+  lerp,
   linear,
   log,
   log_softmax: logSoftmax,

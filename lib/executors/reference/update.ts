@@ -75,3 +75,13 @@ export const scale: Kernel = ({ inputs, outputs }, share) => {
     for (let k = first; k < last; k++) to[k] = from[k] * factor;
   }
 };
+
+/** Inputs: any number of tensors, as many others of their shapes and a weight; `x + weight * (other - x)` for each. */
+export const lerp: Kernel = ({ inputs, outputs }, share) => {
+  const weight = scalar(inputs[inputs.length - 1]);
+  for (const [i, y] of outputs.entries()) {
+    const [from, other, to] = [floats(inputs[i]), floats(inputs[outputs.length + i]), floats(y)];
+    const [first, last] = share(to.length);
+    for (let k = first; k < last; k++) to[k] = from[k] + weight * (other[k] - from[k]);
+  }
+};

@@ -112,6 +112,14 @@ __global__ void __launch_bounds__(threads) scaleKernel(ScaleArguments a, Batch b
   });
 }
 
+__global__ void __launch_bounds__(threads) lerpKernel(LerpArguments a, Batch batch) {
+  const float weight = *a.weight;
+  overChunk(batch, [&](const UpdateTensor& t, int64_t i) {
+    const float x = t.parameter[i];
+    t.newParameter[i] = x + weight * (gradientOf(t, a.update.gradientType, i) - x);
+  });
+}
+
 Shape3 shapeOf(const char* name, const UpdateArguments& a, int64_t tensors) {
   const int64_t chunks = chunksOf(a.longest);
   const int64_t y = std::min<int64_t>(chunks, 65535);
@@ -174,6 +182,12 @@ void launchGlobalNorm(Stream stream, const GlobalNormArguments& a) {
 void launchScale(Stream stream, const ScaleArguments& a) {
   inBatches("scale", a.update, [&](const Shape3& shape, const Batch& batch, int64_t) {
     launch("scale", stream, shape, scaleKernel, a, batch);
+  });
+}
+
+void launchLerp(Stream stream, const LerpArguments& a) {
+  inBatches("lerp", a.update, [&](const Shape3& shape, const Batch& batch, int64_t) {
+    launch("lerp", stream, shape, lerpKernel, a, batch);
   });
 }
 

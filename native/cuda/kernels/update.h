@@ -68,4 +68,11 @@ struct ScaleArguments {
 };
 void launchScale(Stream stream, const ScaleArguments& arguments);
 
+// newParameter = parameter + weight [1] * (gradient - parameter): averages of weights, which stand in place of gradients.
+struct LerpArguments {
+  UpdateArguments update;
+  const float* weight = nullptr;
+};
+void launchLerp(Stream stream, const LerpArguments& arguments);
+
 }  // namespace seresnet::cuda
