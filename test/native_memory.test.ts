@@ -136,6 +136,43 @@ describe.runIf(built)("process safety", () => {
     expect(runProgram(program, "--expose-gc")).toBe(`true true ${2 ** 22}\n`);
   }, 120_000);
 
+  test("plans of one device share the memory of their runs, as large as the largest needs, and let go of it", () => {
+    const program = `
+      const { cpuExecutor } = require(${executorFile});
+      const slot = (...shape) => ({ shape, dtype: "float32" });
+      // x + x in an arena of \`mebibytes\`, of which the sum is the answer
+      const plan = (mebibytes) => ({ slots: [slot(1), slot(mebibytes, 262144), slot(mebibytes, 262144), slot()], inputs: [0],
+        constants: [], variables: [], outputs: [3], written: [], steps: [
+          { op: "broadcast", attributes: { scale: 1 }, inputs: [0], outputs: [1] },
+          { op: "add", attributes: {}, inputs: [1, 1], outputs: [2] },
+          { op: "sum", attributes: { dims: [0, 1], keepDims: false }, inputs: [2], outputs: [3] }] });
+      const executor = cpuExecutor();
+      const mebibytes = () => Math.round(process.memoryUsage().rss / 2 ** 20);
+      (async () => {
+        const sums = [];
+        const run = async (loaded, x) => sums.push((await loaded.run({ inputs: [Float32Array.of(x)], variables: [] })).outputs[0][0] / 2 ** 19);
+        await (await executor.load(plan(1), [])).dispose();
+        const before = mebibytes();
+        const small = await executor.load(plan(100), []);
+        const all = [small];
+        for (let i = 0; i < 5; i++) all.push(await executor.load(plan(150), []));
+        for (const loaded of all) await run(loaded, 1);
+        const held = mebibytes() - before;
+        for (const loaded of all.slice(1)) await loaded.dispose();
+        await run(small, 2);
+        const less = mebibytes() - before;
+        await small.dispose();
+        const none = mebibytes() - before;
+        console.log(JSON.stringify({ sums, held, less, none }));
+      })();`;
+    const { sums, held, less, none } = JSON.parse(runProgram(program));
+    expect(sums).toEqual([100, 150, 150, 150, 150, 150, 200]);
+    expect(held).toBeGreaterThan(290);
+    expect(held).toBeLessThan(450); // alone, the six plans need 1,700
+    expect(less).toBeLessThan(held - 80);
+    expect(none).toBeLessThan(100);
+  });
+
   test("the event loop turns while plans run", () => {
     const program = `${slow}
       (async () => {

@@ -16,14 +16,21 @@ namespace seresnet::cpu {
 
 namespace {
 
+// What the programs of a device have in common.
+struct Common {
+  std::shared_ptr<Onednn> onednn;
+  std::shared_ptr<SharedArena> arena = std::make_shared<SharedArena>();
+  std::shared_ptr<MemoryPool> pool = std::make_shared<MemoryPool>();
+};
+
 class CpuProgram final : public Program {
  public:
   // The options name the number of threads.
   CpuProgram(const Plan& plan, const std::vector<std::shared_ptr<HostMemory>>& constants, const LoadOptions& options,
-             std::shared_ptr<Onednn> onednn, Setting setting = {})
-      : onednn_(std::move(onednn)), threads_(options.threads), split_(plan.outputs.size()) {
+             const Common& common, Setting setting = {})
+      : common_(common), threads_(options.threads), split_(plan.outputs.size()) {
     omp_set_num_threads(threads_);  // oneDNN shares work out when a primitive is made
-    Builder builder(plan, constants, options, *onednn_, std::move(setting));
+    Builder builder(plan, constants, options, *common_.onednn, std::move(setting));
     builder.build();
     buffers_ = std::move(builder.buffers);
     kernels_ = std::move(builder.kernels);
@@ -75,6 +82,8 @@ class CpuProgram final : public Program {
     omp_set_num_threads(threads_);
     std::vector<std::shared_ptr<HostMemory>> results(results_);
     std::vector<char*> addresses = addresses_;
+    const std::shared_ptr<HostMemory> arena = arena_->hold();
+    for (const auto& [id, offset] : placed_) addresses[id] = arena->data() + offset;
     for (size_t id = 0; id < buffers_.size(); ++id) {
       const Buffer& buffer = buffers_[id];
       if (buffer.kind == Buffer::Kind::input) addresses[id] = run.inputs[buffer.index]->data();
@@ -96,7 +105,7 @@ class CpuProgram final : public Program {
       if (i < split_) run.outputs.push_back(std::move(memory));
       else run.written.push_back(std::move(memory));
     }
-    pool_->trim();
+    common_.pool->trim();
   }
 
   // Operands and results, each once. What lives during this kernel alone is scratch memory.
@@ -123,7 +132,7 @@ class CpuProgram final : public Program {
 
   // Memory for a result. What is written takes that of what earlier runs wrote and somebody has replaced since.
   std::shared_ptr<HostMemory> allocate(size_t result) const {
-    return result < split_ ? std::make_shared<HostMemory>(outputBytes_[result]) : pool_->take(outputBytes_[result]);
+    return result < split_ ? std::make_shared<HostMemory>(outputBytes_[result]) : common_.pool->take(outputBytes_[result]);
   }
 
   // A result as it is, the first time it is asked for; then, and of what somebody else owns, a copy.
@@ -146,15 +155,14 @@ class CpuProgram final : public Program {
       blocks.push_back(buffer.block);
       owners.push_back(id);
     }
-    arena_ = std::make_unique<HostMemory>(placeBlocks(blocks));
-    arena_->prefault();
+    arena_ = std::make_unique<SharedArena::Share>(common_.arena, placeBlocks(blocks));
+    for (size_t i = 0; i < blocks.size(); ++i) placed_.emplace_back(owners[i], blocks[i].offset);
     addresses_.assign(buffers_.size(), nullptr);
-    for (size_t i = 0; i < blocks.size(); ++i) addresses_[owners[i]] = arena_->data() + blocks[i].offset;
     for (size_t id = 0; id < buffers_.size(); ++id)
       if (buffers_[id].contents) addresses_[id] = buffers_[id].contents->data();
   }
 
-  std::shared_ptr<Onednn> onednn_;  // before the kernels that use it
+  Common common_;  // before the kernels that use it
   int threads_;
   size_t split_;  // where the written slots start in outputs_
   std::vector<Buffer> buffers_;
@@ -162,9 +170,9 @@ class CpuProgram final : public Program {
   std::vector<BufferId> outputs_;
   std::vector<size_t> outputBytes_;
   size_t results_ = 0;
-  std::unique_ptr<HostMemory> arena_;
-  std::shared_ptr<MemoryPool> pool_ = std::make_shared<MemoryPool>();
-  std::vector<char*> addresses_;
+  std::unique_ptr<SharedArena::Share> arena_;
+  std::vector<std::pair<size_t, size_t>> placed_;  // buffers in the arena and where
+  std::vector<char*> addresses_;  // of constants
 };
 
 // libgomp ends the process when it cannot start a thread, so whether there may be so many is found out before it tries.
@@ -210,7 +218,7 @@ class CpuBackend final : public Backend {
     if (threads > startable_) tryThreads(threads);
     startable_ = std::max(startable_, threads);
     try {
-      if (!onednn_) onednn_ = std::make_shared<Onednn>();
+      if (!common_.onednn) common_.onednn = std::make_shared<Onednn>();
       LoadOptions chosen = options;
       chosen.threads = threads;
       LoadOptions exact;  // what is made of weights at load is made in float32
@@ -219,10 +227,10 @@ class CpuBackend final : public Backend {
         Run run;
         run.inputs = inputs;
         run.stopping = &never_;
-        CpuProgram(steps, {}, exact, onednn_).run(run);
+        CpuProgram(steps, {}, exact, common_).run(run);
         return run.outputs;
       };
-      return std::make_unique<CpuProgram>(plan, constants, chosen, onednn_, Setting{&weights_, evaluate});
+      return std::make_unique<CpuProgram>(plan, constants, chosen, common_, Setting{&weights_, evaluate});
     } catch (const dnnl::error& error) {
       throw Error("cpu", std::string("oneDNN: ") + error.what());
     }
@@ -230,7 +238,7 @@ class CpuBackend final : public Backend {
 
  private:
   int startable_ = 1;
-  std::shared_ptr<Onednn> onednn_;
+  Common common_;
   Weights weights_;
   const std::atomic<bool> never_{false};
 };

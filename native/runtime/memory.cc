@@ -115,6 +115,34 @@ void MemoryPool::trim() {
   unused.swap(free_);
 }
 
+SharedArena::Share::Share(std::shared_ptr<SharedArena> arena, size_t bytes) : arena_(std::move(arena)), bytes_(bytes) {
+  arena_->join(bytes);
+}
+
+SharedArena::Share::~Share() { arena_->leave(bytes_); }
+
+void SharedArena::join(size_t bytes) {
+  const std::lock_guard lock(mutex_);
+  if (!memory_ || memory_->bytes() < bytes) {
+    memory_ = nullptr;  // before there is more, so that there are never both
+    memory_ = std::make_shared<HostMemory>(std::max(bytes, needs_.empty() ? 0 : *needs_.rbegin()));
+    memory_->prefault();
+  }
+  needs_.insert(bytes);
+}
+
+void SharedArena::leave(size_t bytes) {
+  const std::lock_guard lock(mutex_);
+  needs_.erase(needs_.find(bytes));
+  if (needs_.empty() || (memory_ && memory_->bytes() > *needs_.rbegin())) memory_ = nullptr;  // a run may hold it still
+}
+
+std::shared_ptr<HostMemory> SharedArena::hold() {
+  const std::lock_guard lock(mutex_);
+  if (!memory_) memory_ = std::make_shared<HostMemory>(*needs_.rbegin());
+  return memory_;
+}
+
 size_t placeBlocks(std::vector<Block>& blocks) {
   std::vector<size_t> order(blocks.size());
   std::iota(order.begin(), order.end(), size_t{0});

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <vector>
 
 namespace seresnet {
@@ -65,6 +66,37 @@ class MemoryPool : public std::enable_shared_from_this<MemoryPool> {
  private:
   std::mutex mutex_;
   std::multimap<size_t, std::unique_ptr<HostMemory>> free_;
+};
+
+// Memory for what lives within one run, for programs of which one runs at a time: as large as the largest of them needs, so
+// that the plans of training, of its last batch and of validation take it once. Thread-safe.
+class SharedArena {
+ public:
+  // A program's need, as long as it lives. The memory is there when this returns; throws what HostMemory throws.
+  class Share {
+   public:
+    Share(std::shared_ptr<SharedArena> arena, size_t bytes);
+    ~Share();
+    Share(const Share&) = delete;
+    Share& operator=(const Share&) = delete;
+
+    size_t bytes() const noexcept { return bytes_; }
+    // The memory of a run, to be held until its end: at least the bytes asked for, with anybody's contents.
+    std::shared_ptr<HostMemory> hold() const { return arena_->hold(); }
+
+   private:
+    std::shared_ptr<SharedArena> arena_;
+    size_t bytes_;
+  };
+
+ private:
+  void join(size_t bytes);
+  void leave(size_t bytes);
+  std::shared_ptr<HostMemory> hold();
+
+  std::mutex mutex_;
+  std::multiset<size_t> needs_;
+  std::shared_ptr<HostMemory> memory_;
 };
 
 // A piece of an arena that is in use from time `first` to time `last`, both included.
