@@ -2,11 +2,11 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { compile, createModel, listDevices, saveSafetensors } from "../lib/index.js";
+import { compile, createModel, saveSafetensors } from "../lib/index.js";
 import { type Contender, contenders, GpuChild } from "./cuda_child.js";
 import { type Dtype, type Feed, type GpuJob, inputsOf, type Kernels } from "./cuda_runner.js";
 import { type Case, kernelsTable, type Row, table, targets } from "./cuda_table.js";
-import { type Bench, digits, median, NotHere, save } from "./report.js";
+import { type Bench, digits, median, oneOf, save, usableDevice } from "./report.js";
 import { trainedLooking } from "./weights.js";
 
 /** What is measured where: on a GPU, and on the host, kernels and all, to see that the benchmark itself works. */
@@ -93,11 +93,6 @@ function parse(args: readonly string[]): Options {
   };
 }
 
-function oneOf(name: string, word: string, known: readonly string[]): string {
-  if (!known.includes(word)) throw new Error(`bench: expected ${name} ${known.join(", ")}, got ${word}`);
-  return word;
-}
-
 function positive(name: string, word: string): number {
   if (!/^[1-9]\d{0,5}$/.test(word)) throw new Error(`bench: expected ${name} to be a whole number, got ${word}`);
   return Number(word);
@@ -108,8 +103,7 @@ export const cuda: Bench = {
     "ResNets and SE-ResNets on a GPU, every dtype, beside PyTorch eager and torch.compile: images/s, latency, GB/s",
   async run(args = []) {
     const options = parse(args);
-    const device = listDevices().find(({ name, usable }) => name === options.device && usable);
-    if (!device) throw new NotHere(whyNot(options.device));
+    const device = usableDevice(options.device);
     const folder = mkdtempSync(join(tmpdir(), "seresnet-cuda-"));
     try {
       const session = new Session(options, folder);
@@ -131,12 +125,6 @@ export const cuda: Bench = {
     }
   },
 };
-
-function whyNot(name: string): string {
-  const [device] = listDevices().filter((candidate) => candidate.name === name);
-  const fix = device?.fix ? ` (try: ${device.fix})` : "";
-  return `The benchmark on ${name} was not run: ${device?.reason ?? "this build has no such device"}${fix}`;
-}
 
 /** One run of the benchmark: what has been found out so far, so that what is there can be saved at any time. */
 class Session {

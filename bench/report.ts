@@ -2,6 +2,7 @@ import { execFileSync } from "node:child_process";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { availableParallelism, cpus } from "node:os";
 import { join, relative } from "node:path";
+import { type DeviceInfo, listDevices } from "../lib/index.js";
 
 /** One benchmark: what it measures, in one line, and how. */
 export interface Bench {
@@ -27,6 +28,23 @@ export interface Report {
 
 /** Why a benchmark cannot be run here, and what to install: exit code 3. */
 export class NotHere extends Error {}
+
+/** A device that works here. Throws NotHere, with what to install, where it does not. */
+export function usableDevice(name: string): DeviceInfo {
+  const devices = listDevices().filter((candidate) => candidate.name === name);
+  const usable = devices.find((device) => device.usable);
+  if (usable) return usable;
+  const fix = devices[0]?.fix ? ` (try: ${devices[0].fix})` : "";
+  throw new NotHere(
+    `The benchmark on ${name} was not run: ${devices[0]?.reason ?? "this build has no such device"}${fix}`,
+  );
+}
+
+/** A word of the command line that must be one of those known. */
+export function oneOf(name: string, word: string, known: readonly string[]): string {
+  if (!known.includes(word)) throw new Error(`bench: expected ${name} ${known.join(", ")}, got ${word}`);
+  return word;
+}
 
 /** The checkout, seen from the compiled file. */
 export const root = join(__dirname, "../..");

@@ -10,7 +10,7 @@ import { parseArgs } from "node:util";
 import Table from "cli-table3";
 import { nativeVersions } from "../lib/executors/native.js";
 import { createModel, saveSafetensors } from "../lib/index.js";
-import { type Bench, digits, median, root } from "./report.js";
+import { type Bench, digits, median, oneOf, root, save, usableDevice } from "./report.js";
 import type { Steps, TrainingJob } from "./training_runner.js";
 import { noise, trainedLooking } from "./weights.js";
 
@@ -21,19 +21,46 @@ interface Case {
   readonly classes: number;
 }
 
-const cases: readonly Case[] = [
-  { model: "seresnet14_cifar", options: { numClasses: 10, inChannels: 1 }, shape: [128, 1, 28, 28], classes: 10 },
-  { model: "seresnet50", options: {}, shape: [8, 3, 224, 224], classes: 1000 },
-];
+/** What is measured where: on the host, kernels and all, to see that the benchmark of a GPU works. */
+const settings = {
+  cpu: {
+    cases: [
+      { model: "seresnet14_cifar", options: { numClasses: 10, inChannels: 1 }, shape: [128, 1, 28, 28], classes: 10 },
+      { model: "seresnet50", options: {}, shape: [8, 3, 224, 224], classes: 1000 },
+    ],
+    dtypes: ["float32"],
+    peers: ["eager"],
+    turn: 1000,
+  },
+  cuda: {
+    cases: [
+      { model: "seresnet50", options: {}, shape: [128, 3, 224, 224], classes: 1000 },
+      { model: "resnet50", options: {}, shape: [128, 3, 224, 224], classes: 1000 },
+      { model: "seresnet14_cifar", options: { numClasses: 10, inChannels: 1 }, shape: [512, 1, 28, 28], classes: 10 },
+    ],
+    dtypes: ["float16", "bfloat16", "float32"],
+    peers: ["eager", "compile"],
+    turn: 1000,
+  },
+  "cuda-sim": {
+    cases: [{ model: "seresnet14_cifar", options: { numClasses: 10 }, shape: [4, 3, 9, 8], classes: 10 }],
+    dtypes: ["float16", "float32"],
+    peers: ["eager"],
+    turn: 0,
+  },
+} as const satisfies Record<TrainingJob["device"], object>;
 
 /**
  * Of the first losses, relatively: further apart, the two do not compute the same steps. Rounding grows from step to step:
  * in the third of SE-ResNet-50 PyTorch is 1 % off itself in another memory format.
  */
-const tolerances = [1e-4, 5e-3];
+const tolerances: Readonly<Record<TrainingJob["dtype"], readonly number[]>> = {
+  float32: [1e-4, 5e-3],
+  float16: [5e-3, 2e-2],
+  bfloat16: [2e-2, 5e-2],
+};
 
-/** Milliseconds of work in a turn, and of rest before it: spinning threads of the last process sleep by then. */
-const turn = 1000;
+/** Milliseconds of rest before a turn: spinning threads of the last process sleep by then. */
 const rest = 100;
 
 interface Measured {
@@ -42,13 +69,20 @@ interface Measured {
   readonly imagesPerSecond: number;
   /** PyTorch's time / ours: the median of the rounds, the least and the most. */
   readonly speedup?: readonly [number, number, number];
-  readonly peak: number;
+  readonly peak?: number;
+}
+
+interface Result {
+  readonly model: string;
+  readonly dtype: string;
+  readonly batch: number;
+  readonly rows: readonly Measured[];
 }
 
 /** A process that makes steps when it is told to, by lines of JSON. */
 class Trainer {
   readonly times: number[] = [];
-  peak = 0;
+  peak?: number;
   steps = 1;
   note = "";
   readonly #process: ChildProcessByStdio<Writable, Readable, Readable>;
@@ -120,7 +154,7 @@ class Trainer {
 }
 
 /** The network's weights and a batch, as files that both read. */
-async function prepare({ model, options, shape, classes }: Case, folder: string): Promise<TrainingJob> {
+async function prepare({ model, options, shape, classes }: Case, folder: string) {
   const weights = join(folder, `${model}.safetensors`);
   await saveSafetensors(weights, trainedLooking(createModel(model, options)).stateDict());
   const pixels = noise(
@@ -134,42 +168,66 @@ async function prepare({ model, options, shape, classes }: Case, folder: string)
   return { model, options, weights, batch, shape, threads: availableParallelism() };
 }
 
-async function compare(job: TrainingJob, python: string, rounds: number): Promise<Measured[]> {
+class Disagreement extends Error {}
+
+/** The first losses; and how many steps a turn takes is settled. */
+async function begin(trainer: Trainer, job: TrainingJob, turn: number): Promise<readonly number[]> {
+  const { losses } = await trainer.ask(tolerances[job.dtype].length);
+  const { times } = await trainer.ask(2);
+  trainer.steps = Math.max(1, Math.round(turn / times[1]));
+  return losses;
+}
+
+function agree({ model, dtype }: TrainingJob, ours: readonly number[], theirs: readonly number[]): void {
+  for (const [i, tolerance] of tolerances[dtype].entries())
+    if (!(Math.abs(theirs[i] - ours[i]) <= tolerance * Math.abs(ours[i])))
+      throw new Disagreement(
+        `the losses of step ${i + 1} of ${model} in ${dtype} disagree: ${ours[i]} and ${theirs[i]}`,
+      );
+}
+
+interface Turns {
+  readonly python: string;
+  readonly peers: readonly string[];
+  readonly rounds: number;
+  /** Milliseconds of work in each. */
+  readonly turn: number;
+}
+
+async function compare(job: TrainingJob, { python, peers, rounds, turn }: Turns): Promise<Measured[]> {
   const trainers = [
     await Trainer.start("seresnet", process.execPath, join(__dirname, "training_runner.js"), JSON.stringify(job)),
   ];
   try {
-    try {
-      const script = join(root, "bench/peers/torch_training.py");
-      trainers.push(await Trainer.start("PyTorch eager", python, script, JSON.stringify(job)));
-    } catch (error) {
-      console.error(`bench: LEFT OUT ${(error as Error).message}`);
-    }
-    const first: Steps[] = [];
-    for (const trainer of trainers) {
-      first.push(await trainer.ask(tolerances.length));
-      const { times } = await trainer.ask(2);
-      trainer.steps = Math.max(1, Math.round(turn / times[1]));
-    }
-    for (const [i, tolerance] of tolerances.entries())
-      for (const { losses } of first) {
-        const loss = first[0].losses[i];
-        if (!(Math.abs(losses[i] - loss) <= tolerance * Math.abs(loss)))
-          throw new Error(`bench: the losses of step ${i + 1} of ${job.model} disagree: ${loss} and ${losses[i]}`);
+    const script = join(root, "bench/peers/torch_training.py");
+    for (const peer of peers)
+      try {
+        trainers.push(await Trainer.start(`PyTorch ${peer}`, python, script, peer, JSON.stringify(job)));
+      } catch (error) {
+        console.error(`bench: LEFT OUT ${(error as Error).message}`);
+      }
+    const ours = await begin(trainers[0], job, turn);
+    for (const peer of trainers.slice(1))
+      try {
+        agree(job, ours, await begin(peer, job, turn));
+      } catch (error) {
+        if (error instanceof Disagreement) throw error;
+        console.error(`bench: LEFT OUT ${(error as Error).message}`);
+        trainers.splice(trainers.indexOf(peer), 1);
+        await peer.stop();
       }
     for (let round = 0; round < rounds; round++)
       for (const trainer of round % 2 === 0 ? trainers : [...trainers].reverse()) await trainer.takeTurn();
-    const [ours] = trainers;
     return trainers.map((trainer) => {
       const milliseconds = median(trainer.times);
-      const ratios = trainer.times.map((time, round) => time / ours.times[round]);
+      const ratios = trainer.times.map((time, round) => time / trainers[0].times[round]);
       const speedup = [median(ratios), Math.min(...ratios), Math.max(...ratios)].map((ratio) => digits(ratio, 3));
       return {
         runtime: trainer.note || trainer.name,
         milliseconds: digits(milliseconds),
         imagesPerSecond: digits((job.shape[0] * 1000) / milliseconds),
-        ...(trainer !== ours && { speedup: speedup as [number, number, number] }),
-        peak: digits(trainer.peak, 3),
+        ...(trainer !== trainers[0] && { speedup: speedup as [number, number, number] }),
+        ...(trainer.peak !== undefined && { peak: digits(trainer.peak, 3) }),
       };
     });
   } finally {
@@ -177,53 +235,73 @@ async function compare(job: TrainingJob, python: string, rounds: number): Promis
   }
 }
 
-/** Steps of SGD on the CPU: forward, backward and update, ours and PyTorch's in alternating processes. */
+/** Steps of SGD: forward, backward and update, ours and PyTorch's in alternating processes. */
 export const training: Bench = {
   title:
-    "SGD steps of SE-ResNet-14 (28x28, batch 128) and SE-ResNet-50 (224x224, batch 8), beside PyTorch's [--python PATH] [--quick]",
+    "SGD steps beside PyTorch's [--device cpu|cuda] [--dtype …] [--peers eager,compile|none] [--python PATH] [--quick]",
   async run(args = []) {
+    const text = { type: "string" } as const;
     const options = {
-      python: { type: "string", default: process.env.SERESNET_PYTHON || "python3" },
+      device: { ...text, default: "cpu" },
+      dtype: text,
+      peers: text,
+      results: text,
+      python: { ...text, default: process.env.SERESNET_PYTHON || "python3" },
       quick: { type: "boolean", default: false },
     } as const;
     const { values } = parseArgs({ args: [...args], options });
-    const rounds = values.quick ? 3 : 9;
+    const device = oneOf("--device", values.device, Object.keys(settings)) as TrainingJob["device"];
+    const { cases, dtypes, turn, ...setting } = settings[device];
+    const list = (name: "dtype" | "peers", known: readonly string[]) =>
+      values[name]?.split(",").map((word) => oneOf(`--${name}`, word, known)) ?? known;
+    const peers = values.peers === "none" ? [] : list("peers", setting.peers);
+    const turns = { python: values.python, peers, rounds: values.quick ? 3 : 9, turn };
+    const { rounds } = turns;
+    const found = usableDevice(device);
     const folder = mkdtempSync(join(tmpdir(), "seresnet-bench-"));
-    const results: { model: string; batch: number; rows: Measured[] }[] = [];
+    const results: Result[] = [];
+    const failures: string[] = [];
+    const threads = availableParallelism();
+    const report = () => ({
+      name: device === "cpu" ? "training" : `training-${device}`,
+      folder: values.results,
+      table: `${tableOf(results)}\n${threads} threads, ${rounds} rounds in alternating processes; speed-up: above 1 where ours is faster`,
+      figures: { device: found, threads, rounds, versions: nativeVersions(), results, failures },
+      failures,
+    });
     try {
-      for (const item of cases) {
-        process.stderr.write(`${item.model}, batch ${item.shape[0]}\n`);
-        const rows = await compare(await prepare(item, folder), values.python, rounds);
-        results.push({ model: item.model, batch: item.shape[0], rows });
-      }
+      for (const dtype of list("dtype", dtypes) as TrainingJob["dtype"][])
+        for (const item of cases) {
+          process.stderr.write(`${item.model}, ${dtype}, batch ${item.shape[0]}\n`);
+          const job = { ...(await prepare(item, folder)), device, dtype };
+          const rows = await compare(job, turns).catch((error: Error) => void failures.push(error.message));
+          if (rows) results.push({ model: item.model, dtype, batch: item.shape[0], rows });
+          save(report().name, report()); // what is there already, should there be no time for the rest
+        }
     } finally {
       rmSync(folder, { recursive: true, force: true });
     }
-    const threads = availableParallelism();
-    return {
-      table: `${tableOf(results)}\n${threads} threads, ${rounds} rounds in alternating processes; speed-up: above 1 where ours is faster`,
-      figures: { threads, rounds, versions: nativeVersions(), results },
-    };
+    return report();
   },
 };
 
-function tableOf(results: readonly { model: string; batch: number; rows: readonly Measured[] }[]): string {
+function tableOf(results: readonly Result[]): string {
   const table = new Table({
-    head: ["", "batch", "", "ms a step", "pictures a second", "speed-up", "of the rounds", "MB"],
+    head: ["", "", "batch", "", "ms a step", "pictures a second", "speed-up", "of the rounds", "MB"],
     style: { head: [], border: [] },
   });
-  for (const { model, batch, rows } of results)
+  for (const { model, dtype, batch, rows } of results)
     for (const [i, { runtime, milliseconds, imagesPerSecond, speedup, peak }] of rows.entries()) {
       const [middle, least, most] = speedup ?? ["", "", ""];
       const range = speedup ? `${least} … ${most}` : "";
       table.push([
-        ...(i === 0 ? [model, batch] : ["", ""]),
+        ...(i === 0 ? [model, dtype, batch] : ["", "", ""]),
         runtime,
         milliseconds,
         imagesPerSecond,
         middle,
         range,
-        peak,
+        peak ?? "",
       ]);
     }
   return table.toString();

@@ -20,6 +20,7 @@ const folder = mkdtempSync(join(tmpdir(), "seresnet-bench-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 const main = join(__dirname, "..", "dist", "bench", "main.js");
 const bench = (...args: string[]) => spawnSync(process.execPath, [main, "cuda", ...args], { encoding: "utf8" });
+const training = (...args: string[]) => spawnSync(process.execPath, [main, "training", ...args], { encoding: "utf8" });
 const usable = (name: string) => listDevices().some((device) => device.name === name && device.usable);
 
 test.skipIf(usable("cuda"))("without a GPU it says so in one sentence, with what to install, and exits with 3", () => {
@@ -27,6 +28,14 @@ test.skipIf(usable("cuda"))("without a GPU it says so in one sentence, with what
   expect(stderr).toMatch(/^The benchmark on cuda was not run: .+ \(try: .+\)\n$/);
   expect(stdout).toBe("");
   expect(status).toBe(3);
+});
+
+test.skipIf(usable("cuda"))("nor are training steps timed without one", () => {
+  const { status, stdout, stderr } = training("--device", "cuda", "--results", folder);
+  expect(stderr).toMatch(/^The benchmark on cuda was not run: .+ \(try: .+\)\n$/);
+  expect(stdout).toBe("");
+  expect(status).toBe(3);
+  expect(training("--device", "tpu").stderr).toBe("bench: expected --device cpu, cuda, cuda-sim, got tpu\n");
 });
 
 test.each([
@@ -127,6 +136,30 @@ const sim = usable("cuda-sim");
 if (!sim) test("the whole benchmark on the host", (context) => context.skip("LEFT OUT: npm run test:sim runs it"));
 
 describe.runIf(sim)("the whole benchmark on the host", () => {
+  test("times training steps, after the losses agreed with PyTorch's where there is one", () => {
+    const python = pythonWith(["torch"], "PyTorch's training steps beside ours");
+    const peers = python ? ["--python", python] : ["--peers", "none"];
+    const { status, stderr } = training(
+      "--device",
+      "cuda-sim",
+      "--dtype",
+      "float16",
+      "--quick",
+      "--results",
+      folder,
+      ...peers,
+    );
+    expect(status, stderr).toBe(0);
+    const { results, failures } = JSON.parse(readFileSync(join(folder, "training-cuda-sim.json"), "utf8"));
+    expect(failures).toEqual([]);
+    expect(results.map(({ dtype }: { dtype: string }) => dtype)).toEqual(["float16"]);
+    for (const { batch, rows } of results) {
+      expect(rows).toHaveLength(python ? 2 : 1);
+      for (const { milliseconds, imagesPerSecond } of rows)
+        expect((imagesPerSecond * milliseconds) / 1000).toBeCloseTo(batch, 1);
+    }
+  }, 120_000);
+
   const quick = ["--device", "cuda-sim", "--dtype", "float16", "--batch", "2", "--rounds", "1", "--results", folder];
   const resultsOf = () => JSON.parse(readFileSync(join(folder, "cuda-sim.json"), "utf8"));
 

@@ -1,6 +1,6 @@
 // Packs what proves and times the device cuda on a GPU machine that has neither Node.js nor a registry:
 //   SERESNET_CUDA=1 npm run build && node test/gpu_kit.mjs kit.tar.xz
-// There: tar -xf kit.tar.xz, then sh gpu.sh OUT [all|inspect|test|sanitizer|bench [options of npm run bench:cuda]]
+// There: tar -xf kit.tar.xz, then sh gpu.sh OUT [all|inspect|test|sanitizer|bench [options of npm run bench:cuda]|training [options]]
 // cuDNN is looked for where its Python has it; PyTorch, where that has it, is measured beside us.
 import { execFileSync } from "node:child_process";
 import {
@@ -31,11 +31,17 @@ if (!out) {
 /** What tests need beside the package's own dependencies. */
 const tools = ["vitest", "fast-check"];
 const folders = ["dist", "models/weights", "models/labels", "test"];
-const files = ["package.json", "vitest.config.mts", "tsconfig.json", "bench/peers/torch_peer.py"];
+const files = [
+  "package.json",
+  "vitest.config.mts",
+  "tsconfig.json",
+  "bench/peers/torch_peer.py",
+  "bench/peers/torch_training.py",
+];
 
 const script = (commit) => `#!/bin/sh
-# sh gpu.sh OUT [all|inspect|test|sanitizer|bench [options]]: exits with 0 where everything asked for went well.
-out=$(mkdir -p "\${1:?usage: sh gpu.sh OUT [all|inspect|test|sanitizer|bench [options]]}" && cd "$1" && pwd)
+# sh gpu.sh OUT [all|inspect|test|sanitizer|bench [options]|training [options]]: exits with 0 where everything asked for went well.
+out=$(mkdir -p "\${1:?usage: sh gpu.sh OUT [all|inspect|test|sanitizer|bench [options]|training [options]]}" && cd "$1" && pwd)
 what=\${2:-all}
 [ $# -ge 2 ] && shift 2 || shift
 cd "$(dirname "$0")" || exit 1
@@ -58,6 +64,7 @@ wants() { [ "$what" = all ] || [ "$what" = "$1" ]; }
 wants inspect && step inspect node dist/lib/cli/main.js inspect
 wants test && step test node test/run_on.mjs cuda
 wants bench && step bench node dist/bench/main.js cuda --results "$out" "$@"
+wants training && step training node dist/bench/main.js training --device cuda --results "$out" "$@"
 wants sanitizer && step sanitizer node test/run_on.mjs cuda --sanitizer
 exit $failed
 `;
