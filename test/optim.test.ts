@@ -252,6 +252,59 @@ describe("what does not fit is refused", () => {
   });
 });
 
+describe.each(usableDevices)("parameters of several dtypes on %s", (device) => {
+  beforeAll(() => setDefaultDevice(device));
+  afterAll(() => setDefaultDevice("auto"));
+
+  it("are clipped together and averaged, each in its own", async () => {
+    for (const dtype of ["float16", "bfloat16"] as const) {
+      const half = new nn.Parameter(tensor([1, 2], [2], { dtype }));
+      const whole = new nn.Parameter(tensor([1]));
+      const net = Object.assign(new nn.Sequential(), { half, whole });
+      const ema = new optim.EMA(net, { decay: 0.5 });
+      half
+        .cast("float32")
+        .mul(tensor([3, 4]))
+        .sum()
+        .add(whole.mul(12).sum())
+        .backward();
+      expect(await optim.clipGradNorm([half, whole], 1.3).item()).toBeCloseTo(13, 5);
+      const gradient = half.grad as Tensor;
+      expect(gradient.dtype).toBe(dtype);
+      for (const [i, want] of [0.3, 0.4].entries()) expect((await floats(gradient))[i]).toBeCloseTo(want, 2);
+      expect((await floats(whole.grad))[0]).toBeCloseTo(1.2, 5);
+      new optim.SGD([half, whole], { lr: 1 }).step();
+      ema.update();
+      const { half: average, whole: other } = ema.stateDict();
+      expect(average.dtype).toBe(dtype);
+      for (const [i, want] of [0.85, 1.8].entries()) expect((await floats(average))[i]).toBeCloseTo(want, 1);
+      expect((await floats(other))[0]).toBeCloseTo(0.4, 5);
+      const before = [await floats(half), await floats(whole)];
+      new optim.AdamW([half, whole], { lr: 0.5, weightDecay: 0 }).step();
+      for (const [i, parameter] of [half, whole].entries()) {
+        expect(parameter.dtype).toBe([dtype, "float32"][i]);
+        for (const [k, now] of (await floats(parameter)).entries()) expect(now).toBeCloseTo(before[i][k] - 0.5, 1);
+      }
+    }
+  });
+
+  it("with gradients that are no numbers, or infinite, become what PyTorch makes of them", async () => {
+    for (const [given, norm, clipped] of [
+      [[Number.NaN, 1], Number.NaN, [Number.NaN, Number.NaN]],
+      [[Number.POSITIVE_INFINITY, 1], Number.POSITIVE_INFINITY, [Number.NaN, 0]],
+      [[0, 0], 0, [0, 0]],
+    ] as const) {
+      const parameter = new nn.Parameter(tensor([1, 1]));
+      parameter
+        .mul(tensor([...given]))
+        .sum()
+        .backward();
+      expect(await optim.clipGradNorm([parameter], 1).item()).toBe(norm);
+      expect([...(await floats(parameter.grad))]).toEqual([...clipped]);
+    }
+  });
+});
+
 it("the first step after everything was loaded runs the plans of all later ones", async () => {
   setDefaultDevice("reference");
   const load = vi.spyOn(referenceExecutor(), "load");

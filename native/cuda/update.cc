@@ -12,11 +12,17 @@ namespace {
 
 constexpr Form plainFloat{Layout::plain, DType::float32, 0};
 
+// What is computed in float32 whatever it is kept in.
+void expectAnyFloats(Builder& b) {
+  for (size_t i = 0; i < b.inputs(); ++i) b.expect(isFloat(b.input(i).dtype), "tensors of a float dtype");
+  for (size_t i = 0; i < b.step().outputs.size(); ++i) b.expect(isFloat(b.output(i).dtype), "results of a float dtype");
+}
+
 // `state` tensors of one shape (the second is the gradient), then `scalars` of one element and perhaps one that says, unless
 // it is 0, that everything stays as it is; as many outputs as `results`.
 void expectUpdate(Builder& b, size_t state, size_t scalars, size_t results) {
   b.expectArity(state + scalars, state + scalars + 1, results);
-  b.expectFloats();
+  expectAnyFloats(b);
   for (size_t i = 0; i < state; ++i) b.expect(b.input(i).shape == b.input(0).shape, "state of the parameter's shape");
   for (size_t i = state; i < b.inputs(); ++i) b.expect(b.input(i).size() == 1, "scalar settings");
   for (size_t i = 0; i < results; ++i) b.expect(b.output(i).shape == b.input(0).shape, "results of the parameter's shape");
@@ -212,7 +218,7 @@ void scale(Builder& b) {
 void lerp(Builder& b) {
   const size_t count = b.inputs() / 2;
   b.expectArity(3, 2 * count + 1, count);
-  b.expectFloats();
+  expectAnyFloats(b);
   b.expect(b.inputs() == 2 * count + 1 && b.input(2 * count).size() == 1, "a scalar last");
   std::vector<Tensor> tensors;
   for (size_t i = 0; i < count; ++i) {
