@@ -1,11 +1,11 @@
 import { type CompiledModel, compile, nn, type SeresnetError, type Tensor, tensor } from "seresnet";
 import { describe, expect, test } from "vitest";
-import type { HostArray } from "../dist/lib/dtype.js";
+import type { DType, HostArray } from "../dist/lib/dtype.js";
 import { ArgumentError, DeviceError, DisposedError, DtypeError, ShapeError } from "../dist/lib/errors.js";
 import type { DeviceBuffer, LoadedPlan, RunRequest } from "../dist/lib/executors/executor.js";
 import type { Plan } from "../dist/lib/plan/plan.js";
 import { executorOf, usableDevices } from "./support/devices.js";
-import { planOf, single, withConstants } from "./support/plans.js";
+import { contents, planOf, single, withConstants } from "./support/plans.js";
 
 /** Whatever untyped code may pass. */
 const any = (value: unknown) => value as never;
@@ -26,11 +26,12 @@ async function refuses(
   }
 }
 
+const request = (...inputs: unknown[]): RunRequest => ({ inputs: inputs as HostArray[], variables: [] });
+
 describe.each(usableDevices)("the executor of %s", (device) => {
   const executor = executorOf(device);
   const ones = (length = 4) => new Float32Array(length).fill(1);
   const addOne = withConstants(single("add", {}, [[4], []], [[4]]));
-  const request = (...inputs: unknown[]): RunRequest => ({ inputs: inputs as HostArray[], variables: [] });
   const two = new Float32Array(4).fill(2);
   const expectTwo = async (plan: LoadedPlan) => expect((await plan.run(request(ones()))).outputs).toEqual([two]);
   const loads = async () => {
@@ -179,6 +180,90 @@ describe.each(usableDevices)("the executor of %s", (device) => {
     controllers[0].abort(new Error("again"));
     await expectTwo(plan);
     await plan.dispose();
+  });
+});
+
+const native = usableDevices.filter((name) => name !== "reference");
+describe.each(native)("the executor of %s", (device) => {
+  // x, a gate, a channel vector, a scalar, and what fits none of them
+  const shapes = [[2, 3, 4, 4], [2, 3, 1, 1], [3], [], [2, 3], [2, 4, 4, 4], [4], [2, 3, 4]];
+  // inputs and outputs of a step that is right, by their places in `shapes`; with a residual and a ReLU one more each
+  const right: Readonly<Record<string, readonly [readonly number[], readonly number[]]>> = {
+    batch_norm_gradient: [
+      [0, 2, 2, 0, 2, 0],
+      [0, 2, 2, 0],
+    ],
+    batch_norm_train: [
+      [0, 2, 2, 0],
+      [0, 2, 2],
+    ],
+    found_inf: [[0, 1], [3]],
+    gate: [[0, 1, 0], [0]],
+    gate_gradient: [
+      [0, 1, 0, 0],
+      [0, 1, 0],
+    ],
+    global_norm: [[0, 1, 2], [3]],
+    lerp: [
+      [0, 1, 0, 1, 3],
+      [0, 1],
+    ],
+    running_statistics: [
+      [2, 2, 2, 2, 3],
+      [2, 2],
+    ],
+    scale: [
+      [0, 1, 3],
+      [0, 1],
+    ],
+    sgd: [
+      [2, 2, 2, 3, 3, 3],
+      [2, 2],
+    ],
+  };
+
+  test.each(Object.keys(right))("runs %s or refuses it, whatever operands and flags it is given", async (name) => {
+    const executor = executorOf(device);
+    let seed = 1;
+    const random = (below: number) => {
+      seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0;
+      return Math.floor((seed / 2 ** 32) * below);
+    };
+    let ran = 0;
+    for (let round = 0; round < 150; round++) {
+      const [from, to] = right[name].map((places) => [...places]);
+      for (let change = random(4); change > 0; change--) {
+        const places = random(2) === 0 ? from : to;
+        const kind = random(4);
+        if (kind === 0) places.pop();
+        else if (kind === 1) places.push(random(shapes.length));
+        else if (places.length > 0) places[random(places.length)] = random(shapes.length);
+      }
+      const dtype = (): DType =>
+        random(12) === 0 ? (["float16", "int32", "bfloat16"] as const)[random(3)] : "float32";
+      const type = (place: number) => ({ shape: shapes[place], dtype: dtype() });
+      const attributes = {
+        residual: round === 0 || random(3) > 0,
+        relu: round === 0 || random(3) > 0,
+        eps: 1e-5,
+        training: random(2) === 0,
+        nesterov: false,
+        count: random(4),
+      };
+      const plan = single(name, attributes, from.map(type), to.map(type));
+      try {
+        const loaded = await executor.load(plan, []);
+        const data = plan.inputs.map((slot) => contents(plan.slots[slot]));
+        await loaded.run(request(...data));
+        await loaded.dispose();
+        ran++;
+      } catch (error) {
+        expect(error).toBeInstanceOf(DeviceError);
+        expect((error as Error).message).toMatch(/^[^\n:]+: [^\n]+$/);
+      }
+    }
+    expect(ran).toBeGreaterThan(0);
+    expect(ran).toBeLessThan(150);
   });
 });
 
