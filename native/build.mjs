@@ -1,78 +1,203 @@
-// Builds the native addon, build/Release/seresnet.node.
+// Builds the native addon, build/Release/seresnet.node, and ends with one line: what was built, what was left out and why.
 //   node native/build.mjs             with CMake, through cmake-js; exit 1 with one sentence when it cannot
 //   node native/build.mjs --gyp       without CMake, through node-gyp: lists and diagnoses devices, computes nothing
 //   node native/build.mjs --sim       the addon that some tests need, build/sim/seresnet.node: the CUDA executor with its
 //                                     kernels run on the host
-//   node native/build.mjs --optional  as the first; the second where there is no CMake; a warning and exit 0 where
-//                                     neither can be done
+//   node native/build.mjs --cpu       the addon of the package @seresnet/linux-x64, build/cpu/seresnet.node: without CUDA
+//   node native/build.mjs --check     builds nothing: says what would be built, as CMake finds it; exit 1 without the device cpu
+//   node native/build.mjs --optional  as the first; the second where there is no CMake, without CUDA where nvcc fails; a
+//                                     warning and exit 0 where nothing can be built
 import { spawnSync } from "node:child_process";
-import { existsSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { dirname, join } from "node:path";
+import { availableParallelism } from "node:os";
+import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import pc from "picocolors";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const require = createRequire(import.meta.url);
-const addon = join(root, "build", "Release", "seresnet.node");
-const cmakeFolder = join(root, "build", "cmake");
+const build = join(root, "build");
+const addon = join(build, "Release", "seresnet.node");
+const log = join(build, "native.log");
+const cmakeFolder = join(build, "cmake");
+const oldestCMake = [3, 18];
 
+const isCheckout = existsSync(join(root, "tsconfig.build.json"));
+/** The commands that mend things: those of a checkout, or of a project that has the package installed. */
+const setup = isCheckout
+  ? "npm run setup"
+  : "apt-get install g++ make cmake libdnnl-dev (or what your system calls them)";
+const rebuild = isCheckout ? "npm run build:native" : "npx seresnet build";
+
+const isTerminal = process.stderr.isTTY && !process.env.NO_COLOR;
+const colours = pc.createColors(Boolean(isTerminal || process.env.FORCE_COLOR));
+
+/** Why nothing was built and what mends that; `words` are the tools' own. */
 class BuildError extends Error {
-  constructor(sentence, output = "") {
+  constructor(sentence, remedy, words = "") {
     super(sentence);
-    this.output = output;
+    this.remedy = remedy;
+    this.words = words;
   }
 }
 
-/** Whether `command --version` runs. */
-function runs(command) {
-  return spawnSync(command, ["--version"], { stdio: "ignore" }).status === 0;
+/** What `command --version` prints, or undefined where it does not run. */
+function versionOf(command) {
+  const { status, stdout } = spawnSync(command, ["--version"], { encoding: "utf8" });
+  return status === 0 ? stdout : undefined;
 }
 
 /** Runs the command of a development dependency and returns what it printed. */
-function runTool(name, entry, args) {
+function runTool(name, entry, args, env = {}) {
   let script;
   try {
     script = require.resolve(`${name}/${entry}`);
   } catch {
-    const isCheckout = existsSync(join(root, "tsconfig.build.json"));
     const install = "npm install --no-save cmake-js@8 node-addon-api@8 node-api-headers@1";
-    throw new BuildError(`${name} is not installed; run: ${isCheckout ? "npm ci" : install}`);
+    throw new BuildError(`${name} is not installed`, isCheckout ? "npm ci" : install);
   }
-  const result = spawnSync(process.execPath, [script, ...args], { cwd: root, encoding: "utf8", maxBuffer: 1 << 28 });
+  const options = { cwd: root, encoding: "utf8", maxBuffer: 1 << 28, env: { ...process.env, ...env } };
+  const result = spawnSync(process.execPath, [script, ...args], options);
   const output = `${result.stdout}${result.stderr}`;
-  if (result.status !== 0) throw new BuildError(`${name} ${args[0]} failed`, output);
-  return output;
+  if (result.status === 0) return output;
+  writeLog(output);
+  throw failure(name, args[0], output);
 }
 
-function checkCompiler() {
-  const compiler = process.env.CXX;
-  if (compiler ? runs(compiler) : runs("c++") || runs("g++") || runs("clang++")) return;
-  throw new BuildError(`there is no C++ compiler${compiler ? ` at CXX=${compiler}` : ""}; run: npm run setup`);
-}
-
-function buildWithCMake(sim = false) {
-  checkCompiler();
-  if (!runs("cmake")) throw new BuildError("there is no CMake; run: npm run setup");
-  // Configured each time (about a second): oneDNN, CUDA or cuDNN may have been installed since.
-  const folder = sim ? join(root, "build", "cmake-sim") : cmakeFolder;
-  const options = sim ? ["--CDSERESNET_CUDA_SIM=ON"] : [];
-  const step = (name) => runTool("cmake-js", "bin/cmake-js", [name, "--out", folder, ...options]);
-  let configured;
+function makeFolder(folder) {
   try {
-    configured = step("configure");
-  } catch (error) {
-    if (!existsSync(folder)) throw error;
-    rmSync(folder, { recursive: true }); // left by another generator, compiler or folder
-    configured = step("configure");
+    mkdirSync(folder, { recursive: true });
+  } catch ({ message }) {
+    throw failure("mkdir", folder, message);
   }
-  step("build");
-  return [...configured.matchAll(/^-- seresnet: (.*)$/gm)].map((match) => match[1]);
+}
+
+function writeLog(output) {
+  try {
+    mkdirSync(build, { recursive: true });
+    writeFileSync(log, output);
+  } catch {
+    // a full disk or a folder that is not ours: the error that is about to be told says so
+  }
+}
+
+/** The error of a tool that failed, by what it printed. */
+function failure(name, step, output) {
+  const said = /seresnet: (.*?) \| (.*?)(?:\n\n|$)/s.exec(output);
+  if (step === "configure" && said) return new BuildError(said[1].trim(), said[2].trim());
+  if (step === "configure" && /CXX20|C\+\+20/.test(output))
+    return new BuildError(
+      "the C++ compiler is too old for C++20",
+      "install GCC 11 or Clang 14 or later, or name one in CXX",
+    );
+  if (/No space left on device|\bENOSPC\b/.test(output))
+    return new BuildError(`the disk of ${root} is full`, `free 1 GB there, then: ${rebuild}`);
+  if (/\b(EACCES|EROFS|EPERM)\b|Read-only file system|Permission denied/.test(output))
+    return new BuildError(`${root} cannot be written`, `make it yours (chown), then: ${rebuild}`);
+  if (/\bKilled\b.*signal|terminated program cc1plus|virtual memory exhausted/.test(output))
+    return new BuildError(
+      "the compiler ran out of memory",
+      `close other programs, then: CMAKE_BUILD_PARALLEL_LEVEL=1 ${rebuild}`,
+    );
+  const words = firstErrors(output, step === "configure" ? 2 : 20);
+  return new BuildError(`${name} ${step} failed (all it said: ${relative(process.cwd(), log)})`, setup, words);
+}
+
+/** A tool's own words, from its first error on. */
+function firstErrors(output, most) {
+  const lines = [...new Set(output.split("\n"))].filter((line) => line.trim() !== "");
+  const first = lines.findIndex((line) => /\berror\b|Permission denied|Read-only/i.test(line));
+  return (first < 0 ? lines.slice(-most) : lines.slice(first, first + most)).join("\n");
+}
+
+function checkTools() {
+  const { CXX } = process.env;
+  const compilers = CXX ? [CXX, CXX.split(" ")[0]] : ["c++", "g++", "clang++"];
+  if (!compilers.some(versionOf)) throw new BuildError(`there is no C++ compiler${CXX ? ` at CXX=${CXX}` : ""}`, setup);
+  if (!versionOf("make") && !versionOf("ninja")) throw new BuildError("there is no make", setup);
+}
+
+function checkCMake() {
+  const version = /version (\d+)\.(\d+)\S*/.exec(versionOf("cmake") ?? "");
+  if (!version) throw new BuildError("there is no CMake", setup);
+  const [major, minor] = version.slice(1).map(Number);
+  const [leastMajor, leastMinor] = oldestCMake;
+  if (major > leastMajor || (major === leastMajor && minor >= leastMinor)) return;
+  const remedy = "install a newer one (pip install cmake has it), first on the PATH";
+  throw new BuildError(
+    `${version[0].replace("version", "CMake")} is too old: ${oldestCMake.join(".")} is needed`,
+    remedy,
+  );
+}
+
+/**
+ * Configures in a second or two, each time: oneDNN, CUDA or cuDNN may have been installed since. Returns what will be
+ * built and what will not, each with the reason and the remedy.
+ */
+function configure(folder, options, env) {
+  checkTools();
+  checkCMake();
+  const { CXX = "default" } = process.env;
+  const definitions = { SERESNET_CXX: CXX, SERESNET_SETUP: setup, SERESNET_REBUILD: rebuild, ...options };
+  const flags = Object.entries(definitions).map(([name, value]) => `--CD${name}=${value}`);
+  const step = () => runTool("cmake-js", "bin/cmake-js", ["configure", "--out", folder, ...flags], env);
+  const cache = join(folder, "CMakeCache.txt");
+  // CMake would keep the compiler of its first run
+  if (existsSync(cache) && /^SERESNET_CXX:\w+=(.*)$/m.exec(readFileSync(cache, "utf8"))?.[1] !== CXX)
+    rmSync(folder, { recursive: true });
+  const isNew = !existsSync(cache);
+  makeFolder(folder);
+  let output;
+  try {
+    output = step();
+  } catch (error) {
+    if (isNew) throw error;
+    rmSync(folder, { recursive: true }); // left by another generator, compiler or folder
+    output = step();
+  }
+  const lines = [...output.matchAll(/^-- seresnet: (with|without) (.*)$/gm)].map(([, kind, rest]) => [
+    kind,
+    ...rest.split(" | "),
+  ]);
+  return {
+    parts: lines.filter(([kind]) => kind === "with").map(([, part, what]) => ({ part, what })),
+    left: lines.filter(([kind]) => kind === "without").map(([, part, why, remedy]) => ({ part, why, remedy })),
+  };
+}
+
+/** The addons beside the usual one, each in a folder of its own under build/. */
+const variants = {
+  sim: { options: { SERESNET_FOLDER: "sim", SERESNET_CUDA_SIM: "ON" }, env: {} },
+  cpu: { options: { SERESNET_FOLDER: "cpu" }, env: { SERESNET_CUDA: "0" } },
+};
+
+function buildWithCMake(variant, { options, env } = variants[variant] ?? { options: {}, env: {} }) {
+  const folder = variant ? join(build, `cmake-${variant}`) : cmakeFolder;
+  const found = configure(folder, options, env);
+  const jobs = process.env.CMAKE_BUILD_PARALLEL_LEVEL ? [] : ["--parallel", String(availableParallelism())];
+  runTool("cmake-js", "bin/cmake-js", ["build", "--out", folder, ...jobs], env);
+  return found;
+}
+
+/** A CUDA that does not compile here must not cost the device cpu. */
+function buildWithoutBrokenCuda() {
+  try {
+    return buildWithCMake();
+  } catch (error) {
+    const hasCuda = existsSync(join(cmakeFolder, "CMakeCache.txt")) && /nvcc|\.cu\b|CUDA/.test(error.words ?? "");
+    if (!(error instanceof BuildError) || !hasCuda) throw error;
+    console.error(error.words);
+    const found = buildWithCMake(undefined, { options: {}, env: { SERESNET_CUDA: "0" } });
+    const why = `${error.message}, so it was built without`;
+    return { ...found, left: found.left.map((one) => (one.part === "cuda" ? { ...one, why, remedy: rebuild } : one)) };
+  }
 }
 
 function buildWithGyp() {
-  checkCompiler();
-  if (!runs("python3") && !runs("python")) throw new BuildError("node-gyp needs Python 3; run: npm run setup");
+  checkTools();
+  if (!versionOf("python3") && !versionOf("python")) throw new BuildError("node-gyp needs Python 3", setup);
   // One tool at a time: make must not take CMake's addon for its own, nor CMake's next run this one.
   rmSync(cmakeFolder, { recursive: true, force: true });
   rmSync(addon, { force: true });
@@ -81,27 +206,64 @@ function buildWithGyp() {
   const own = existsSync(join(prefix, "include", "node", "common.gypi"));
   const nodedir = process.env.npm_config_nodedir === undefined && own ? [`--nodedir=${prefix}`] : [];
   runTool("node-gyp", "bin/node-gyp.js", ["configure", "build", ...nodedir]);
-  return ["built without CMake: devices are listed, oneDNN and CUDA are left out"];
+  const why = "node-gyp builds what lists and diagnoses devices, CMake what computes";
+  return { parts: [], left: [{ part: "cpu and cuda", why, remedy: `${setup}, then: ${rebuild}` }] };
 }
 
-/** The compiler's own words, from its first error on. */
-function lastLines(output, most = 30) {
-  const lines = output.trimEnd().split("\n");
-  const first = lines.findIndex((line) => /\berror\b/i.test(line));
-  return (first < 0 ? lines.slice(-most) : lines.slice(first, first + most)).join("\n");
+/** What the addon itself says it holds: `cpu (oneDNN 2.6.3)`. A process of its own loads it. */
+function describeAddon(path) {
+  const code =
+    "const m = { exports: {} }; process.dlopen(m, process.argv[1]); console.log(JSON.stringify(m.exports.versions()))";
+  const { status, stdout, stderr } = spawnSync(process.execPath, ["-e", code, path], { encoding: "utf8" });
+  if (status !== 0) throw new BuildError(`${path} does not load`, rebuild, firstErrors(stderr, 2));
+  const { onednn, cuda, cudnn } = JSON.parse(stdout);
+  const holds = [];
+  if (onednn) holds.push(`cpu (oneDNN ${onednn.runtime})`);
+  if (cuda) holds.push(`cuda (${[...cuda.archs, ...(cudnn ? [`cuDNN ${cudnn.compiled}`] : [])].join(", ")})`);
+  return holds;
+}
+
+/** One line: what there is, then each thing left out with the reason and the remedy. Without the device cpu it shouts. */
+function report(holds, left) {
+  const absent = left.map(({ part, why, remedy }) => `${part} left out: ${why} (${remedy})`);
+  const line = [holds.join(", ") || "no device", ...absent].join("; ");
+  const slow = left.some(({ part }) => part.startsWith("cpu"));
+  console.error(slow ? colours.bold(colours.red(`addon: ${line}`)) : `${colours.green("addon:")} ${line}`);
 }
 
 const flag = { type: "boolean" };
-const { values } = parseArgs({ options: { optional: flag, gyp: flag, sim: flag } });
+const { values } = parseArgs({ options: { optional: flag, gyp: flag, sim: flag, cpu: flag, check: flag } });
+
+function main() {
+  if (values.check) {
+    const { parts, left } = configure(cmakeFolder, {});
+    report(
+      parts.map(({ part, what }) => `${part} (${what})`),
+      left,
+    );
+    process.exitCode = parts.some(({ part }) => part === "cpu") ? 0 : 1;
+  } else if (values.sim) {
+    buildWithCMake("sim");
+    console.error(`addon: cuda-sim (the CUDA executor on the host, for tests): ${join(build, "sim", "seresnet.node")}`);
+  } else if (values.cpu) {
+    buildWithCMake("cpu");
+    report(describeAddon(join(build, "cpu", "seresnet.node")), []);
+  } else {
+    const gyp = values.gyp || (values.optional && !versionOf("cmake"));
+    const { left } = gyp ? buildWithGyp() : values.optional ? buildWithoutBrokenCuda() : buildWithCMake();
+    report(describeAddon(addon), left);
+  }
+}
+
 try {
-  const gyp = values.gyp || (values.optional && !runs("cmake"));
-  const report = gyp ? buildWithGyp() : buildWithCMake(values.sim);
-  for (const line of report) console.error(`addon: ${line}`);
-  console.error(`addon: ${values.sim ? join(root, "build", "sim", "seresnet.node") : addon}`);
+  main();
 } catch (error) {
   if (!(error instanceof BuildError)) throw error;
-  if (error.output) console.error(lastLines(error.output));
-  const left = "the devices cuda and cpu are left out, reference works";
-  console.error(`${values.optional ? "warning: " : ""}the native addon was not built: ${error.message} (${left})`);
+  if (error.words) console.error(error.words);
+  const consequence = isCheckout
+    ? "everything runs on the reference, many times slower"
+    : "the reference computes, many times slower";
+  const sentence = `addon: not built: ${error.message}; ${consequence}. Remedy: ${error.remedy}`;
+  console.error(colours.bold(colours.red(values.check ? sentence.replace("not built", "cannot be built") : sentence)));
   process.exitCode = values.optional ? 0 : 1;
 }

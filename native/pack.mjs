@@ -1,7 +1,9 @@
 // Writes the packages of a release as tarballs: node native/pack.mjs OUT
 //   seresnet-VERSION.tgz              JavaScript, models, the addon's sources; no install script
-//   seresnet-linux-x64[-cuda13]-….tgz the addon built here, with oneDNN and libgomp beside it ($ORIGIN) and their licences
-// The platform packages become optional dependencies of the first only here: unpublished ones would break `npm ci`.
+//   seresnet-linux-x64-….tgz          the addon for the CPU, with what it needs beside it ($ORIGIN) and the licences
+//   seresnet-linux-x64-cuda13-….tgz   the same with CUDA, where the local build has it
+// The first platform package becomes an optional dependency of seresnet only here: an unpublished one would break `npm ci`.
+// The other is installed by name, by those who have a GPU.
 import { execFileSync } from "node:child_process";
 import {
   copyFileSync,
@@ -20,8 +22,9 @@ import { fileURLToPath } from "node:url";
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const addon = join(root, "build", "Release", "seresnet.node");
 /** Libraries that travel with the addon, and the Debian packages whose licences go with them. */
-const bundled = { "libdnnl.so": "libdnnl", "libgomp.so": "libgomp1" };
-const platforms = ["@seresnet/linux-x64", "@seresnet/linux-x64-cuda13"];
+const bundled = { "libdnnl.so": "libdnnl", "libgomp.so": "libgomp1", "libOpenCL.so": "ocl-icd-libopencl1" };
+const cpuPackage = "@seresnet/linux-x64";
+const cudaPackage = `${cpuPackage}-cuda13`;
 
 const out = process.argv[2] && resolve(process.argv[2]);
 if (!out) {
@@ -33,7 +36,7 @@ const work = mkdtempSync(join(tmpdir(), "seresnet-pack-"));
 try {
   const manifest = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
   console.log(packMain(manifest));
-  if (existsSync(addon)) console.log(packPlatform(manifest));
+  if (existsSync(addon)) packPlatforms(manifest);
   else console.error(`pack: no platform package, because there is no ${addon}; run: npm run build:native`);
 } finally {
   rmSync(work, { recursive: true });
@@ -55,29 +58,41 @@ function packMain(manifest) {
   run("tar", ["-xzf", npmPack(root, work), "-C", work]);
   const folder = join(work, "package");
   const { scripts: _, devDependencies: __, ...published } = manifest;
-  published.optionalDependencies = Object.fromEntries(platforms.map((name) => [name, manifest.version]));
+  published.optionalDependencies = { [cpuPackage]: manifest.version };
   writeFileSync(join(folder, "package.json"), `${JSON.stringify(published, null, 2)}\n`);
   return npmPack(folder, out);
 }
 
-function packPlatform({ version, license, engines }) {
-  const holder = { exports: {} };
-  process.dlopen(holder, addon);
-  const { onednn, cuda } = holder.exports.versions();
+/** The local build, and where that has CUDA one without beside it. */
+function packPlatforms(manifest) {
+  const { onednn, cuda } = versionsOf(addon);
   if (process.platform !== "linux" || process.arch !== "x64" || !onednn)
     throw new Error("pack: expected an addon for linux-x64 with oneDNN");
-  const name = platforms[cuda ? 1 : 0];
-  const folder = join(work, "platform");
+  if (!cuda) return console.log(packPlatform(manifest, cpuPackage, addon));
+  execFileSync(process.execPath, [join(root, "native", "build.mjs"), "--cpu"], { stdio: ["ignore", 2, "inherit"] });
+  console.log(packPlatform(manifest, cpuPackage, join(root, "build", "cpu", "seresnet.node")));
+  console.log(packPlatform(manifest, cudaPackage, addon));
+}
+
+function versionsOf(file) {
+  const holder = { exports: {} };
+  process.dlopen(holder, file);
+  return holder.exports.versions();
+}
+
+function packPlatform({ version, license, engines, repository }, name, file) {
+  const cuda = name === cudaPackage;
+  const folder = join(work, basename(name));
   mkdirSync(folder);
-  copyFileSync(addon, join(folder, "seresnet.node"));
+  copyFileSync(file, join(folder, "seresnet.node"));
   const files = ["seresnet.node"];
-  for (const [, soname, path] of run("ldd", [addon]).matchAll(/^\s*(\S+) => (\/\S+)/gm)) {
+  for (const [, soname, path] of run("ldd", [file]).matchAll(/^\s*(\S+) => (\/\S+)/gm)) {
     const stem = Object.keys(bundled).find((library) => soname.startsWith(library));
     if (!stem) continue;
     copyFileSync(realpathSync(path), join(folder, soname));
     files.push(soname, copyLicence(bundled[stem], soname, folder));
   }
-  if (files.length < 5) throw new Error(`pack: expected libdnnl and libgomp among what ${basename(addon)} needs`);
+  if (!files.includes("libgomp.so.1")) throw new Error(`pack: expected libgomp among what ${file} needs`);
   copyFileSync(join(root, "LICENSE"), join(folder, "LICENSE"));
   const description = `The native addon of seresnet for glibc Linux on x86-64: oneDNN${cuda ? ", CUDA 13" : ""}.`;
   const manifest = {
@@ -85,6 +100,7 @@ function packPlatform({ version, license, engines }) {
     version,
     description,
     license,
+    repository,
     os: ["linux"],
     cpu: ["x64"],
     libc: ["glibc"],

@@ -155,7 +155,7 @@ describe("classify", () => {
   test("people get the labels, and no colour codes into a pipe or a CI log", async () => {
     const { code, stdout, stderr } = await seresnet(["classify", chelsea, "--top", "2"], { CI: "true" });
     expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
-    expect(stdout).toMatch(/^\S+chelsea\.png\n +\d+\.\d\d % {2}.+\n +\d+\.\d\d % {2}.+\n$/);
+    expect(stdout).toMatch(/^\/.+chelsea\.png\n +\d+\.\d\d % {2}.+\n +\d+\.\d\d % {2}.+\n$/);
   });
 
   test("FORCE_COLOR brings the colours into a pipe, NO_COLOR takes them away", async () => {

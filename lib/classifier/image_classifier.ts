@@ -65,8 +65,9 @@ class PooledFeatures extends Module {
  * more. Nothing of the network's work is done on the JavaScript thread.
  *
  * ```ts
- * await using classifier = await ImageClassifier.load("seresnet50.safetensors", { model: "seresnet50" });
+ * const classifier = await ImageClassifier.load("seresnet50.safetensors", { model: "seresnet50" });
  * const [best] = await classifier.classify("cat.jpg", { topK: 1 });
+ * await classifier.dispose();
  * ```
  */
 export class ImageClassifier {

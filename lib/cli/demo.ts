@@ -7,9 +7,11 @@ import { compile } from "../compile.js";
 import { type IdxDataset, loadIdxDataset } from "../data/idx.js";
 import { ArgumentError, expected } from "../errors.js";
 import { reason, writeFileAtomic } from "../io/files.js";
+import { remedies } from "../remedies.js";
 import { drawContactSheet, hasFonts } from "./contact_sheet.js";
+import { configureFonts } from "./fonts.js";
 import { type Device, deviceOption, jsonOption, parseCount, parseCountUpTo } from "./options.js";
-import { colours, percent, print, printJson, warn, withProgress } from "./output.js";
+import { colours, percent, print, printJson, shout, warn, withProgress } from "./output.js";
 import { openPictures } from "./pictures.js";
 import { predictAll } from "./predict.js";
 
@@ -63,6 +65,7 @@ async function demo({ data, out, count, limit, device, json }: Options): Promise
   const millisecondsPerImage = (seconds / images) * 1000;
 
   const { height, width } = dataset;
+  configureFonts();
   if (!(await hasFonts())) warn("no fonts found, so the picture has no text; try: apt-get install fonts-dejavu-core");
   const png = await drawContactSheet({
     tiles: shown.map((item) => ({
@@ -93,14 +96,15 @@ async function demo({ data, out, count, limit, device, json }: Options): Promise
   print(table.toString());
   print(`accuracy ${percent(accuracy)} on the first ${images} test pictures`);
   print(`${millisecondsPerImage.toFixed(2)} ms a picture on ${name}, ${batchSize} at once`);
-  print(`picture  ${resolve(out)}`);
+  print(`image    ${resolve(out)}`);
+  if (compiled.device.slower) shout(compiled.device.slower);
 }
 
 async function openDataset(folder: string): Promise<IdxDataset> {
   const files = await readdir(folder).catch(() => []);
   if (!files.some((name) => name.startsWith("t10k-images")))
     throw new ArgumentError(
-      `demo: no Fashion-MNIST test pictures in ${folder}; npm run setup (or apt-get install dataset-fashion-mnist) brings them`,
+      `demo: no Fashion-MNIST test pictures in ${folder}; this brings them: ${remedies().dataset}`,
     );
   return loadIdxDataset(folder, "test");
 }

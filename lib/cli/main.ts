@@ -9,7 +9,7 @@ import { addEvaluate } from "./evaluate.js";
 import { addExport } from "./export.js";
 import { addInspect } from "./inspect.js";
 import { addModels } from "./models.js";
-import { endQuietlyWithoutReader, reportError } from "./output.js";
+import { endQuietlyWithoutReader, reportError, tellOfWarnings } from "./output.js";
 import { addSummary } from "./summary.js";
 import { addTrain } from "./train.js";
 import { addCompare, addVerify } from "./verify.js";
@@ -57,6 +57,7 @@ SERESNET_DEVICE overrides --device auto; SERESNET_DEBUG=1 shows where an error c
 
 async function main(): Promise<void> {
   endQuietlyWithoutReader();
+  tellOfWarnings();
   try {
     await createProgram().parseAsync();
   } catch (error) {

@@ -21,6 +21,19 @@ export function warn(message: string): void {
   process.stderr.write(`seresnet: ${message.replace(/\s*\n\s*/g, " ")}\n`);
 }
 
+const loud = pc.createColors(pc.isColorSupported && Boolean(process.stderr.isTTY || process.env.FORCE_COLOR));
+
+/** One line on stderr that is hard to miss on a terminal. */
+export function shout(message: string): void {
+  warn(loud.bold(loud.yellow(message)));
+}
+
+/** Warnings of the process look like ours: one line each, without Node's advice on how to trace them. */
+export function tellOfWarnings(): void {
+  process.removeAllListeners("warning");
+  process.on("warning", ({ name, message }) => shout(name === "SeresnetWarning" ? message : `${name}: ${message}`));
+}
+
 /** Tells of a failure in one line, with the stack when SERESNET_DEBUG=1 asks for it or the error is not one of ours. */
 export function reportError(error: unknown): void {
   const { message, stack } = error instanceof Error ? error : new Error(String(error));

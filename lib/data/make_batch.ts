@@ -26,7 +26,7 @@ export interface SkippedPicture {
 
 export interface MadeBatch {
   /** `[indices.length, C, H, W]`, row-major. */
-  readonly pixels: Uint8Array<ArrayBuffer>;
+  readonly pixels: Uint8Array;
   /** The pictures that could be read, by their places in the dataset. */
   readonly indices: Uint32Array;
   readonly skipped: readonly SkippedPicture[];

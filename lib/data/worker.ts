@@ -24,5 +24,5 @@ parentPort?.on("message", async ({ id, epoch, indices }: BatchOrder) => {
   } catch (error) {
     answer = { id, failure: error instanceof Error ? error.message : String(error) };
   }
-  parentPort?.postMessage(answer, answer.batch ? [answer.batch.pixels.buffer] : []);
+  parentPort?.postMessage(answer, answer.batch ? [answer.batch.pixels.buffer as ArrayBuffer] : []);
 });

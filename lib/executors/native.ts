@@ -3,7 +3,9 @@ import { constants } from "node:os";
 import { join, resolve } from "node:path";
 import bindings from "bindings";
 import type { DType, HostArray } from "../dtype.js";
+import { packageRoot } from "../paths.js";
 import type { Plan } from "../plan/plan.js";
+import { isCheckout, platformName, prebuiltPlatform, remedies, withRemedies } from "../remedies.js";
 import type { DeviceName, LoadOptions, StepProfile } from "./executor.js";
 
 /** One device of this machine: what it is, whether it works and, if not, why not and what mends it. */
@@ -139,14 +141,8 @@ interface Addon extends NativeRuntime {
   versions(): NativeVersions;
 }
 
-const packageRoot = bindings.getRoot(__filename);
-const isCheckout = existsSync(join(packageRoot, "tsconfig.build.json"));
-const buildCommand = isCheckout ? "npm run build:native" : "npx seresnet build";
-/** Packages with an addon for this platform, best first; npm installs them as optional dependencies. */
-const platformPackages = [
-  `@seresnet/${process.platform}-${process.arch}-cuda13`,
-  `@seresnet/${process.platform}-${process.arch}`,
-];
+/** Packages with a prebuilt addon, best first: npm installs the second along with seresnet, the first where it is asked to. */
+const platformPackages = [`@seresnet/${prebuiltPlatform}-cuda13`, `@seresnet/${prebuiltPlatform}`];
 
 /** Settings of the OpenMP runtime that 5x and 15x hang on: bound threads, and little spinning beside a busy process. */
 const openMp = { OMP_PROC_BIND: "true", GOMP_SPINCOUNT: "2000" } as const;
@@ -164,12 +160,23 @@ export function addonStatus(): AddonStatus {
  */
 export function nativeDevices(): DeviceInfo[] {
   const { addon, status } = load();
-  if (addon) return addon.listDevices(cudnnCandidates());
+  if (addon) return addon.listDevices(cudnnCandidates()).map(inOurWords);
   const absent = { index: 0, usable: false, reason: status.reason, fix: status.fix, details: { tried: status.tried } };
   return [
     { name: "cuda", description: "NVIDIA GPU", ...absent },
     { name: "cpu", description: "CPU with oneDNN", ...absent },
   ];
+}
+
+/** The device with its remedies spelled out. */
+function inOurWords(device: DeviceInfo): DeviceInfo {
+  const { fix, details } = device;
+  const problems = details.problems as readonly string[] | undefined;
+  return {
+    ...device,
+    ...(fix !== undefined && { fix: withRemedies(fix) }),
+    ...(problems && { details: { ...details, problems: problems.map(withRemedies) } }),
+  };
 }
 
 /** Versions of the addon and its libraries, or null when the addon is not loaded. */
@@ -216,7 +223,7 @@ function open(override: string | undefined): { addon?: Addon; status: AddonStatu
   }
   if (override) {
     const path = resolve(override);
-    const fix = `set SERESNET_ADDON to a built seresnet.node, or unset it and run: ${buildCommand}`;
+    const fix = `set SERESNET_ADDON to a built seresnet.node, or unset it and run: ${remedies().build}`;
     if (!existsSync(path)) {
       const reason = `the native addon is not at SERESNET_ADDON=${override}`;
       return { status: { loaded: false, reason, fix, tried: [path] } };
@@ -234,14 +241,22 @@ function openFirst(): { addon?: Addon; status: AddonStatus } {
     tried.push(...looked);
     if (path === undefined) continue;
     const why = faults.length > 0 ? `${origin}, because ${faults.join("; ")}` : origin;
-    const { addon, status } = tryFile(path, why, buildCommand, tried);
+    const { addon, status } = tryFile(path, why, remedies().cpu, tried);
     if (addon) return { addon, status };
     faults.push(status.reason ?? path);
     if (origin === localBuild) return { status: { ...status, reason: faults.join("; ") } };
   }
-  const reason = faults.length > 0 ? faults.join("; ") : "the native addon is not built";
-  const notInstalled = faults.length > 0 || isCheckout ? "" : ` and ${platformPackages[1]} is not installed`;
-  return { status: { loaded: false, reason: reason + notInstalled, fix: buildCommand, tried } };
+  const reason = faults.length > 0 ? faults.join("; ") : `the native addon is not built${notInstalled()}`;
+  return { status: { loaded: false, reason, fix: remedies().cpu, tried } };
+}
+
+/** Why there is no prebuilt addon either. */
+function notInstalled(): string {
+  if (isCheckout) return "";
+  const platform = platformName();
+  return platform === prebuiltPlatform
+    ? ` and ${platformPackages[1]} is not installed`
+    : `, and there is no prebuilt one for ${platform}`;
 }
 
 const localBuild = "the local build";

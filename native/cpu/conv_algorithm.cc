@@ -134,7 +134,7 @@ std::vector<ConvolutionCandidate> winogradCandidates(Builder& b, const Convoluti
   const Shape& w = b.input(1).shape;
   const std::vector<int64_t> ones{1, 1};
   if (w[2] != 3 || w[3] != 3 || g.stride != ones || g.dilation != ones) return found;
-  if (const auto pd = describeWinograd(b, operands, g))
+  if (const auto pd = operands.gated ? std::nullopt : describeWinograd(b, operands, g))  // which applies none
     found.push_back(candidateOf(b.onednn(), *pd, Layout::blocked, plainWeights(w, g.groups)));
   if (auto tiled = tiledCandidate(b, operands, g)) found.push_back(std::move(*tiled));
   return found;

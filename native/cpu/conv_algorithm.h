@@ -13,6 +13,7 @@ struct ConvolutionOperands {
   int bias = -1;      // index among the step's inputs
   int residual = -1;  // the same
   bool relu = false;
+  bool gated = false;  // a gate is to be applied as results are stored, where the algorithm can
 };
 
 struct ConvolutionGeometry {

@@ -19,7 +19,7 @@ std::vector<DeviceInfo> devices() {
     cpu.details.emplace_back("threading", found->threading);
   } else {
     cpu.problems.push_back({"this build has no oneDNN: its headers were not there when it was built",
-                            "install oneDNN and CMake (Debian: apt-get install libdnnl-dev cmake), then: npm run build:native"});
+                            "{cpu}"});
   }
   return {cpu};
 }

@@ -49,7 +49,7 @@ Operands operands(Builder& b) {
   return found;
 }
 
-ConvolutionOperands convolutionOf(const Operands& found) { return {found.bias, found.residual, found.relu}; }
+ConvolutionOperands convolutionOf(const Operands& found) { return {found.bias, found.residual, found.relu, true}; }
 
 LinearSqueeze geometry(Builder& b, const Operands& found) {
   const Step& step = b.step();

@@ -18,7 +18,7 @@ namespace {
 constexpr std::size_t kMajor = 9;
 constexpr const char* kGraph = "libcudnn_graph.so.9";
 constexpr const char* kFix =
-    "install it (npm run setup -- --cuda), or set SERESNET_CUDNN to libcudnn.so.9 or to the folder that holds it";
+    "install it ({cudnn}), or set SERESNET_CUDNN to libcudnn.so.9 or to the folder that holds it";
 
 using GetVersion = std::size_t (*)();
 

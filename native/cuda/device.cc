@@ -12,18 +12,10 @@ namespace seresnet::cuda {
 
 namespace {
 
-#ifdef SERESNET_CUDA_EXECUTOR
-constexpr bool hasExecutor = true;
-#else
-constexpr bool hasExecutor = false;
-#endif
-
-const Problem kNoExecutor{"this build has no CUDA executor, which has never run on a GPU and is built on request",
-                          "SERESNET_CUDA=1 npm run build:native", "ERR_CUDA_BUILD"};
-const Problem kNoCuda{"this build has no CUDA: nvcc was not there when it was built",
-                      "install the CUDA toolkit 13 and CMake so that nvcc is on the PATH, then: npm run build:native", "ERR_CUDA_BUILD"};
+const Problem kNoCuda{"this build has no CUDA: nvcc was not there when it was built, or SERESNET_CUDA=0 left it out",
+                      "{cuda}", "ERR_CUDA_BUILD"};
 const Problem kNoCudnnHeaders{"this build has no convolutions for CUDA: cuDNN's headers were not there when it was built",
-                              "npm run setup -- --cuda, then: npm run build:native", "ERR_CUDNN_BUILD"};
+                              "{cudnn}, then: {build}", "ERR_CUDNN_BUILD"};
 
 // Machine code runs on its own major version from its minor on; PTX runs on everything at least as new.
 bool runsOn(const RuntimeInfo& info, const Gpu& gpu) {
@@ -83,7 +75,6 @@ std::vector<DeviceInfo> devices(const std::vector<std::string>& candidates) {
   const auto finish = [&](DeviceInfo& device) {
     if (cudnn.problem) device.problems.push_back(*cudnn.problem);
     if (built && !cudnnHeaders()) device.problems.push_back(kNoCudnnHeaders);
-    if (built && !hasExecutor) device.problems.push_back(kNoExecutor);
     if (device.problems.empty()) device.details.emplace_back("note", "built, never run on a GPU");
   };
 
@@ -103,7 +94,7 @@ std::vector<DeviceInfo> devices(const std::vector<std::string>& candidates) {
       device.problems.push_back({"this build has no code for compute capability " + capability + ": it holds " +
                                      joined(archNames(*built)),
                                  "SERESNET_CUDA_ARCHS=" + std::to_string(gpu.major * 10 + gpu.minor) +
-                                     " npm run build:native", "ERR_CUDA_CAPABILITY"});
+                                     " {build}", "ERR_CUDA_CAPABILITY"});
     }
     finish(device);
     all.push_back(device);

@@ -7,7 +7,8 @@
 
 namespace seresnet {
 
-// Why a device cannot be used, and the command or the act that mends it.
+// Why a device cannot be used, and the command or the act that mends it. Commands that are others in a checkout than in an
+// installed package go by their names in lib/remedies.ts: {build}, {cpu}, {cuda}, {cudnn}.
 struct Problem {
   std::string reason;
   std::string fix;
