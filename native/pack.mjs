@@ -119,7 +119,7 @@ function copyLicence(stem, soname, folder) {
     .map((name) => `/usr/share/doc/${name}/copyright`)
     .find((path) => existsSync(path));
   if (!source) throw new Error(`pack: expected the licence of ${soname} in /usr/share/doc, got none`);
-  const name = `LICENSE.${stem}`;
+  const name = `LICENSE.${soname.split(".so")[0]}`;
   copyFileSync(source, join(folder, name));
   return name;
 }

@@ -247,7 +247,7 @@ test("demo draws a contact sheet and lists what is on it", async () => {
   const { code, stdout } = await seresnet(demo);
   expect(code).toBe(0);
   expect(stdout).toMatch(/prediction.*confidence.*truth/);
-  expect(stdout).toMatch(/ms a picture on reference/);
+  expect(stdout).toMatch(/ms an image on reference/);
 });
 
 test("models lists every model with its size", async () => {

@@ -118,7 +118,7 @@ describe.runIf(canTell)("the device cuda where it cannot work", () => {
 const cuda = listDevices().find(({ name }) => name === "cuda");
 const linked = built && !String(cuda?.details.problems).includes("no CUDA executor");
 if (!linked)
-  console.warn("LEFT OUT the linked CUDA executor: it is built on request, SERESNET_CUDA=1 npm run build:native");
+  console.warn("LEFT OUT the linked CUDA executor: the addon was built without nvcc, or with SERESNET_CUDA=0");
 
 describe.runIf(linked)("the addon with the CUDA executor linked", () => {
   it("holds machine code and PTX, and is loaded here", () => {

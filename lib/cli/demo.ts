@@ -31,11 +31,11 @@ const mostShown = 400;
 export function addDemo(program: Command): void {
   program
     .command("demo")
-    .description("Classify real test pictures of Fashion-MNIST and draw what came out.")
+    .description("Classify real test images of Fashion-MNIST and draw what came out.")
     .option("--data <folder>", "the dataset", "/usr/share/datasets/fashion-mnist")
-    .option("--out <file>", "the picture to write", "demo.png")
-    .option("--count <count>", "how many pictures to show, at most 400", parseCountUpTo(mostShown), 48)
-    .option("--limit <count>", "how many pictures to measure the accuracy on", parseCount, 1000)
+    .option("--out <file>", "the image to write", "demo.png")
+    .option("--count <count>", "how many images to show, at most 400", parseCountUpTo(mostShown), 48)
+    .option("--limit <count>", "how many images to measure the accuracy on", parseCount, 1000)
     .addOption(deviceOption())
     .addOption(jsonOption())
     .addHelpText("after", "\nExample:\n  seresnet demo --out sheet.png --count 24")
@@ -66,7 +66,7 @@ async function demo({ data, out, count, limit, device, json }: Options): Promise
 
   const { height, width } = dataset;
   configureFonts();
-  if (!(await hasFonts())) warn("no fonts found, so the picture has no text; try: apt-get install fonts-dejavu-core");
+  if (!(await hasFonts())) warn("no fonts found, so the drawing has no text; try: apt-get install fonts-dejavu-core");
   const png = await drawContactSheet({
     tiles: shown.map((item) => ({
       ...item,
@@ -75,7 +75,7 @@ async function demo({ data, out, count, limit, device, json }: Options): Promise
     height,
     width,
     title: "SE-ResNet-20 on Fashion-MNIST",
-    subtitle: `${rightOf(shown)} of the ${shown.length} test pictures shown are right; ${percent(accuracy)} of the first ${images.toLocaleString("en")}`,
+    subtitle: `${rightOf(shown)} of the ${shown.length} test images shown are right; ${percent(accuracy)} of the first ${images.toLocaleString("en")}`,
   });
   await writeFileAtomic(out, [png]).catch((error: unknown) => {
     throw new ArgumentError(expected(out, "a file that can be written", reason(error)), { cause: error });
@@ -94,8 +94,8 @@ async function demo({ data, out, count, limit, device, json }: Options): Promise
     table.push(correct ? row : row.map((cell) => colours.red(cell)));
   }
   print(table.toString());
-  print(`accuracy ${percent(accuracy)} on the first ${images} test pictures`);
-  print(`${millisecondsPerImage.toFixed(2)} ms a picture on ${name}, ${batchSize} at once`);
+  print(`accuracy ${percent(accuracy)} on the first ${images} test images`);
+  print(`${millisecondsPerImage.toFixed(2)} ms an image on ${name}, ${batchSize} at once`);
   print(`image    ${resolve(out)}`);
   if (compiled.device.slower) shout(compiled.device.slower);
 }
@@ -104,7 +104,7 @@ async function openDataset(folder: string): Promise<IdxDataset> {
   const files = await readdir(folder).catch(() => []);
   if (!files.some((name) => name.startsWith("t10k-images")))
     throw new ArgumentError(
-      `demo: no Fashion-MNIST test pictures in ${folder}; this brings them: ${remedies().dataset}`,
+      `demo: no Fashion-MNIST test images in ${folder}; this brings them: ${remedies().dataset}`,
     );
   return loadIdxDataset(folder, "test");
 }

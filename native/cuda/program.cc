@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "../runtime/threads.h"
+
 namespace seresnet::cuda {
 
 namespace {
@@ -101,7 +103,7 @@ std::vector<std::string> CudaProgram::kernels() const {
 CudaProgram::Lane& CudaProgram::takeLane() {
   Lane& lane = lanes_[nextLane_++ % 2];
   std::unique_lock<std::mutex> lock(mutex_);
-  released_.wait(lock, [&] { return !lane.busy; });
+  waitUntil(released_, lock, [&] { return !lane.busy; });
   lane.busy = true;
   return lane;
 }

@@ -4,6 +4,7 @@
 #include <system_error>
 
 #include "errors.h"
+#include "threads.h"
 
 namespace seresnet {
 
@@ -48,7 +49,7 @@ void ExecutorThread::work() {
     Task task;
     {
       std::unique_lock lock(mutex_);
-      wake_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
+      waitUntil(wake_, lock, [this] { return stopping_ || !queue_.empty(); });
       if (stopping_) return;
       task = std::move(queue_.front().second);
       queue_.pop_front();
