@@ -42,8 +42,12 @@ function answer(...args) {
   return { done: status === 0, stdout, stderr: stderr.trim() };
 }
 
+let checked;
 /** The build's own word, from CMake: `addon: cpu (oneDNN 2.6.3)`. */
-const checkBuild = () => answer(join(root, "native", "build.mjs"), "--check");
+function checkBuild() {
+  checked ??= answer(join(root, "native", "build.mjs"), "--check");
+  return checked;
+}
 
 /** Draws a letter as the demo draws its image. Fontconfig's complaints count as well: they would be on the user's screen. */
 function drawsText() {
@@ -137,12 +141,14 @@ const wanted = missing.flatMap((need) => need.packages);
 if (missing.length > 0) {
   console.error(`setup: installing ${wanted.join(", ")}`);
   installPackages(wanted);
+  checked = undefined;
 }
 if (wantsCudnn || wantsRuntime) {
   const packages = [...(wantsCudnn ? [cudnnPackage] : []), ...(wantsRuntime ? runtimePackages : [])];
   console.error(`setup: installing ${packages.join(", ")} into .venv (several hundred MB)`);
   const start = performance.now();
   installWithPip(...packages);
+  checked = undefined;
   console.error(`setup: that took ${((performance.now() - start) / 1000).toFixed(0)} s`);
 }
 

@@ -103,8 +103,6 @@ async function demo({ data, out, count, limit, device, json }: Options): Promise
 async function openDataset(folder: string): Promise<IdxDataset> {
   const files = await readdir(folder).catch(() => []);
   if (!files.some((name) => name.startsWith("t10k-images")))
-    throw new ArgumentError(
-      `demo: no Fashion-MNIST test images in ${folder}; this brings them: ${remedies().dataset}`,
-    );
+    throw new ArgumentError(`demo: no Fashion-MNIST test images in ${folder}; this brings them: ${remedies().dataset}`);
   return loadIdxDataset(folder, "test");
 }
