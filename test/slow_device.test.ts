@@ -1,10 +1,15 @@
 import { execFile } from "node:child_process";
+import { mkdtemp, rm, stat } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { describe, expect, it } from "vitest";
+import { writeIdx } from "./support/idx.js";
 
 const run = promisify(execFile);
 const root = join(__dirname, "..");
+
+const cli = join(root, "dist/lib/cli/main.js");
 
 /** What a program of this package prints where there is no addon; `SERESNET_ADDON=none` is a machine that has none. */
 async function program(code: string, env: NodeJS.ProcessEnv = {}) {
@@ -48,8 +53,24 @@ describe("where auto has to take the reference", () => {
     expect((await program(`${twice} main()`, { SERESNET_DEVICE: "reference" })).stderr).toBe("");
   });
 
+  it("the demo repeats it at its end, and draws without a home or fontconfig's configuration", async () => {
+    const folder = await mkdtemp(join(tmpdir(), "seresnet-demo-"));
+    await writeIdx(folder, { train: 1, test: 4, side: 28 });
+    const out = join(folder, "demo.png");
+    const env = { ...process.env, SERESNET_ADDON: "none", SERESNET_DEVICE: "", HOME: "/proc/none", XDG_CACHE_HOME: "" };
+    const { stderr } = await run(process.execPath, [cli, "demo", "--data", folder, "--out", out], { env });
+    const line = /^seresnet: computing on the device reference, .*; remedy: unset SERESNET_ADDON$/;
+    expect(
+      stderr
+        .trim()
+        .split("\n")
+        .filter((one) => !one.includes("no fonts found")),
+    ).toEqual([expect.stringMatching(line), expect.stringMatching(line)]);
+    expect((await stat(out)).size).toBeGreaterThan(1000);
+    await rm(folder, { recursive: true });
+  });
+
   it("the command line says it in one line", async () => {
-    const cli = join(root, "dist/lib/cli/main.js");
     const image = join(root, "test/fixtures/images/chelsea.png");
     const env = { ...process.env, SERESNET_ADDON: "none", SERESNET_DEVICE: "" };
     const { stdout, stderr } = await run(process.execPath, [cli, "classify", image, "--json"], { env });
