@@ -3,12 +3,14 @@
 //   node native/build.mjs --gyp       without CMake, through node-gyp: lists and diagnoses devices, computes nothing
 //   node native/build.mjs --sim       the addon that some tests need, build/sim/seresnet.node: the CUDA executor with its
 //                                     kernels run on the host
-//   node native/build.mjs --cpu       the addon of the package @seresnet/linux-x64, build/cpu/seresnet.node: without CUDA
+//   node native/build.mjs --cpu       without CUDA, build/cpu/seresnet.node
+//   node native/build.mjs --release   the addon of the package @seresnet/linux-x64, build/release/seresnet.node: without CUDA, with
+//                                     a small oneDNN inside, which is built first (native/onednn)
 //   node native/build.mjs --check     builds nothing: says what would be built, as CMake finds it; exit 1 without the device cpu
 //   node native/build.mjs --optional  as the first; the second where there is no CMake, without CUDA where nvcc fails; a
 //                                     warning and exit 0 where nothing can be built
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { availableParallelism } from "node:os";
 import { dirname, join, relative } from "node:path";
@@ -22,6 +24,7 @@ const build = join(root, "build");
 const addon = join(build, "Release", "seresnet.node");
 const log = join(build, "native.log");
 const cmakeFolder = join(build, "cmake");
+const onednn = join(build, "onednn");
 const oldestCMake = [3, 18];
 
 const isCheckout = existsSync(join(root, "tsconfig.build.json"));
@@ -49,8 +52,18 @@ function versionOf(command) {
   return status === 0 ? stdout : undefined;
 }
 
+/** Runs a program and returns what it printed. */
+function run(name, step, command, args, env = {}) {
+  const options = { cwd: root, encoding: "utf8", maxBuffer: 1 << 28, env: { ...process.env, ...env } };
+  const result = spawnSync(command, args, options);
+  const output = `${result.stdout}${result.stderr}`;
+  if (result.status === 0) return output;
+  writeLog(output);
+  throw failure(name, step, output);
+}
+
 /** Runs the command of a development dependency and returns what it printed. */
-function runTool(name, entry, args, env = {}) {
+function runTool(name, entry, args, env) {
   let script;
   try {
     script = require.resolve(`${name}/${entry}`);
@@ -58,12 +71,7 @@ function runTool(name, entry, args, env = {}) {
     const install = "npm install --no-save cmake-js@8 node-addon-api@8 node-api-headers@1";
     throw new BuildError(`${name} is not installed`, isCheckout ? "npm ci" : install);
   }
-  const options = { cwd: root, encoding: "utf8", maxBuffer: 1 << 28, env: { ...process.env, ...env } };
-  const result = spawnSync(process.execPath, [script, ...args], options);
-  const output = `${result.stdout}${result.stderr}`;
-  if (result.status === 0) return output;
-  writeLog(output);
-  throw failure(name, args[0], output);
+  return run(name, args[0], process.execPath, [script, ...args], env);
 }
 
 function makeFolder(folder) {
@@ -86,7 +94,8 @@ function writeLog(output) {
 /** The error of a tool that failed, by what it printed. */
 function failure(name, step, output) {
   const said = /seresnet: (.*?) \| (.*?)(?:\n\n|$)/s.exec(output);
-  if (step === "configure" && said) return new BuildError(said[1].trim(), said[2].trim());
+  const [, why, remedy] = said?.map((words) => words.replace(/\s+/g, " ").trim()) ?? []; // CMake wraps lines
+  if (step === "configure" && why) return new BuildError(why, remedy);
   if (step === "configure" && /CXX20|C\+\+20/.test(output))
     return new BuildError(
       "the C++ compiler is too old for C++20",
@@ -167,16 +176,51 @@ function configure(folder, options, env) {
   };
 }
 
+const jobs = process.env.CMAKE_BUILD_PARALLEL_LEVEL ? [] : ["--parallel", String(availableParallelism())];
+
+/** The static oneDNN of the packages, once. What its kernels cost is in the code they generate, so -O1 is enough. */
+function buildOnednn() {
+  const archive = readdirSync(join(root, "native", "onednn")).find((name) => name.endsWith(".tar.xz")) ?? "";
+  const made = join(onednn, archive);
+  if (existsSync(made)) return;
+  checkTools();
+  checkCMake();
+  console.error(`addon: building ${archive.replace(".tar.xz", "")} (minutes, once)`);
+  const source = join(build, "onednn-source");
+  rmSync(source, { recursive: true, force: true });
+  makeFolder(source);
+  const cmake = (...args) => run("cmake", args[0], "cmake", args);
+  cmake("-E", "chdir", source, "cmake", "-E", "tar", "xf", join(root, "native", "onednn", archive));
+  const definitions = {
+    CMAKE_BUILD_TYPE: "Release",
+    CMAKE_CXX_FLAGS_RELEASE: "-O1 -DNDEBUG -w -ffunction-sections -fdata-sections",
+    CMAKE_INSTALL_PREFIX: onednn,
+    DNNL_LIBRARY_TYPE: "STATIC",
+    DNNL_CPU_RUNTIME: "OMP",
+    DNNL_GPU_RUNTIME: "NONE",
+    DNNL_ENABLE_PRIMITIVE: "CONVOLUTION;REORDER",
+    DNNL_BUILD_TESTS: "OFF",
+    DNNL_BUILD_EXAMPLES: "OFF",
+  };
+  const options = Object.entries(definitions).map(([name, value]) => `-D${name}=${value}`);
+  cmake("-S", source, "-B", join(source, "build"), ...options);
+  cmake("--build", join(source, "build"), ...jobs, "--target", "install");
+  copyFileSync(join(source, "LICENSE"), join(onednn, "LICENSE"));
+  copyFileSync(join(source, "THIRD-PARTY-PROGRAMS"), join(onednn, "THIRD-PARTY-PROGRAMS"));
+  rmSync(source, { recursive: true });
+  writeFileSync(made, "");
+}
+
 /** The addons beside the usual one, each in a folder of its own under build/. */
 const variants = {
   sim: { options: { SERESNET_FOLDER: "sim", SERESNET_CUDA_SIM: "ON" }, env: {} },
   cpu: { options: { SERESNET_FOLDER: "cpu" }, env: { SERESNET_CUDA: "0" } },
+  release: { options: { SERESNET_FOLDER: "release" }, env: { SERESNET_CUDA: "0", SERESNET_ONEDNN: onednn } },
 };
 
 function buildWithCMake(variant, { options, env } = variants[variant] ?? { options: {}, env: {} }) {
   const folder = variant ? join(build, `cmake-${variant}`) : cmakeFolder;
   const found = configure(folder, options, env);
-  const jobs = process.env.CMAKE_BUILD_PARALLEL_LEVEL ? [] : ["--parallel", String(availableParallelism())];
   runTool("cmake-js", "bin/cmake-js", ["build", "--out", folder, ...jobs], env);
   return found;
 }
@@ -232,7 +276,9 @@ function report(holds, left) {
 }
 
 const flag = { type: "boolean" };
-const { values } = parseArgs({ options: { optional: flag, gyp: flag, sim: flag, cpu: flag, check: flag } });
+const { values } = parseArgs({
+  options: { optional: flag, gyp: flag, sim: flag, cpu: flag, release: flag, check: flag },
+});
 
 function main() {
   if (values.check) {
@@ -245,9 +291,11 @@ function main() {
   } else if (values.sim) {
     buildWithCMake("sim");
     console.error(`addon: cuda-sim (the CUDA executor on the host, for tests): ${join(build, "sim", "seresnet.node")}`);
-  } else if (values.cpu) {
-    buildWithCMake("cpu");
-    report(describeAddon(join(build, "cpu", "seresnet.node")), []);
+  } else if (values.cpu || values.release) {
+    const variant = values.release ? "release" : "cpu";
+    if (values.release) buildOnednn();
+    buildWithCMake(variant);
+    report(describeAddon(join(build, variant, "seresnet.node")), []);
   } else {
     const gyp = values.gyp || (values.optional && !versionOf("cmake"));
     const { left } = gyp ? buildWithGyp() : values.optional ? buildWithoutBrokenCuda() : buildWithCMake();

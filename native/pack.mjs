@@ -1,7 +1,9 @@
-// Writes the packages of a release as tarballs: node native/pack.mjs OUT
+// Writes the packages of a release as tarballs: node native/pack.mjs OUT [--release]
 //   seresnet-VERSION.tgz              JavaScript, models, the addon's sources; no install script
 //   seresnet-linux-x64-….tgz          the addon for the CPU, with what it needs beside it ($ORIGIN) and the licences
 //   seresnet-linux-x64-cuda13-….tgz   the same with CUDA, where the local build has it
+// With --release the first of the two has a small oneDNN inside (minutes the first time, native/onednn); without, which is for
+// trying things out, it has the system's beside it.
 // The first platform package becomes an optional dependency of seresnet only here: an unpublished one would break `npm ci`.
 // The other is installed by name, by those who have a GPU.
 import { execFileSync } from "node:child_process";
@@ -18,6 +20,7 @@ import {
 import { tmpdir } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const addon = join(root, "build", "Release", "seresnet.node");
@@ -26,11 +29,12 @@ const bundled = { "libdnnl.so": "libdnnl", "libgomp.so": "libgomp1", "libOpenCL.
 const cpuPackage = "@seresnet/linux-x64";
 const cudaPackage = `${cpuPackage}-cuda13`;
 
-const out = process.argv[2] && resolve(process.argv[2]);
-if (!out) {
-  console.error("usage: node native/pack.mjs OUT");
+const { values, positionals } = parseArgs({ options: { release: { type: "boolean" } }, allowPositionals: true });
+if (positionals.length !== 1) {
+  console.error("usage: node native/pack.mjs OUT [--release]");
   process.exit(2);
 }
+const out = resolve(positionals[0]);
 mkdirSync(out, { recursive: true });
 const work = mkdtempSync(join(tmpdir(), "seresnet-pack-"));
 try {
@@ -68,10 +72,11 @@ function packPlatforms(manifest) {
   const { onednn, cuda } = versionsOf(addon);
   if (process.platform !== "linux" || process.arch !== "x64" || !onednn)
     throw new Error("pack: expected an addon for linux-x64 with oneDNN");
-  if (!cuda) return console.log(packPlatform(manifest, cpuPackage, addon));
-  execFileSync(process.execPath, [join(root, "native", "build.mjs"), "--cpu"], { stdio: ["ignore", 2, "inherit"] });
-  console.log(packPlatform(manifest, cpuPackage, join(root, "build", "cpu", "seresnet.node")));
-  console.log(packPlatform(manifest, cudaPackage, addon));
+  const variant = values.release ? "release" : cuda ? "cpu" : undefined;
+  const build = [join(root, "native", "build.mjs"), `--${variant}`];
+  if (variant) execFileSync(process.execPath, build, { stdio: ["ignore", 2, "inherit"] });
+  console.log(packPlatform(manifest, cpuPackage, variant ? join(root, "build", variant, "seresnet.node") : addon));
+  if (cuda) console.log(packPlatform(manifest, cudaPackage, addon));
 }
 
 function versionsOf(file) {
@@ -92,6 +97,7 @@ function packPlatform({ version, license, engines, repository }, name, file) {
     copyFileSync(realpathSync(path), join(folder, soname));
     files.push(soname, copyLicence(bundled[stem], soname, folder));
   }
+  if (!files.some((name) => name.startsWith("libdnnl"))) files.push(...copyOnednnLicences(folder));
   if (!files.includes("libgomp.so.1")) throw new Error(`pack: expected libgomp among what ${file} needs`);
   copyFileSync(join(root, "LICENSE"), join(folder, "LICENSE"));
   const description = `The native addon of seresnet for glibc Linux on x86-64: oneDNN${cuda ? ", CUDA 13" : ""}.`;
@@ -110,6 +116,14 @@ function packPlatform({ version, license, engines, repository }, name, file) {
   };
   writeFileSync(join(folder, "package.json"), `${JSON.stringify(manifest, null, 2)}\n`);
   return npmPack(folder, out);
+}
+
+/** Of the oneDNN that is inside the addon. */
+function copyOnednnLicences(folder) {
+  const from = join(root, "build", "onednn");
+  const names = { LICENSE: "LICENSE.libdnnl", "THIRD-PARTY-PROGRAMS": "LICENSE.libdnnl-third-party" };
+  for (const [name, target] of Object.entries(names)) copyFileSync(join(from, name), join(folder, target));
+  return Object.values(names);
 }
 
 /** Debian keeps each package's copyright file; its name ends in the library's version (libdnnl2, libdnnl3). */

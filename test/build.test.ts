@@ -114,7 +114,7 @@ describe.skipIf(!canBuild)(`the build${canBuild ? "" : ` (${why})`}`, () => {
     mkdirSync(mounted, { recursive: true });
     rmSync(mounted, { recursive: true });
     mkdirSync(mounted);
-    if (spawnSync("mount", ["-t", "tmpfs", "-o", "size=1m", "tmpfs", mounted]).status !== 0) {
+    if (spawnSync("mount", ["-t", "tmpfs", "-o", "size=300k", "tmpfs", mounted]).status !== 0) {
       mounted = undefined;
       return console.warn("LEFT OUT a full disk: nothing can be mounted here");
     }
