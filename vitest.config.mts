@@ -12,6 +12,7 @@ const slow = [
   "cudnn_plans",
   "degradation",
   "docs",
+  "exit",
   "fashion",
   "gradients",
   "hub",

@@ -33,6 +33,7 @@ class Addon : public Napi::Addon<Addon> {
                              InstanceMethod("versions", &Addon::versions),
                              InstanceMethod("cudnnSupport", &Addon::cudnnSupport),
                              InstanceMethod("open", &Addon::open),
+                             InstanceMethod("halt", &Addon::call<node::halt>),
                              InstanceMethod("upload", &Addon::call<node::upload>),
                              InstanceMethod("read", &Addon::call<node::read>),
                              InstanceMethod("release", &Addon::call<node::release>),

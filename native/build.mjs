@@ -178,7 +178,7 @@ function configure(folder, options, env) {
 
 const jobs = process.env.CMAKE_BUILD_PARALLEL_LEVEL ? [] : ["--parallel", String(availableParallelism())];
 
-/** The static oneDNN of the packages, once. What its kernels cost is in the code they generate, so -O1 is enough. */
+/** The static oneDNN of the packages, once. Its kernels are generated at run time: what generates them may be small. */
 function buildOnednn() {
   const archive = readdirSync(join(root, "native", "onednn")).find((name) => name.endsWith(".tar.xz")) ?? "";
   const made = join(onednn, archive);
@@ -193,7 +193,7 @@ function buildOnednn() {
   cmake("-E", "chdir", source, "cmake", "-E", "tar", "xf", join(root, "native", "onednn", archive));
   const definitions = {
     CMAKE_BUILD_TYPE: "Release",
-    CMAKE_CXX_FLAGS_RELEASE: "-O1 -DNDEBUG -w -ffunction-sections -fdata-sections",
+    CMAKE_CXX_FLAGS_RELEASE: "-Os -DNDEBUG -w -ffunction-sections -fdata-sections",
     CMAKE_INSTALL_PREFIX: onednn,
     DNNL_LIBRARY_TYPE: "STATIC",
     DNNL_CPU_RUNTIME: "OMP",

@@ -84,6 +84,7 @@ export interface Timing {
 /** The part of the addon that computes: native/node/runtime.h. Its errors carry `code` and `call`. */
 export interface NativeRuntime {
   open(device: DeviceName, options?: object): DeviceHandle;
+  halt(device: DeviceHandle): void;
   upload(device: DeviceHandle, data: HostArray, dtype: DType): Promise<BufferHandle>;
   read(buffer: BufferHandle): Promise<HostArray>;
   release(buffer: BufferHandle): void;
@@ -283,7 +284,9 @@ function tryFile(
 ): { addon?: Addon; status: AddonStatus } {
   try {
     const addon = withOpenMpSettings(() => loadFile(path));
-    const missing = (["listDevices", "versions", "run"] as const).filter((name) => typeof addon[name] !== "function");
+    const missing = (["listDevices", "versions", "run", "halt"] as const).filter(
+      (name) => typeof addon[name] !== "function",
+    );
     if (missing.length === 0) return { addon: addon as Addon, status: { loaded: true, path, origin, tried } };
     const reason = `the native addon ${path} is not of this version of seresnet: it lacks ${missing.join(", ")}`;
     return { status: { loaded: false, path, reason, fix, tried } };

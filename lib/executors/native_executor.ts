@@ -32,7 +32,10 @@ export class NativeExecutor implements Executor {
     readonly folds: boolean,
     readonly addon: NativeRuntime,
     readonly handle: DeviceHandle,
-  ) {}
+  ) {
+    // The exit handlers of native libraries free what the executor thread uses: it has to end before they run.
+    process.prependOnceListener("exit", () => addon.halt(handle));
+  }
 
   async upload(data: HostArray, dtype: DType): Promise<DeviceBuffer> {
     checkDtype(this.device, dtype);

@@ -1,5 +1,6 @@
 #include "runtime.h"
 
+#include <chrono>
 #include <mutex>
 #include <optional>
 #include <unordered_map>
@@ -45,6 +46,13 @@ class Device : public std::enable_shared_from_this<Device> {
   // Whether runs go on by themselves; for the executor thread.
   bool waits() const { return waiting_.has_value(); }
   uint64_t lastId() const { return nextId_ - 1; }
+
+  // For a process that ends: drops what has not started and waits, within reason, for what has. What is submitted
+  // afterwards is never done.
+  void halt() {
+    constexpr std::chrono::seconds patience(10);
+    if (thread_.stop(patience) && waiting_) waiting_->stop(patience);
+  }
 
   // Does `work` on the executor thread, then what `rest` gives, if anything, on the waiting thread, then `finish` here,
   // whose value the promise resolves to.
@@ -274,6 +282,11 @@ std::vector<std::shared_ptr<HostMemory>> hostArrays(const Napi::Value& value, co
 
 Napi::Value open(Napi::Env env, std::unique_ptr<Backend> backend) {
   return wrap(env, DeviceHandle{std::make_shared<Device>(env, std::move(backend))});
+}
+
+Napi::Value halt(const Napi::CallbackInfo& info) {
+  unwrap<DeviceHandle>(info[0], "halt").device->halt();
+  return info.Env().Undefined();
 }
 
 Napi::Value upload(const Napi::CallbackInfo& info) {

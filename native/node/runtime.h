@@ -15,6 +15,10 @@ namespace seresnet::node {
 // A device's handle. The backend is made here and lives as long as anything on the device.
 Napi::Value open(Napi::Env env, std::unique_ptr<Backend> backend);
 
+// halt(device): for a process that ends. Drops what has not started and returns when what has is done, after ten seconds at
+// the latest; nothing is done later.
+Napi::Value halt(const Napi::CallbackInfo& info);
+
 // upload(device, array, dtype): Promise<buffer>
 Napi::Value upload(const Napi::CallbackInfo& info);
 

@@ -34,14 +34,19 @@ bool ExecutorThread::drop(uint64_t id) {
   return true;
 }
 
-void ExecutorThread::stop() {
+bool ExecutorThread::stop(std::chrono::milliseconds limit) {
   {
     const std::lock_guard lock(mutex_);
     stopping_ = true;
   }
   wake_.notify_one();
+  if (limit != std::chrono::milliseconds::max()) {
+    std::unique_lock lock(mutex_);
+    if (!endedNow_.wait_for(lock, limit, [this] { return ended_; })) return false;
+  }
   if (thread_.joinable()) thread_.join();
   queue_.clear();
+  return true;
 }
 
 void ExecutorThread::work() {
@@ -50,7 +55,11 @@ void ExecutorThread::work() {
     {
       std::unique_lock lock(mutex_);
       waitUntil(wake_, lock, [this] { return stopping_ || !queue_.empty(); });
-      if (stopping_) return;
+      if (stopping_) {
+        ended_ = true;
+        endedNow_.notify_all();
+        return;
+      }
       task = std::move(queue_.front().second);
       queue_.pop_front();
     }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -26,8 +27,9 @@ class ExecutorThread {
   // Takes a task that has not started out of the queue; false when it has.
   bool drop(uint64_t id);
 
-  // Drops what has not started, tells what has that nobody waits, and returns when the thread has ended.
-  void stop();
+  // Drops what has not started, tells what has that nobody waits, and returns when the thread has ended: true. Or, where a
+  // limit is given, when the task under way still goes on after so long: false.
+  bool stop(std::chrono::milliseconds limit = std::chrono::milliseconds::max());
 
   const std::atomic<bool>& stopping() const { return stopping_; }
 
@@ -35,9 +37,10 @@ class ExecutorThread {
   void work();
 
   std::mutex mutex_;
-  std::condition_variable wake_;
+  std::condition_variable wake_, endedNow_;
   std::deque<std::pair<uint64_t, Task>> queue_;
   std::atomic<bool> stopping_{false};
+  bool ended_ = false;
   std::thread thread_;
 };
 
