@@ -5,6 +5,7 @@ import { read } from "./graph/flush.js";
 import { constantValue, type Value } from "./graph/value.js";
 import { Variable } from "./graph/variable.js";
 import * as ops from "./ops/index.js";
+import { checkOptions, type OptionNames } from "./options.js";
 import { sizeOf } from "./plan/plan.js";
 import { checkExtents, formatShape } from "./shape.js";
 
@@ -166,6 +167,8 @@ export interface TensorOptions {
   readonly requiresGrad?: boolean;
 }
 
+const tensorNames: OptionNames<TensorOptions> = { dtype: true, requiresGrad: true };
+
 /**
  * A tensor from numbers or a typed array, which is copied.
  *
@@ -176,8 +179,9 @@ export interface TensorOptions {
 export function tensor(
   data: number | NestedNumbers | ArrayBufferView,
   shape?: readonly number[],
-  { dtype, requiresGrad = false }: TensorOptions = {},
+  options: TensorOptions = {},
 ): Tensor {
+  const { dtype, requiresGrad = false } = checkOptions("tensor", options, tensorNames);
   if (shape !== undefined) checkExtents("tensor", "a shape", shape);
   const flat = flatten(data);
   const extents = Object.freeze([...(shape ?? flat.shape)]);

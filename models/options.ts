@@ -1,4 +1,5 @@
-import { ArgumentError, expected, listed } from "../lib/errors.js";
+import { ArgumentError, expected, shown } from "../lib/errors.js";
+import { checkOptionNames } from "../lib/options.js";
 
 /** Where shapes differ: zero-padded identity, a projection there, or a projection in every block (He et al. 2016, 3.3). */
 export type Shortcut = "A" | "B" | "C";
@@ -63,33 +64,14 @@ const checks: Readonly<Record<keyof ResNetSettings, Check>> = {
   widthPerGroup: positiveInteger,
 };
 
-/** A value as a message shows it: strings quoted, objects by kind. */
-export function shown(value: unknown): string {
-  if (typeof value === "string") return JSON.stringify(value);
-  if (Array.isArray(value)) return "an array";
-  return typeof value === "object" && value !== null ? "an object" : String(value);
-}
-
-/** Throws ArgumentError when options are not an object of names and values. */
-export function checkOptionsObject(where: string, options: unknown): asserts options is object {
-  if (typeof options !== "object" || options === null || Array.isArray(options)) {
-    throw new ArgumentError(expected(where, "options as an object", shown(options)));
-  }
-}
-
 /**
  * `defaults` overridden by what `options` says; undefined means the default. The names in `defaults` are the names allowed.
  *
  * @throws ArgumentError for a name that is not allowed or a value out of its range.
  */
 export function resolveOptions<T extends Partial<ResNetSettings>>(where: string, options: unknown, defaults: T): T {
-  checkOptionsObject(where, options);
+  checkOptionNames(where, options, Object.keys(defaults));
   const given = Object.entries(options).filter(([, value]) => value !== undefined);
-  const allowed = Object.keys(defaults);
-  const unknown = given.map(([name]) => name).filter((name) => !allowed.includes(name));
-  if (unknown.length > 0) {
-    throw new ArgumentError(expected(where, `options among ${listed(allowed, allowed.length)}`, listed(unknown)));
-  }
   for (const [name, value] of given) {
     const [what, holds] = checks[name as keyof ResNetSettings];
     if (!holds(value)) throw new ArgumentError(expected(where, `${name} to be ${what}`, shown(value)));

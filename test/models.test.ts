@@ -151,7 +151,7 @@ describe("options", () => {
     const names = Object.keys(createModel("plain34").stateDict());
     expect(names.filter((name) => /downsample|se\./.test(name))).toEqual([]);
     expect(() => createModel("plain20_cifar", { shortcut: "A" })).toThrow(
-      "plain20_cifar: expected options among numClasses, inChannels, got shortcut",
+      "plain20_cifar: expected options among numClasses, inChannels (nearest: inChannels, numClasses), got shortcut",
     );
   });
 

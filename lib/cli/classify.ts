@@ -56,9 +56,9 @@ Examples:
     .action(classify);
 }
 
-async function classify(paths: string[], { top, json, ...options }: Options): Promise<void> {
+async function classify(paths: string[], { top, json, weights: source, ...options }: Options): Promise<void> {
   await using classifier = await withDownloadBar((onProgress) =>
-    ImageClassifier.load(options.weights, { ...options, onProgress, maxBatch: batchSize }),
+    ImageClassifier.load(source, { ...options, onProgress, maxBatch: batchSize }),
   );
   for (const change of classifier.changes) warn(`adapted: ${change}`);
   const results: Result[] = [];

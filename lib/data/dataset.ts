@@ -2,6 +2,7 @@ import { readdir, stat } from "node:fs/promises";
 import { basename, extname, join } from "node:path";
 import { ArgumentError, expected, listed } from "../errors.js";
 import { reason } from "../io/files.js";
+import { checkOptions, type OptionNames } from "../options.js";
 import { fashionMnistClasses, loadIdxDataset } from "./idx.js";
 import { permutation, streamOf } from "./random.js";
 
@@ -105,14 +106,17 @@ export interface OpenOptions {
   readonly seed?: number;
 }
 
+const openNames: OptionNames<OpenOptions> = { classes: true, validation: true, seed: true };
+
 /**
  * What to train on and what to judge by: IDX files (train, and t10k where they are), a folder with `train` and `val` (or
  * `validation`, `test`) folders of class folders, or class folders alone, of which a share of every class is set aside.
  */
 export async function openDataset(
   folder: string,
-  { classes, validation = 0.1, seed = 0 }: OpenOptions = {},
+  options: OpenOptions = {},
 ): Promise<{ train: Dataset; validation: Dataset | undefined }> {
+  const { classes, validation = 0.1, seed = 0 } = checkOptions("openDataset", options, openNames);
   if (!(validation >= 0 && validation < 1))
     throw new ArgumentError(expected("openDataset", "validation in [0, 1)", `${validation}`));
   const names = await readdir(folder).catch((error: unknown) => {

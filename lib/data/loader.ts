@@ -2,7 +2,8 @@ import { availableParallelism } from "node:os";
 import { ArgumentError, expected, ImageError, shown } from "../errors.js";
 import { checkPicture } from "../image/preprocess.js";
 import type { Interpolation } from "../image/resize.js";
-import { checkObject, integer } from "../shape.js";
+import { checkOptions, type OptionNames } from "../options.js";
+import { integer } from "../shape.js";
 import { type Tensor, tensor } from "../tensor.js";
 import { type Augmentation, planAugmentation } from "./augment.js";
 import type { Dataset } from "./dataset.js";
@@ -36,6 +37,21 @@ export interface LoaderOptions {
   /** Default "bilinear". */
   readonly interpolation?: Interpolation;
 }
+
+const loaderNames: OptionNames<LoaderOptions> = {
+  batchSize: true,
+  shuffle: true,
+  seed: true,
+  dropLast: true,
+  augment: true,
+  workers: true,
+  prefetch: true,
+  strict: true,
+  size: true,
+  channels: true,
+  cropPct: true,
+  interpolation: true,
+};
 
 /** Pictures and labels that go through a network together. */
 export class Batch {
@@ -88,7 +104,7 @@ export class DataLoader {
       seed = 0,
       dropLast = false,
       strict = false,
-    } = checkObject(where, "options", options);
+    } = checkOptions(where, options, loaderNames);
     const { size = 224, cropPct = 0.875, interpolation = "bilinear" } = options;
     const { channels = dataset.pictures.kind === "pixels" ? 1 : 3 } = options;
     const workers = integer(where, "workers", options.workers ?? defaultWorkers(), 0);

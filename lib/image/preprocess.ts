@@ -1,5 +1,5 @@
 import { ArgumentError, expected, ImageError, shown } from "../errors.js";
-import { checkObject } from "../shape.js";
+import { checkOptions, type OptionNames } from "../options.js";
 import { type Tensor, tensor } from "../tensor.js";
 import { decodeImage, toGrey } from "./decode.js";
 import { type Interpolation, interpolations, type Raster, resize } from "./resize.js";
@@ -19,6 +19,15 @@ export interface PreprocessOptions {
   channels?: 1 | 3;
 }
 
+const preprocessNames: OptionNames<PreprocessOptions> = {
+  size: true,
+  cropPct: true,
+  interpolation: true,
+  mean: true,
+  std: true,
+  channels: true,
+};
+
 export const imagenetMean: readonly number[] = [0.485, 0.456, 0.406];
 export const imagenetStd: readonly number[] = [0.229, 0.224, 0.225];
 const largestSize = 8192;
@@ -29,7 +38,7 @@ const largestSize = 8192;
  * Throws ImageError for a missing, damaged, too large or non-image file, ArgumentError for an option out of range.
  */
 export async function loadImage(pathOrBuffer: string | Uint8Array, options: PreprocessOptions = {}): Promise<Tensor> {
-  const checked = checkOptions(options);
+  const checked = checkPreprocessing(options);
   return preprocess(await decodeImage(pathOrBuffer), checked);
 }
 
@@ -39,8 +48,8 @@ function preprocess(image: Raster, options: Required<PreprocessOptions>): Tensor
   return tensor(normalize(cropped, mean, std), [1, channels, size, size]);
 }
 
-function checkOptions(options: PreprocessOptions): Required<PreprocessOptions> {
-  const checked = checkObject("loadImage", "options", options);
+function checkPreprocessing(options: PreprocessOptions): Required<PreprocessOptions> {
+  const checked = checkOptions("loadImage", options, preprocessNames);
   const { size = 224, cropPct = 0.875, interpolation = "bilinear", channels = 3 } = checked;
   const picture = checkPicture("loadImage", { size, cropPct, interpolation, channels });
   const must = (holds: boolean, what: string, got: unknown): void => {

@@ -2,6 +2,7 @@ import { mkdir, readFile, readlink, rm, stat, symlink } from "node:fs/promises";
 import { homedir } from "node:os";
 import { dirname, join, relative } from "node:path";
 import { ArgumentError, expected, SeresnetError, shown, WeightsError } from "../errors.js";
+import type { OptionNames } from "../options.js";
 import { withFileLock } from "./file_lock.js";
 import { reason, writeFileAtomic } from "./files.js";
 import { type BlobSource, downloadBlob } from "./hub_download.js";
@@ -18,6 +19,8 @@ export interface HubOptions {
   /** Told now and then while a file comes. */
   readonly onProgress?: (progress: DownloadProgress) => void;
 }
+
+export const hubNames: OptionNames<HubOptions> = { onProgress: true };
 
 /** What `hf:owner/name@revision` names. */
 interface Address {

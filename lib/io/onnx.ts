@@ -9,6 +9,7 @@ import { checkNormalization, type Normalization, normalized } from "../image/nor
 import { Module } from "../nn/module.js";
 import { snapshot } from "../nn/snapshot.js";
 import { checkTensor } from "../ops/record.js";
+import { checkOptions, type OptionNames } from "../options.js";
 import { packageVersion } from "../paths.js";
 import { evaluate } from "../plan/evaluate.js";
 import { sizeOf } from "../plan/plan.js";
@@ -32,6 +33,14 @@ export interface OnnxOptions {
   /** Entries of the file's metadata, such as labels. */
   readonly metadata?: Readonly<Record<string, string>>;
 }
+
+const onnxNames: OptionNames<OnnxOptions> = {
+  inputShape: true,
+  folded: true,
+  dynamicBatch: true,
+  normalize: true,
+  metadata: true,
+};
 
 const where = "exportOnnx";
 
@@ -62,7 +71,7 @@ export async function exportOnnx(model: Module, path: string, options: OnnxOptio
     dynamicBatch = true,
     normalize,
     metadata = {},
-  } = checkObject(where, "options", options);
+  } = checkOptions(where, options, onnxNames);
   checkExtents(where, "inputShape", inputShape);
   if (normalize) checkNormalization(where, normalize);
   for (const [key, value] of Object.entries(checkObject(where, "metadata", metadata)))

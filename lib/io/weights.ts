@@ -1,9 +1,10 @@
 import { constants } from "node:buffer";
 import { extname } from "node:path";
 import { expected, WeightsError } from "../errors.js";
+import { checkOptions } from "../options.js";
 import type { Tensor } from "../tensor.js";
 import { isLfsPointer, lfsPointer, readRegularFile, reason, withRegularFile } from "./files.js";
-import { fetchFromHub, type HubOptions, isHubSource } from "./hub.js";
+import { fetchFromHub, type HubOptions, hubNames, isHubSource } from "./hub.js";
 import { quoted } from "./json.js";
 import { parseSafetensors, readSafetensors } from "./safetensors.js";
 import { readSharded } from "./sharded.js";
@@ -28,6 +29,7 @@ import { parseTorch } from "./torch.js";
  *   asks for anything but tensors and dicts (a whole module, say), and a file without any tensor
  */
 export async function loadWeights(source: string, options: HubOptions = {}): Promise<Record<string, Tensor>> {
+  checkOptions("loadWeights", options, hubNames);
   if (typeof source !== "string" || source === "")
     throw new WeightsError(expected("loadWeights", "the path of a weights file", JSON.stringify(source) ?? "nothing"));
   const path = isHubSource(source) ? await fetchFromHub(source, options) : source;

@@ -1,5 +1,6 @@
 import { batchNorm } from "../ops/batch_norm.js";
-import { checkObject, integer } from "../shape.js";
+import { checkOptions, type OptionNames } from "../options.js";
+import { integer } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { checkImages, Module } from "./module.js";
 import { Buffer, Parameter } from "./parameter.js";
@@ -15,6 +16,13 @@ export interface BatchNorm2dOptions {
   readonly trackRunningStats?: boolean;
 }
 
+const batchNorm2dNames: OptionNames<BatchNorm2dOptions> = {
+  eps: true,
+  momentum: true,
+  affine: true,
+  trackRunningStats: true,
+};
+
 /** Batch normalisation of [N, features, H, W] (Ioffe & Szegedy 2015), with PyTorch's conventions and names. */
 export class BatchNorm2d extends Module {
   readonly weight?: Parameter;
@@ -28,7 +36,7 @@ export class BatchNorm2d extends Module {
   constructor(features: number, options: BatchNorm2dOptions = {}) {
     super();
     integer("BatchNorm2d", "features", features, 1);
-    checkObject("BatchNorm2d", "options", options);
+    checkOptions("BatchNorm2d", options, batchNorm2dNames);
     this.eps = options.eps ?? 1e-5;
     this.momentum = options.momentum ?? 0.1;
     if (options.affine ?? true) {

@@ -4,6 +4,7 @@ import { submit } from "../graph/flush.js";
 import { forcedTraining } from "../graph/recording.js";
 import { checkTensor } from "../ops/record.js";
 import { cast } from "../ops/unary.js";
+import { checkOptions, type OptionNames } from "../options.js";
 import { checkObject, formatShape, sameShape } from "../shape.js";
 import { Tensor } from "../tensor.js";
 import { Buffer, Parameter } from "./parameter.js";
@@ -15,6 +16,13 @@ export interface LoadResult {
   /** Names the record has and the model lacks. */
   readonly unexpectedKeys: string[];
 }
+
+export interface LoadStateDictOptions {
+  /** Throw when a name is missing or unexpected, default true. */
+  readonly strict?: boolean;
+}
+
+const loadNames: OptionNames<LoadStateDictOptions> = { strict: true };
 
 /**
  * A layer or a network. Properties that hold a Parameter, a Buffer or a Module register themselves, in the order they
@@ -95,7 +103,8 @@ export abstract class Module {
    * @param strict throw when a name is missing or unexpected, default true
    * @throws WeightsError naming what is missing, unexpected, or of another shape or kind of dtype
    */
-  loadStateDict(record: Readonly<Record<string, Tensor>>, { strict = true }: { strict?: boolean } = {}): LoadResult {
+  loadStateDict(record: Readonly<Record<string, Tensor>>, options: LoadStateDictOptions = {}): LoadResult {
+    const { strict = true } = checkOptions("loadStateDict", options, loadNames);
     checkObject("loadStateDict", "a record of tensors", record);
     const state = new Map(this.#state());
     const missingKeys = [...state.keys()].filter((name) => !Object.hasOwn(record, name));

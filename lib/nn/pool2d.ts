@@ -1,7 +1,15 @@
 import { ArgumentError, expected, shown } from "../errors.js";
-import { type AvgPoolOptions, avgPool2d, type MaxPoolOptions, maxPool2d } from "../ops/pool2d.js";
+import {
+  type AvgPoolOptions,
+  avgPool2d,
+  avgPoolNames,
+  type MaxPoolOptions,
+  maxPool2d,
+  maxPoolNames,
+} from "../ops/pool2d.js";
 import { mean } from "../ops/reduce.js";
-import { checkObject, type Pair, pair } from "../shape.js";
+import { checkOptions } from "../options.js";
+import { type Pair, pair } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { checkImages, Module } from "./module.js";
 
@@ -9,7 +17,7 @@ import { checkImages, Module } from "./module.js";
 export class MaxPool2d extends Module {
   constructor(readonly options: MaxPoolOptions) {
     super();
-    pair("MaxPool2d", "kernelSize", checkObject("MaxPool2d", "options", options).kernelSize, 1);
+    pair("MaxPool2d", "kernelSize", checkOptions("MaxPool2d", options, maxPoolNames).kernelSize, 1);
   }
 
   forward(x: Tensor): Tensor {
@@ -21,7 +29,7 @@ export class MaxPool2d extends Module {
 export class AvgPool2d extends Module {
   constructor(readonly options: AvgPoolOptions) {
     super();
-    pair("AvgPool2d", "kernelSize", checkObject("AvgPool2d", "options", options).kernelSize, 1);
+    pair("AvgPool2d", "kernelSize", checkOptions("AvgPool2d", options, avgPoolNames).kernelSize, 1);
   }
 
   forward(x: Tensor): Tensor {

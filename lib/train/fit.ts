@@ -14,7 +14,8 @@ import { withoutNormDecay } from "../optim/groups.js";
 import { inRange, type Optimizer } from "../optim/optimizer.js";
 import { cosineSchedule, type Schedule } from "../optim/schedule.js";
 import { SGD } from "../optim/sgd.js";
-import { checkObject, integer } from "../shape.js";
+import { checkOptions, type OptionNames } from "../options.js";
+import { integer } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { type Evaluation, evaluate, largest } from "./evaluate.js";
 import { mixup, mixupCrossEntropy } from "./mixup.js";
@@ -71,6 +72,29 @@ export interface FitOptions {
   /** Default never within an epoch. */
   readonly saveEvery?: number;
 }
+
+const fitNames: OptionNames<FitOptions> = {
+  epochs: true,
+  optimizer: true,
+  schedule: true,
+  accumulate: true,
+  normalize: true,
+  labelSmoothing: true,
+  mixup: true,
+  clipNorm: true,
+  dtype: true,
+  scaler: true,
+  ema: true,
+  validation: true,
+  signal: true,
+  start: true,
+  seed: true,
+  onStep: true,
+  onSkip: true,
+  onEpoch: true,
+  onSave: true,
+  saveEvery: true,
+};
 
 export interface StepReport {
   /** Counts from 1, over all epochs. */
@@ -181,7 +205,7 @@ class Run {
 
   constructor(model: Module, data: Batches, options: FitOptions) {
     if (!(model instanceof Module)) throw new ArgumentError(expected("fit", "a model (nn.Module)", shown(model)));
-    const { epochs, accumulate = 1, optimizer, start, clipNorm, mixup = 0 } = checkObject("fit", "options", options);
+    const { epochs, accumulate = 1, optimizer, start, clipNorm, mixup = 0 } = checkOptions("fit", options, fitNames);
     const { dtype = "float32", scaler } = options;
     checkTrainingDtype("fit", dtype);
     this.#dtype = dtype;
