@@ -231,7 +231,7 @@ describe("wrong use", () => {
     [{ seed: 0.5 }, "resnet18: expected seed to be an integer, got 0.5"],
     [{ groups: 2 }, "BasicBlock: expected groups 1 and widthPerGroup 64, got groups 2 and widthPerGroup 64"],
     [null, "resnet18: expected options as an object, got null"],
-    [[], "resnet18: expected options as an object, got an array"],
+    [[], "resnet18: expected options as an object, got []"],
   ])("%j", (options, message) => {
     expect(wrong(options)).toThrow(message);
     expect(wrong(options)).toThrow(expect.objectContaining({ code: "ERR_ARGUMENT" }));

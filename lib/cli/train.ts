@@ -48,7 +48,7 @@ export function addTrain(program: Command): void {
     .description("Train a network on your pictures, or tune one that is trained.")
     .argument(
       "<data>",
-      "a folder with IDX files (MNIST's layout), or one of class folders, or one with train and val folders of them",
+      "a folder with IDX files (MNIST's layout), or one of class folders, or one with train and val (or test) folders of them",
     )
     .addOption(modelOption())
     .requiredOption("--out <folder>", "where checkpoint, resume file, metrics and report go")
@@ -124,6 +124,7 @@ async function train(folder: string, options: Options): Promise<void> {
   const { validation: share, seed, out } = options;
   const classes = options.classes === undefined ? undefined : await readLines(options.classes);
   const datasets = await openDataset(folder, { classes, validation: share, seed });
+  for (const remark of [datasets.train, datasets.validation].flatMap((dataset) => dataset?.remarks ?? [])) warn(remark);
   const start = await startingPoint(options, datasets.train);
   await mkdir(out, { recursive: true }).catch((error: unknown) => {
     throw new ArgumentError(expected(out, "a folder to write into", reason(error)), { cause: error });
