@@ -5,11 +5,13 @@ import { checkOptionNames } from "../lib/options.js";
 export type Shortcut = "A" | "B" | "C";
 /** Where a bottleneck strides: in its 3x3 (v1.5, torchvision) or in its first 1x1 (v1, the paper). */
 export type StridePlacement = "3x3" | "1x1";
+/** How the last features become one number a channel: their mean, their largest, or the mean of both (timm's global_pool). */
+export type GlobalPool = "avg" | "max" | "avgmax";
 /** Where the SE unit sits (Hu et al. 2018, 6.4), if there is one. */
 export type SEPlacement = "none" | "standard" | "pre" | "post" | "identity";
 
 export interface ResNetOptions {
-  /** Outputs of the classifier. Default 1000; 10 for the small-image networks. */
+  /** Outputs of the classifier. Default 1000; 10 for the small-image networks. 0: none, `forward` gives the pooled features. */
   readonly numClasses?: number;
   /** Channels of the input. Default 3. */
   readonly inChannels?: number;
@@ -25,6 +27,8 @@ export interface ResNetOptions {
   readonly zeroInitResidual?: boolean;
   /** Groups of a bottleneck's 3x3. Default 1. */
   readonly groups?: number;
+  /** How the last features are pooled. Default "avg". */
+  readonly globalPool?: GlobalPool;
   /** A bottleneck's 3x3 has `floor(width * widthPerGroup / 64) * groups` channels. Default 64. */
   readonly widthPerGroup?: number;
 }
@@ -41,11 +45,13 @@ export const resNetDefaults: ResNetSettings = {
   zeroInitResidual: false,
   groups: 1,
   widthPerGroup: 64,
+  globalPool: "avg",
 };
 
 type Check = readonly [what: string, holds: (value: unknown) => boolean];
 
 const positiveInteger: Check = ["a positive integer", (value) => Number.isSafeInteger(value) && Number(value) > 0];
+const count: Check = ["an integer of at least 0", (value) => Number.isSafeInteger(value) && Number(value) >= 0];
 const flag: Check = ["true or false", (value) => typeof value === "boolean"];
 const oneOf = (...names: readonly string[]): Check => [
   `one of ${names.map((name) => `"${name}"`).join(", ")}`,
@@ -53,7 +59,7 @@ const oneOf = (...names: readonly string[]): Check => [
 ];
 
 const checks: Readonly<Record<keyof ResNetSettings, Check>> = {
-  numClasses: positiveInteger,
+  numClasses: count,
   inChannels: positiveInteger,
   shortcut: oneOf("A", "B", "C"),
   stride: oneOf("3x3", "1x1"),
@@ -62,6 +68,7 @@ const checks: Readonly<Record<keyof ResNetSettings, Check>> = {
   zeroInitResidual: flag,
   groups: positiveInteger,
   widthPerGroup: positiveInteger,
+  globalPool: oneOf("avg", "max", "avgmax"),
 };
 
 /**

@@ -53,8 +53,12 @@ export async function adaptWeights(wrapped: Weights, network: Network): Promise<
   }
   for (const name of heads) {
     const given = weights[name];
-    if (!(given instanceof Tensor) || !own[name] || given.shape[0] === own[name].shape[0]) continue;
+    if (!own[name] || (given instanceof Tensor && given.shape[0] === own[name].shape[0])) continue;
     adapted[name] = own[name].detach();
+    if (!(given instanceof Tensor)) {
+      changes.push(`${name} begins anew, for ${own[name].shape[0]} classes: the weights have none`);
+      continue;
+    }
     changes.push(`${name} begins anew, for ${own[name].shape[0]} classes in place of ${given.shape[0]}`);
   }
   return { weights: adapted, changes };

@@ -1,7 +1,7 @@
 import type { Network } from "../../models/index.js";
 import { type CompiledModel, type CompileOptions, compile } from "../compile.js";
 import type { ResolvedDevice } from "../device.js";
-import { ArgumentError, DisposedError, expected, ImageError, ShapeError, shown } from "../errors.js";
+import { ArgumentError, DisposedError, expected, ImageError, ShapeError, shown, WeightsError } from "../errors.js";
 import { loadImage, type PreprocessOptions } from "../image/preprocess.js";
 import { stack } from "../image/stack.js";
 import { Module } from "../nn/module.js";
@@ -61,7 +61,7 @@ export type ClassifiedImage<T> =
   | { readonly image: T; readonly predictions: Prediction[] }
   | { readonly image: T; readonly error: ImageError };
 
-/** A network's last features, averaged over the picture: `[N, C, H, W] -> [N, features]`. */
+/** A network's last features, pooled over the picture: `[N, C, H, W] -> [N, features]`. */
 class PooledFeatures extends Module {
   readonly network: Network;
 
@@ -71,8 +71,7 @@ class PooledFeatures extends Module {
   }
 
   override forward(x: Tensor): Tensor {
-    const stages = this.network.features(x);
-    return stages[stages.length - 1].mean([2, 3]);
+    return this.network.embedding(x);
   }
 }
 
@@ -185,6 +184,10 @@ export class ImageClassifier {
   async classify(images: ImageInput | readonly ImageInput[], options: ClassifyOptions = {}): Promise<unknown> {
     const { topK = 5, signal } = checkCall("classify", options, classifyNames);
     integer("classify", "topK", topK, 1);
+    if (this.classes.length === 0)
+      throw new WeightsError(
+        expected("classify", "weights with a classifier", `${this.weights} without one (embed works)`),
+      );
     return this.#each("classify", images, signal, this.#logits, (logits) => rank(logits, this.classes, topK));
   }
 

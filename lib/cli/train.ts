@@ -7,7 +7,7 @@ import { type Dataset, openDataset, pixelStatistics } from "../data/dataset.js";
 import { DataLoader } from "../data/loader.js";
 import { setDefaultDevice } from "../device.js";
 import { ArgumentError, expected, MemoryError, SeresnetError } from "../errors.js";
-import { imagenetMean, imagenetStd } from "../image/preprocess.js";
+import { bytesOf, imagenetMean, imagenetStd } from "../image/preprocess.js";
 import type { CheckpointInfo } from "../io/checkpoint.js";
 import { reason } from "../io/files.js";
 import { EMA } from "../optim/ema.js";
@@ -176,6 +176,7 @@ async function startingPoint(options: Options, { classes, pictures }: Dataset): 
     std: given?.info.std ?? (own ? [own.std] : [...imagenetStd]),
     interpolation: given?.info.interpolation ?? "bilinear",
     cropPct: isGrey ? 1 : (given?.info.cropPct ?? (isSmall ? 1 : 0.875)),
+    ...(given?.info.cropMode && { cropMode: given.info.cropMode }),
   };
   for (const change of given?.changes ?? []) warn(`${weights}: ${change}`);
   const build = () => {
@@ -211,7 +212,9 @@ async function runWith(
   if (saved) checkSettings(files.resume, saved.settings, settings);
   const [channels, size] = info.inputSize;
   const isGrey = datasets.train.pictures.kind === "pixels";
-  const shape = { size, channels: channels as 1 | 3, cropPct: info.cropPct, interpolation: info.interpolation };
+  const { cropPct, cropMode, interpolation } = info;
+  const shape = { size, channels: channels as 1 | 3, cropPct, cropMode, interpolation };
+  const fill = bytesOf(info.mean);
   const common = { ...shape, seed, strict, workers };
   const largest = Math.min(batch, datasets.train.labels.length);
   await using data = new DataLoader(datasets.train, {
@@ -224,10 +227,11 @@ async function runWith(
       padCrop: options.padCrop ?? (size > 64 ? 0 : Math.floor(size / 8)),
       flip: options.flip,
       erasing: options.erasing,
-      fill: info.mean.map((mean) => Math.round(mean * 255)),
+      fill,
     },
   });
-  const held = datasets.validation && new DataLoader(datasets.validation, { ...common, batchSize: batch });
+  const held =
+    datasets.validation && new DataLoader(datasets.validation, { ...common, batchSize: batch, augment: { fill } });
   const model = build();
   const optimizer = makeOptimizer(options, model, batch);
   const schedule = makeSchedule(options, optimizer.lr, Math.ceil(data.length / accumulate));

@@ -1,6 +1,6 @@
 import { availableParallelism } from "node:os";
 import { ArgumentError, expected, ImageError, shown } from "../errors.js";
-import { checkPicture } from "../image/preprocess.js";
+import { type CropMode, checkPicture } from "../image/preprocess.js";
 import type { Interpolation } from "../image/resize.js";
 import { checkOptions, type OptionNames } from "../options.js";
 import { integer } from "../shape.js";
@@ -34,6 +34,8 @@ export interface LoaderOptions {
   readonly channels?: 1 | 3;
   /** As in `loadImage`, where no random crop is taken: default 0.875. */
   readonly cropPct?: number;
+  /** As in `loadImage`, default "center"; "border" fills up with the augmentation's `fill`. */
+  readonly cropMode?: CropMode;
   /** Default "bilinear". */
   readonly interpolation?: Interpolation;
 }
@@ -50,6 +52,7 @@ const loaderNames: OptionNames<LoaderOptions> = {
   size: true,
   channels: true,
   cropPct: true,
+  cropMode: true,
   interpolation: true,
 };
 
@@ -105,7 +108,7 @@ export class DataLoader {
       dropLast = false,
       strict = false,
     } = checkOptions(where, options, loaderNames);
-    const { size = 224, cropPct = 0.875, interpolation = "bilinear" } = options;
+    const { size = 224, cropPct = 0.875, cropMode = "center", interpolation = "bilinear" } = options;
     const { channels = dataset.pictures.kind === "pixels" ? 1 : 3 } = options;
     const workers = integer(where, "workers", options.workers ?? defaultWorkers(), 0);
     const prefetch = integer(where, "prefetch", options.prefetch ?? Math.max(4, 2 * workers), 1);
@@ -117,7 +120,7 @@ export class DataLoader {
     this.#recipe = {
       dataset,
       augmentation,
-      ...checkPicture(where, { size, channels, cropPct, interpolation }),
+      ...checkPicture(where, { size, channels, cropPct, cropMode, interpolation }),
       seed,
     };
     this.pictureShape = pictureShape(this.#recipe);
