@@ -1,6 +1,8 @@
 import { createModel, listModels, type Network } from "../../models/index.js";
 import { expected, WeightsError } from "../errors.js";
 import { unwrap } from "../io/names.js";
+import { unreadOf, withUnread } from "../io/unread.js";
+import { isCounter } from "../nn/module.js";
 import { formatShape, sameShape } from "../shape.js";
 import { Tensor, tensor } from "../tensor.js";
 
@@ -61,7 +63,7 @@ export async function adaptWeights(wrapped: Weights, network: Network): Promise<
     }
     changes.push(`${name} begins anew, for ${own[name].shape[0]} classes in place of ${given.shape[0]}`);
   }
-  return { weights: adapted, changes };
+  return { weights: withUnread(adapted, unreadOf(weights)), changes };
 }
 
 async function adaptStem(name: string, weight: Tensor, to: number): Promise<Tensor> {
@@ -105,7 +107,7 @@ export function bestFit(weights: Weights): Fit | undefined {
 }
 
 /** Old checkpoints lack batch norm's counters. */
-const isTelling = (name: string) => !name.endsWith("num_batches_tracked");
+const isTelling = (name: string) => !isCounter(name);
 
 function agrees(name: string, given: Tensor | undefined, own: Tensor): boolean {
   if (given === undefined || given.shape.length !== own.shape.length) return false;

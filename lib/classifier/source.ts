@@ -215,10 +215,8 @@ function forChannels(statistic: readonly number[], channels: number): number[] {
 }
 
 function loadInto(network: Network, weights: Weights, file: string): void {
-  // old checkpoints lack batch norm's counters, which inference never reads
-  const counters = Object.entries(network.stateDict()).filter(([name]) => name.endsWith("num_batches_tracked"));
   try {
-    network.loadStateDict({ ...Object.fromEntries(counters), ...weights });
+    network.loadStateDict(weights);
   } catch (error) {
     if (!(error instanceof WeightsError)) throw error;
     const { missingKeys, unexpectedKeys, mismatched } = error;

@@ -1,7 +1,7 @@
-import { isFloat } from "../dtype.js";
 import { expected, listed, ShapeError, WeightsError } from "../errors.js";
 import { submit } from "../graph/flush.js";
 import { forcedTraining } from "../graph/recording.js";
+import { unreadOf } from "../io/unread.js";
 import { checkTensor } from "../ops/record.js";
 import { cast } from "../ops/unary.js";
 import { checkOptions, type OptionNames } from "../options.js";
@@ -97,17 +97,18 @@ export abstract class Module {
   }
 
   /**
-   * Copies a record of tensors into the parameters and buffers; float dtypes are converted. Nothing is written when
-   * anything does not fit.
+   * Copies a record of tensors into the parameters and buffers, as PyTorch's load_state_dict does: dtypes are converted, a
+   * scalar may have shape [1], and batch norm's counters may be missing (PyTorch before 0.4.1 had none). Nothing is
+   * written when anything does not fit.
    *
    * @param strict throw when a name is missing or unexpected, default true
-   * @throws WeightsError naming what is missing, unexpected, or of another shape or kind of dtype
+   * @throws WeightsError naming what is missing, unexpected, or of another shape
    */
   loadStateDict(record: Readonly<Record<string, Tensor>>, options: LoadStateDictOptions = {}): LoadResult {
     const { strict = true } = checkOptions("loadStateDict", options, loadNames);
     checkObject("loadStateDict", "a record of tensors", record);
     const state = new Map(this.#state());
-    const missingKeys = [...state.keys()].filter((name) => !Object.hasOwn(record, name));
+    const missingKeys = [...state.keys()].filter((name) => !Object.hasOwn(record, name) && !isCounter(name));
     const unexpectedKeys = Object.keys(record).filter((name) => !state.has(name));
     const fitting: [Parameter | Buffer, Tensor][] = [];
     const mismatched: string[] = [];
@@ -115,14 +116,13 @@ export abstract class Module {
       if (!Object.hasOwn(record, name)) continue;
       const given = record[name];
       if (!(given instanceof Tensor)) mismatched.push(expected(name, "a tensor", typeof given));
-      else if (!sameShape(own.shape, given.shape))
+      else if (!sameShape(own.shape, given.shape) && !(own.shape.length === 0 && sameShape(given.shape, [1])))
         mismatched.push(expected(name, formatShape(own.shape), formatShape(given.shape)));
-      else if (isFloat(own.dtype) !== isFloat(given.dtype) || (!isFloat(own.dtype) && own.dtype !== given.dtype))
-        mismatched.push(expected(name, own.dtype, given.dtype));
       else fitting.push([own, given]);
     }
     const faults = [...mismatched];
-    if (strict && missingKeys.length > 0) faults.push(`missing ${listed(missingKeys)}`);
+    const why = missingKeys.map((name) => unreadOf(record).get(name)).find((reason) => reason !== undefined);
+    if (strict && missingKeys.length > 0) faults.push(`missing ${listed(missingKeys)}${why ? ` (${why})` : ""}`);
     if (strict && unexpectedKeys.length > 0) faults.push(`unexpected ${listed(unexpectedKeys)}`);
     if (faults.length > 0)
       throw new WeightsError(`loadStateDict: ${listed(faults).replaceAll("loadStateDict: ", "")}`, {
@@ -131,11 +131,16 @@ export abstract class Module {
         mismatched,
       });
     // all values are read before any is written, so a record of the model's own tensors may permute them
-    const values = fitting.map(([own, given]) => cast(given, own.dtype).value);
+    const values = fitting.map(([own, given]) => cast(given.reshape(own.shape), own.dtype).value);
     for (const [i, [own]] of fitting.entries()) own.variable.write(values[i]);
     submit(); // before a step reads them: it has then the plan of all later steps
     return { missingKeys, unexpectedKeys };
   }
+}
+
+/** Batch norm's `num_batches_tracked`, which old checkpoints lack and inference never reads. */
+export function isCounter(name: string): boolean {
+  return /(^|\.)num_batches_tracked$/.test(name);
 }
 
 /** Throws ShapeError when a module that takes images gets something else. */
