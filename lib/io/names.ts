@@ -27,10 +27,18 @@ export function commonPrefix(names: readonly string[]): string {
   return names.includes(prefix) ? (prefixes.exec(prefix.slice(0, -1))?.[0] ?? "") : prefix;
 }
 
-/** The parts up to the last dot that all names have in common: `net.backbone.` of `net.backbone.conv1.weight` and others. */
-function commonModules(names: readonly string[]): string {
+/** What a network of the zoo begins with. */
+const stems = ["conv1.weight", "layer0.conv1.weight"];
+
+/** What stands before every name of a network of the zoo, told by its stem: `net.backbone.`; else what PyTorch's wrappers put there. */
+function networkPrefix(names: readonly string[]): string {
   const start = commonStart(names);
-  return start.slice(0, start.lastIndexOf(".") + 1);
+  for (const name of names)
+    for (const stem of stems) {
+      const prefix = name.slice(0, -stem.length);
+      if (name.endsWith(stem) && start.startsWith(prefix) && (prefix === "" || prefix.endsWith("."))) return prefix;
+    }
+  return commonPrefix(names);
 }
 
 /** A record of tensors in a file, by where it is (`state_dict`; "" for the file itself). */
@@ -56,7 +64,8 @@ export function chooseStateDict<C extends Candidate>(candidates: readonly C[], f
     return averages[0];
   const known = inside.filter(({ where }) => wrappers.includes(where));
   if (known.length === 1) return known[0];
-  const keys = inside.map(({ where }) => where);
+  const place = ({ where }: Candidate) => [...wrappers, where].indexOf(where);
+  const keys = [...inside].sort((a, b) => place(a) - place(b)).map(({ where }) => where);
   throw new WeightsError(expected(file, "one state dict", `one each in ${listed(keys.map((key) => plain(key)))}`));
 }
 
@@ -64,7 +73,7 @@ const plain = (key: string) => (/^[\w.-]{1,60}$/.test(key) ? key : quoted(key, 4
 
 function sameNames(a: Candidate, b: Candidate): boolean {
   const bare = ({ names }: Candidate) => {
-    const { length } = commonModules(names);
+    const { length } = networkPrefix(names);
     return names.map((name) => name.slice(length));
   };
   const known = new Set(bare(a));
@@ -74,7 +83,7 @@ function sameNames(a: Candidate, b: Candidate): boolean {
 /**
  * A state dict as a network of the zoo names it, from a flat record as a training script may have saved it: of names
  * under `state_dict.`, `model.` or `model_state_dict.`, or under what averages are called, beside others those alone; and
- * none with a part that all have (`module.`, `net.backbone.`). No network of the zoo has all of its names in one module.
+ * none with a part that all have (`module.`, `net.backbone.`).
  * Throws WeightsError when several wrappers may be meant and when there is no tensor at all; `file` stands in the message.
  */
 export function unwrap(record: Readonly<Record<string, Tensor>>, file: string): Record<string, Tensor> {
@@ -90,7 +99,7 @@ export function unwrap(record: Readonly<Record<string, Tensor>>, file: string): 
   }
   const candidates = [...groups].map(([where, names]) => ({ where, names }));
   const { where, names } = chooseStateDict(candidates, file) as Candidate;
-  const cut = (where === "" ? 0 : where.length + 1) + commonModules(names).length;
+  const cut = (where === "" ? 0 : where.length + 1) + networkPrefix(names).length;
   const start = where === "" ? "" : `${where}.`;
   const wanted = new Set(names);
   const own = all.filter(([name]) => name.startsWith(start) && wanted.has(name.slice(start.length)));
