@@ -20,6 +20,8 @@ interface Options {
   fold: boolean;
   preprocess?: boolean;
   fixedBatch?: boolean;
+  fixedSize?: boolean;
+  opset?: number;
   json?: boolean;
 }
 
@@ -40,6 +42,8 @@ export function addExport(program: Command): void {
     .option("--no-fold", "keep batch norms apart from the convolutions before them")
     .option("--preprocess", "take uint8 pixels and normalise them inside the file, as the checkpoint says")
     .option("--fixed-batch", "take exactly N pictures at a time instead of any number")
+    .option("--fixed-size", "take pictures of exactly this size, where the network would take any")
+    .option("--opset <version>", "of ONNX's operators, 9 to 21: what the runtime knows", parseCount, 17)
     .addOption(jsonOption())
     .addHelpText(
       "after",
@@ -56,7 +60,7 @@ Examples:
 }
 
 async function exportModel(source: string, options: Options): Promise<void> {
-  const { onnx, fold, preprocess, fixedBatch = false, json } = options;
+  const { onnx, fold, preprocess, fixedBatch = false, fixedSize, opset, json } = options;
   const { network, info, changes } = await find(source, options);
   for (const change of changes) warn(`adapted: ${change}`);
   if (preprocess && !info)
@@ -69,13 +73,16 @@ async function exportModel(source: string, options: Options): Promise<void> {
     inputShape: input,
     folded: fold,
     dynamicBatch: !fixedBatch,
-    normalize: preprocess ? info : undefined,
+    dynamicSize: fixedSize ? false : "auto",
+    opset,
+    normalize: preprocess && info ? { mean: info.mean, std: info.std } : undefined,
     metadata: info && { seresnet: JSON.stringify(info) },
   });
   if (!info) warn(`${source} is a model's name: ${onnx} holds weights drawn anew, not trained ones`);
   const { size } = await stat(onnx);
   const dtype = preprocess ? "uint8" : "float32";
-  if (json) return printJson({ file: onnx, bytes: size, model: modelName, input, dtype, folded: fold, fixedBatch });
+  if (json)
+    return printJson({ file: onnx, bytes: size, model: modelName, input, dtype, folded: fold, fixedBatch, opset });
   const shape = formatShape([fixedBatch ? input[0] : "N", ...input.slice(1)]);
   print(`${onnx}: ${modelName}, ${(size / 1e6).toFixed(1)} MB, input ${dtype} ${shape}`);
 }
