@@ -9,8 +9,8 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { relativeError } from "./support/compare.js";
 import { fill, image } from "./support/weights.js";
 
-/** From test/fixtures/timm.py. */
-const golden = JSON.parse(readFileSync(resolve("test/fixtures/timm.json"), "utf8")) as Record<string, number[]>;
+/** From test/fixtures/timm_folders.py. */
+const golden = JSON.parse(readFileSync(resolve("test/fixtures/timm_folders.json"), "utf8")) as Record<string, number[]>;
 
 let folder: string;
 beforeAll(async () => {

@@ -33,6 +33,7 @@ export interface ImageClassifierOptions extends Omit<ClassifierOptions, "weights
 
 const classifierNames: OptionNames<ImageClassifierOptions> = {
   model: true,
+  modelOptions: true,
   labels: true,
   strict: true,
   inChannels: true,

@@ -22,6 +22,8 @@ export interface ClassifierOptions {
   weights?: string;
   /** The model's name, for weights that do not say what they are. */
   model?: string;
+  /** Options of the model that its weights do not tell, such as `{ shortcut: "A" }`; what `createModel` takes. */
+  modelOptions?: Omit<ModelOptions, "numClasses" | "inChannels" | "seed">;
   /** The labels in the order of the outputs, or a file with one a line. */
   labels?: string | readonly string[];
   /** Refuse weights with NaN or infinite numbers. */
@@ -87,8 +89,12 @@ async function readSource(file: string): Promise<Pick<Checkpoint, "info" | "weig
 }
 
 /** The description with the input channels and classes that were asked for. */
-function withRequest(info: CheckpointInfo, { inChannels, numClasses }: ClassifierOptions): CheckpointInfo {
-  const changed = { ...info, options: { ...info.options } };
+function withRequest(
+  info: CheckpointInfo,
+  { inChannels, numClasses, modelOptions }: ClassifierOptions,
+): CheckpointInfo {
+  const options: Record<string, unknown> = { ...info.options, ...modelOptions };
+  const changed = { ...info, options };
   const [channels, height, width] = info.inputSize;
   if (inChannels !== undefined && inChannels !== channels) {
     changed.options.inChannels = inChannels;
@@ -222,7 +228,7 @@ function loadInto(network: Network, weights: Weights, file: string): void {
     const { missingKeys, unexpectedKeys, mismatched } = error;
     const faults = error.message.replace(/^loadStateDict: /, "");
     throw new WeightsError(
-      `${file}: the weights are not those of ${network.modelName}${fitHint(weights, network.modelName)}: ${faults}`,
+      `${file}: the weights are not those of ${network.modelName}${fitHint(weights, network)}: ${faults}`,
       {
         cause: error,
         missingKeys,

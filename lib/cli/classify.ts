@@ -10,6 +10,7 @@ import {
   inChannelsOption,
   jsonOption,
   modelOption,
+  modelOptionsOption,
   parseCount,
   weightsOption,
 } from "./options.js";
@@ -34,6 +35,7 @@ export function addClassify(program: Command): void {
     .argument("<image...>", "picture files: JPEG, PNG, WebP, GIF, TIFF, AVIF")
     .addOption(weightsOption())
     .addOption(modelOption())
+    .addOption(modelOptionsOption())
     .addOption(inChannelsOption())
     .option("--labels <file>", "labels, one a line, in place of the model's own")
     .option("--top <count>", "how many classes to name", parseCount, 5)

@@ -12,6 +12,7 @@ import {
   inChannelsOption,
   jsonOption,
   modelOption,
+  modelOptionsOption,
   parseCount,
   weightsOption,
 } from "./options.js";
@@ -37,6 +38,7 @@ export function addEvaluate(program: Command): void {
     )
     .addOption(weightsOption())
     .addOption(modelOption())
+    .addOption(modelOptionsOption())
     .addOption(inChannelsOption())
     .option("--labels <file>", "labels, one a line, in place of the model's own")
     .addOption(deviceOption())

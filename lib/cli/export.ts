@@ -1,13 +1,20 @@
 import { stat } from "node:fs/promises";
 import type { Command } from "commander";
 import { createModel, listModels, type Network } from "../../models/index.js";
-import { loadClassifier } from "../classifier/source.js";
+import { type ClassifierOptions, loadClassifier } from "../classifier/source.js";
 import { ArgumentError, expected } from "../errors.js";
 import type { CheckpointInfo } from "../io/checkpoint.js";
 import { exportOnnx } from "../io/onnx.js";
 import { formatShape } from "../shape.js";
 import { usualInput } from "./models.js";
-import { inChannelsOption, jsonOption, modelOption, parseCount, parseInputShape } from "./options.js";
+import {
+  inChannelsOption,
+  jsonOption,
+  modelOption,
+  modelOptionsOption,
+  parseCount,
+  parseInputShape,
+} from "./options.js";
 import { print, printJson, warn } from "./output.js";
 
 interface Options {
@@ -16,6 +23,7 @@ interface Options {
   labels?: string;
   input?: number[];
   classes?: number;
+  modelOptions?: ClassifierOptions["modelOptions"];
   inChannels?: number;
   fold: boolean;
   preprocess?: boolean;
@@ -35,6 +43,7 @@ export function addExport(program: Command): void {
     )
     .requiredOption("--onnx <file>", "the file to write")
     .addOption(modelOption())
+    .addOption(modelOptionsOption())
     .option("--labels <file>", "labels, one a line, in place of the checkpoint's own")
     .option("--input <shape>", "N,C,H,W (default: one picture of the model's size)", parseInputShape)
     .option("--classes <count>", "outputs of the classifier; where weights have others, it begins anew", parseCount)
@@ -95,9 +104,15 @@ interface Found {
   changes: readonly string[];
 }
 
-async function find(source: string, { model, labels, classes, inChannels, input }: Options): Promise<Found> {
+async function find(
+  source: string,
+  { model, labels, classes, inChannels, modelOptions, input }: Options,
+): Promise<Found> {
   const isName = (listModels() as string[]).includes(source) || !/[./\\:]/.test(source);
   if (isName && !(await stat(source).catch(() => undefined)))
-    return { network: createModel(source, { numClasses: classes, inChannels: inChannels ?? input?.[1] }), changes: [] };
-  return loadClassifier({ weights: source, model, labels, numClasses: classes, inChannels });
+    return {
+      network: createModel(source, { ...modelOptions, numClasses: classes, inChannels: inChannels ?? input?.[1] }),
+      changes: [],
+    };
+  return loadClassifier({ weights: source, model, labels, numClasses: classes, inChannels, modelOptions });
 }
