@@ -20,8 +20,8 @@ const formats = ["jpeg", "png", "webp", "gif", "tiff", "heif"];
 export async function decodeImage(source: string | Uint8Array): Promise<Raster> {
   const name = typeof source === "string" ? source : "loadImage";
   const bytes = await readSource(source, name);
-  // not before the first picture: it is a dozen megabytes, and most programs' time to start
-  const { default: sharp } = await import("sharp");
+  // not an import(), which Jest has not; and not before the first picture: it is a dozen megabytes, and most programs' time to start
+  const sharp = require("sharp") as typeof import("sharp");
   try {
     // profiles are ignored because Pillow ignores them, and the published weights were trained through Pillow
     const picture = sharp(bytes, { limitInputPixels: pixelLimit, failOn: "error", ignoreIcc: true });
