@@ -1,6 +1,7 @@
 import { expected, ShapeError } from "../errors.js";
 import { type ConvAttributes, type ConvOptions, conv2d, convAttributes, convNames } from "../ops/conv2d.js";
 import { checkOptions, type OptionNames } from "../options.js";
+import { pythonPair } from "../print.js";
 import { integer, type Pair, pair } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { Module } from "./module.js";
@@ -64,6 +65,17 @@ export class Conv2d extends Module {
 
   get groups(): number {
     return this.options.groups;
+  }
+
+  protected override extraRepr(): string {
+    const { stride, padding, dilation, groups } = this;
+    const parts = [`${this.inChannels}`, `${this.outChannels}`, `kernel_size=${pythonPair(this.kernelSize)}`];
+    parts.push(`stride=${pythonPair(stride)}`);
+    if (padding.some((width) => width !== 0)) parts.push(`padding=${pythonPair(padding)}`);
+    if (dilation.some((step) => step !== 1)) parts.push(`dilation=${pythonPair(dilation)}`);
+    if (groups !== 1) parts.push(`groups=${groups}`);
+    if (!this.bias) parts.push("bias=False");
+    return parts.join(", ");
   }
 
   forward(x: Tensor): Tensor {

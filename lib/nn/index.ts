@@ -1,5 +1,6 @@
 export { Flatten, Identity, ReLU, Sigmoid } from "./activation.js";
 export { BatchNorm2d, type BatchNorm2dOptions } from "./batch_norm2d.js";
+export { ModuleDict, ModuleList } from "./containers.js";
 export { Conv2d, type Conv2dOptions } from "./conv2d.js";
 export { Linear, type LinearOptions } from "./linear.js";
 export { type LoadResult, type LoadStateDictOptions, Module } from "./module.js";

@@ -26,6 +26,11 @@ export class Linear extends Module {
     if (bias) this.bias = new Parameter([outFeatures], fanInUniform(inFeatures));
   }
 
+  protected override extraRepr(): string {
+    const [outFeatures, inFeatures] = this.weight.shape;
+    return `in_features=${inFeatures}, out_features=${outFeatures}, bias=${this.bias ? "True" : "False"}`;
+  }
+
   forward(x: Tensor): Tensor {
     return linear(x, this.weight, this.bias);
   }

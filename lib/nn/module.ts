@@ -1,10 +1,11 @@
-import { expected, listed, ShapeError, WeightsError } from "../errors.js";
+import { ArgumentError, expected, listed, ShapeError, WeightsError } from "../errors.js";
 import { submit } from "../graph/flush.js";
 import { forcedTraining } from "../graph/recording.js";
 import { unreadOf } from "../io/unread.js";
 import { checkTensor } from "../ops/record.js";
 import { cast } from "../ops/unary.js";
 import { checkOptions, type OptionNames } from "../options.js";
+import { moduleText } from "../print.js";
 import { checkObject, formatShape, sameShape } from "../shape.js";
 import { Tensor } from "../tensor.js";
 import { Buffer, Parameter } from "./parameter.js";
@@ -31,6 +32,10 @@ const loadNames: OptionNames<LoadStateDictOptions> = { strict: true };
 export abstract class Module {
   #training = true;
 
+  constructor() {
+    classes.add(new.target.name);
+  }
+
   /** Records the computation. */
   abstract forward(x: Tensor): Tensor;
 
@@ -50,12 +55,28 @@ export abstract class Module {
     return this.train(false);
   }
 
+  /** As PyTorch prints it: its name, what its layers were made with, and the modules it holds. */
+  toString(): string {
+    const children = [...this.namedChildren()].map(([name, child]) => [name, child.toString()] as const);
+    return moduleText(this.constructor.name, this.extraRepr(), children);
+  }
+
+  [Symbol.for("nodejs.util.inspect.custom")](): string {
+    return this.toString();
+  }
+
+  /** What `toString` says of this module itself, in PyTorch's words. */
+  protected extraRepr(): string {
+    return "";
+  }
+
   /** The modules this one holds, in order. */
   children(): Module[] {
     return [...this.namedChildren()].map(([, child]) => child);
   }
 
   *namedChildren(): Iterable<[string, Module]> {
+    checkFields(this);
     for (const [name, value] of Object.entries(this)) if (value instanceof Module) yield [name, value];
   }
 
@@ -136,6 +157,58 @@ export abstract class Module {
     submit(); // before a step reads them: it has then the plan of all later steps
     return { missingKeys, unexpectedKeys };
   }
+}
+
+/** Names of the classes of modules there have been. */
+const classes = new Set<string>();
+/** For a class, the names of its private fields that its source makes modules or parameters for. */
+const privates = new WeakMap<object, string | undefined>();
+
+/**
+ * Throws ArgumentError, naming the field, for modules and parameters that would register nothing: those in a list, a Map or a
+ * plain object, and, as far as the source of the class tells, those in #private fields, which nobody else can see.
+ */
+function checkFields(module: Module): void {
+  for (const [name, value] of Object.entries(module))
+    if (holdsState(value))
+      refuse(
+        module,
+        `a field ${name}`,
+        Array.isArray(value) ? "a list" : "an object",
+        "nn.ModuleList or nn.ModuleDict",
+      );
+  for (let type = module.constructor; type !== Module; type = Object.getPrototypeOf(type)) {
+    if (!privates.has(type)) privates.set(type, privateField(type));
+    const name = privates.get(type);
+    if (name !== undefined) refuse(module, `a field ${name}`, "a #private one", "a field that others can see");
+  }
+}
+
+function refuse(module: Module, field: string, got: string, what: string): never {
+  throw new ArgumentError(
+    expected(
+      module.constructor.name,
+      `${what} to hold modules and parameters, which register there`,
+      `${field}, ${got}`,
+    ),
+  );
+}
+
+function holdsState(value: unknown, depth = 2): boolean {
+  if (typeof value !== "object" || value === null || depth < 0 || ArrayBuffer.isView(value)) return false;
+  if (value instanceof Module || value instanceof Parameter || value instanceof Buffer) return depth < 2;
+  if (Array.isArray(value) || value instanceof Set || value instanceof Map)
+    return [...value.values()].some((item) => holdsState(item, depth - 1));
+  const isPlain = Object.getPrototypeOf(value) === Object.prototype;
+  return isPlain && Object.values(value).some((item) => holdsState(item, depth - 1));
+}
+
+/** Its own source says `#conv = new nn.Conv2d(`, or `this.#blocks = [new Block(`, for a class of modules. */
+function privateField(type: { toString(): string }): string | undefined {
+  for (const [, name, value] of String(type).matchAll(/(#[\w$]+)\s*=(?!=)([^;]*)/g))
+    for (const [, made] of value.matchAll(/\bnew\s+(?:[\w$]+\.)*([\w$]+)\s*\(/g))
+      if (classes.has(made) || made === "Parameter" || made === "Buffer") return name;
+  return undefined;
 }
 
 /** Batch norm's `num_batches_tracked`, which old checkpoints lack and inference never reads. */
