@@ -14,11 +14,12 @@ import { checkNormalization, type Normalization, normalized } from "./image/norm
 import { Module } from "./nn/module.js";
 import { snapshot } from "./nn/snapshot.js";
 import { checkTensor } from "./ops/record.js";
+import { checkOptions, type OptionNames } from "./options.js";
 import { LeastRecentlyUsed } from "./plan/cache.js";
 import { evaluate } from "./plan/evaluate.js";
 import { lower } from "./plan/lower.js";
 import { Profile } from "./profile.js";
-import { checkExtents, checkObject } from "./shape.js";
+import { checkExtents } from "./shape.js";
 import { Tensor } from "./tensor.js";
 
 const computeTypes = ["float32", "tf32", "bfloat16", "float16"] as const;
@@ -56,10 +57,22 @@ export interface CompileOptions {
   readonly fuse?: boolean;
 }
 
+const compileNames: OptionNames<CompileOptions> = {
+  device: true,
+  dtype: true,
+  threads: true,
+  inputShape: true,
+  normalize: true,
+  benchmark: true,
+  fuse: true,
+};
+
 export interface RunOptions {
   /** Drops the run if it has not started. */
   readonly signal?: AbortSignal;
 }
+
+const runNames: OptionNames<RunOptions> = { signal: true };
 
 interface Ready {
   readonly plan: LoadedPlan;
@@ -74,7 +87,7 @@ interface Ready {
  */
 export async function compile(model: Module, options: CompileOptions = {}): Promise<CompiledModel> {
   if (!(model instanceof Module)) throw new ArgumentError(expected("compile", "a model (nn.Module)", shown(model)));
-  const { dtype = "float32", threads, normalize, inputShape } = checkObject("compile", "options", options);
+  const { dtype = "float32", threads, normalize, inputShape } = checkOptions("compile", options, compileNames);
   checkThreads("compile", threads);
   if (inputShape !== undefined) checkExtents("compile", "inputShape", inputShape);
   if (normalize !== undefined) checkNormalization("compile", normalize);
@@ -158,7 +171,7 @@ export class CompiledModel {
 
   async #request(where: string, x: Tensor, options: RunOptions): Promise<Ready & { request: RunRequest }> {
     checkTensor(where, x);
-    const { signal } = checkObject(where, "options", options);
+    const { signal } = checkOptions(where, options, runNames);
     if (signal !== undefined && !(signal instanceof AbortSignal))
       throw new ArgumentError(expected(where, "signal to be an AbortSignal", shown(signal)));
     signal?.throwIfAborted();

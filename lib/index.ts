@@ -39,5 +39,5 @@ export * as optim from "./optim/index.js";
 export { Profile } from "./profile.js";
 export { type LayerSummary, type Summary, summary } from "./summary.js";
 export { type NestedNumbers, type Operand, Tensor, type TensorOptions, tensor } from "./tensor.js";
-export { type Answer, type Evaluation, evaluate } from "./train/evaluate.js";
+export { type Answer, type EvaluateOptions, type Evaluation, evaluate } from "./train/evaluate.js";
 export { type Batches, type EpochReport, type FitOptions, fit, type Progress, type StepReport } from "./train/fit.js";

@@ -1,14 +1,52 @@
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
+import { expected, SeresnetError } from "./errors.js";
 
-/** The package's own folder: this file runs as dist/lib/paths.js. */
-export const packageRoot = join(__dirname, "..", "..");
+/** The package's own folder. */
+export const packageRoot = findPackage();
+
+/**
+ * This file runs as dist/lib/paths.js; where a bundler has put it into another file, the package is looked for as that file
+ * would look for it. Where it is not installed either, weights and worker threads are missed by whoever needs them
+ * (`packageFile`).
+ */
+function findPackage(): string {
+  const here = typeof __dirname === "string" ? __dirname : process.cwd();
+  const own = join(here, "..", "..");
+  if (existsSync(join(own, "dist", "lib", "paths.js"))) return own;
+  try {
+    return dirname(createRequire(join(here, "bundle.js")).resolve("seresnet/package.json"));
+  } catch {
+    return own; // packageFile says so
+  }
+}
+
+/**
+ * A file of the package, by its parts. Throws SeresnetError, which says what a bundler should be told, where it is not there.
+ */
+export function packageFile(...parts: readonly string[]): string {
+  const file = join(packageRoot, ...parts);
+  if (!existsSync(file))
+    throw new SeresnetError(
+      "ERR_BUNDLED",
+      expected(
+        "seresnet",
+        `its file ${join(...parts)} (a bundler should leave it outside: --external:seresnet)`,
+        `none in ${packageRoot}`,
+      ),
+    );
+  return file;
+}
 
 /** The checkpoint used where no weights are named. */
 export const defaultWeights = join(packageRoot, "models", "weights", "seresnet20_cifar_fashion.safetensors");
 
 /** The labels of ImageNet-1k, one a line: torchvision's list (BSD 3-clause, the licence is beside it). */
 export const imagenetLabelsFile = join(packageRoot, "models", "labels", "imagenet1k.txt");
+
+/** WordNet's names of the same classes in the same order, as ImageNet's own folders are called (n01440764 …). */
+export const imagenetWnidsFile = join(packageRoot, "models", "labels", "imagenet1k_wnids.txt");
 
 export function packageVersion(): string {
   const manifest = JSON.parse(readFileSync(join(packageRoot, "package.json"), "utf8")) as { version: string };

@@ -70,7 +70,7 @@ export function checkExtents(where: string, name: string, shape: unknown): asser
 
 /** `options`, or ArgumentError where untyped code passes something else than an object. */
 export function checkObject<T>(where: string, name: string, options: T): T {
-  if (typeof options !== "object" || options === null)
+  if (typeof options !== "object" || options === null || Array.isArray(options))
     throw new ArgumentError(expected(where, `${name} as an object`, shown(options)));
   return options;
 }

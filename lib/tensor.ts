@@ -5,7 +5,9 @@ import { read } from "./graph/flush.js";
 import { constantValue, type Value } from "./graph/value.js";
 import { Variable } from "./graph/variable.js";
 import * as ops from "./ops/index.js";
+import { checkOptions, type OptionNames } from "./options.js";
 import { sizeOf } from "./plan/plan.js";
+import { tensorText } from "./print.js";
 import { checkExtents, formatShape } from "./shape.js";
 
 /** Numbers nested to any depth; every level must be as long as its siblings. */
@@ -13,6 +15,19 @@ export type NestedNumbers = readonly (number | NestedNumbers)[];
 
 /** A tensor on the right of an arithmetic method, or a number that is broadcast. */
 export type Operand = Tensor | number;
+
+const known = Symbol("known");
+
+/**
+ * An own property of every tensor, so that what compares structures (`toEqual` of Vitest and Jest, `assert.deepEqual`)
+ * compares the elements. Those that are not known are equal to nothing.
+ */
+const contents = {
+  enumerable: true,
+  get(this: Tensor): HostArray | symbol {
+    return this[known] ?? Symbol("not computed: await data()");
+  },
+};
 
 /**
  * A lazy, immutable, row-major array. Methods record; nothing is computed until `data()` or `item()` is awaited.
@@ -28,6 +43,23 @@ export class Tensor {
     this.shape = source.shape;
     this.dtype = source.dtype;
     this.#value = "node" in source ? source : undefined;
+    Object.defineProperty(this, "contents", contents);
+  }
+
+  /** The elements where they are known without computing anything. */
+  get [known](): HostArray | undefined {
+    const { kept, version } = this.value;
+    if (kept) return kept;
+    return ArrayBuffer.isView(version?.contents) ? (version.contents as HostArray) : undefined;
+  }
+
+  /** As PyTorch prints it, with its values where they are known; `await data()` makes them known. */
+  toString(): string {
+    return tensorText(this[known], this);
+  }
+
+  [Symbol.for("nodejs.util.inspect.custom")](): string {
+    return this.toString();
   }
 
   /** @internal The graph value a reader records. Variables override this with their current version. */
@@ -132,12 +164,16 @@ export class Tensor {
 
 /** A tensor whose contents can be overwritten by recorded writes: a parameter, a buffer, an input that wants a gradient. */
 export class VariableTensor extends Tensor {
-  /** @internal */
-  readonly variable: Variable;
+  readonly #variable: Variable;
 
   constructor(variable: Variable) {
     super(variable);
-    this.variable = variable;
+    this.#variable = variable;
+  }
+
+  /** @internal */
+  get variable(): Variable {
+    return this.#variable;
   }
 
   override get value(): Value {
@@ -166,6 +202,8 @@ export interface TensorOptions {
   readonly requiresGrad?: boolean;
 }
 
+const tensorNames: OptionNames<TensorOptions> = { dtype: true, requiresGrad: true };
+
 /**
  * A tensor from numbers or a typed array, which is copied.
  *
@@ -176,8 +214,9 @@ export interface TensorOptions {
 export function tensor(
   data: number | NestedNumbers | ArrayBufferView,
   shape?: readonly number[],
-  { dtype, requiresGrad = false }: TensorOptions = {},
+  options: TensorOptions = {},
 ): Tensor {
+  const { dtype, requiresGrad = false } = checkOptions("tensor", options, tensorNames);
   if (shape !== undefined) checkExtents("tensor", "a shape", shape);
   const flat = flatten(data);
   const extents = Object.freeze([...(shape ?? flat.shape)]);

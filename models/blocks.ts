@@ -1,5 +1,6 @@
 import { ArgumentError, expected } from "../lib/errors.js";
 import { BatchNorm2d, Conv2d, Linear, Module, ReLU, Sequential, Sigmoid } from "../lib/nn/index.js";
+import { checkOptions, type OptionNames } from "../lib/options.js";
 import type { Tensor } from "../lib/tensor.js";
 
 export interface ResidualBlockOptions {
@@ -8,6 +9,8 @@ export interface ResidualBlockOptions {
   /** Padding of both convolutions. Default 1, which keeps the size under a 3x3 kernel. */
   readonly padding?: number;
 }
+
+const residualNames: OptionNames<ResidualBlockOptions> = { kernelSize: true, padding: true };
 
 /** A 1x1 projection and batch norm: what makes the input's channels fit the output's. */
 const projection = (inChannels: number, outChannels: number) =>
@@ -21,13 +24,9 @@ export class ResidualBlock extends Module {
   readonly shortcut: Sequential;
   readonly block: Sequential;
 
-  constructor(
-    inChannels: number,
-    middleChannels: number,
-    outChannels: number,
-    { kernelSize = 3, padding = 1 }: ResidualBlockOptions = {},
-  ) {
+  constructor(inChannels: number, middleChannels: number, outChannels: number, options: ResidualBlockOptions = {}) {
     super();
+    const { kernelSize = 3, padding = 1 } = checkOptions("ResidualBlock", options, residualNames);
     this.shortcut = projection(inChannels, outChannels);
     this.block = new Sequential(
       new Conv2d(inChannels, middleChannels, { kernelSize, padding }),
@@ -48,6 +47,8 @@ export interface SEBlockOptions {
   readonly reduction?: number;
 }
 
+const seNames: OptionNames<SEBlockOptions> = { reduction: true };
+
 /**
  * A residual block whose channels are scaled by a learned gate, beside a second shortcut:
  * `block(x) * se(mean(block(x))) + shortcut(x)`, `[N, in, H, W] -> [N, out, H, W]`.
@@ -58,13 +59,9 @@ export class SEBlock extends Module {
   readonly shortcut: Sequential;
   readonly se: Sequential;
 
-  constructor(
-    inChannels: number,
-    middleChannels: number,
-    outChannels: number,
-    { reduction = 16 }: SEBlockOptions = {},
-  ) {
+  constructor(inChannels: number, middleChannels: number, outChannels: number, options: SEBlockOptions = {}) {
     super();
+    const { reduction = 16 } = checkOptions("SEBlock", options, seNames);
     const squeezed = Math.floor(outChannels / reduction);
     if (!(reduction > 0 && squeezed >= 1)) {
       throw new ArgumentError(expected("SEBlock", `reduction in 1..${outChannels}`, String(reduction)));

@@ -1,5 +1,5 @@
 export * from "./blocks.js";
-export type { ResNetOptions, SEPlacement, Shortcut, StridePlacement } from "./options.js";
+export type { GlobalPool, ResNetOptions, SEPlacement, Shortcut, StridePlacement } from "./options.js";
 export { PlainBlock } from "./plain.js";
 export { createModel, listModels, type ModelName, type ModelOptions } from "./registry.js";
 export {

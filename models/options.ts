@@ -1,14 +1,17 @@
-import { ArgumentError, expected, listed } from "../lib/errors.js";
+import { ArgumentError, expected, shown } from "../lib/errors.js";
+import { checkOptionNames } from "../lib/options.js";
 
 /** Where shapes differ: zero-padded identity, a projection there, or a projection in every block (He et al. 2016, 3.3). */
 export type Shortcut = "A" | "B" | "C";
 /** Where a bottleneck strides: in its 3x3 (v1.5, torchvision) or in its first 1x1 (v1, the paper). */
 export type StridePlacement = "3x3" | "1x1";
+/** How the last features become one number a channel: their mean, their largest, or the mean of both (timm's global_pool). */
+export type GlobalPool = "avg" | "max" | "avgmax";
 /** Where the SE unit sits (Hu et al. 2018, 6.4), if there is one. */
 export type SEPlacement = "none" | "standard" | "pre" | "post" | "identity";
 
 export interface ResNetOptions {
-  /** Outputs of the classifier. Default 1000; 10 for the small-image networks. */
+  /** Outputs of the classifier. Default 1000; 10 for the small-image networks. 0: none, `forward` gives the pooled features. */
   readonly numClasses?: number;
   /** Channels of the input. Default 3. */
   readonly inChannels?: number;
@@ -24,6 +27,8 @@ export interface ResNetOptions {
   readonly zeroInitResidual?: boolean;
   /** Groups of a bottleneck's 3x3. Default 1. */
   readonly groups?: number;
+  /** How the last features are pooled. Default "avg". */
+  readonly globalPool?: GlobalPool;
   /** A bottleneck's 3x3 has `floor(width * widthPerGroup / 64) * groups` channels. Default 64. */
   readonly widthPerGroup?: number;
 }
@@ -40,11 +45,13 @@ export const resNetDefaults: ResNetSettings = {
   zeroInitResidual: false,
   groups: 1,
   widthPerGroup: 64,
+  globalPool: "avg",
 };
 
 type Check = readonly [what: string, holds: (value: unknown) => boolean];
 
 const positiveInteger: Check = ["a positive integer", (value) => Number.isSafeInteger(value) && Number(value) > 0];
+const count: Check = ["an integer of at least 0", (value) => Number.isSafeInteger(value) && Number(value) >= 0];
 const flag: Check = ["true or false", (value) => typeof value === "boolean"];
 const oneOf = (...names: readonly string[]): Check => [
   `one of ${names.map((name) => `"${name}"`).join(", ")}`,
@@ -52,7 +59,7 @@ const oneOf = (...names: readonly string[]): Check => [
 ];
 
 const checks: Readonly<Record<keyof ResNetSettings, Check>> = {
-  numClasses: positiveInteger,
+  numClasses: count,
   inChannels: positiveInteger,
   shortcut: oneOf("A", "B", "C"),
   stride: oneOf("3x3", "1x1"),
@@ -61,21 +68,8 @@ const checks: Readonly<Record<keyof ResNetSettings, Check>> = {
   zeroInitResidual: flag,
   groups: positiveInteger,
   widthPerGroup: positiveInteger,
+  globalPool: oneOf("avg", "max", "avgmax"),
 };
-
-/** A value as a message shows it: strings quoted, objects by kind. */
-export function shown(value: unknown): string {
-  if (typeof value === "string") return JSON.stringify(value);
-  if (Array.isArray(value)) return "an array";
-  return typeof value === "object" && value !== null ? "an object" : String(value);
-}
-
-/** Throws ArgumentError when options are not an object of names and values. */
-export function checkOptionsObject(where: string, options: unknown): asserts options is object {
-  if (typeof options !== "object" || options === null || Array.isArray(options)) {
-    throw new ArgumentError(expected(where, "options as an object", shown(options)));
-  }
-}
 
 /**
  * `defaults` overridden by what `options` says; undefined means the default. The names in `defaults` are the names allowed.
@@ -83,13 +77,8 @@ export function checkOptionsObject(where: string, options: unknown): asserts opt
  * @throws ArgumentError for a name that is not allowed or a value out of its range.
  */
 export function resolveOptions<T extends Partial<ResNetSettings>>(where: string, options: unknown, defaults: T): T {
-  checkOptionsObject(where, options);
+  checkOptionNames(where, options, Object.keys(defaults));
   const given = Object.entries(options).filter(([, value]) => value !== undefined);
-  const allowed = Object.keys(defaults);
-  const unknown = given.map(([name]) => name).filter((name) => !allowed.includes(name));
-  if (unknown.length > 0) {
-    throw new ArgumentError(expected(where, `options among ${listed(allowed, allowed.length)}`, listed(unknown)));
-  }
   for (const [name, value] of given) {
     const [what, holds] = checks[name as keyof ResNetSettings];
     if (!holds(value)) throw new ArgumentError(expected(where, `${name} to be ${what}`, shown(value)));

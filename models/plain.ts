@@ -1,5 +1,6 @@
 import { BatchNorm2d, type Conv2d, Module } from "../lib/nn/index.js";
 import type { Tensor } from "../lib/tensor.js";
+import type { ResNetOptions } from "./options.js";
 import { type BlockSettings, conv3x3, ResNet, type Variant } from "./resnet.js";
 
 /** Two 3x3 convolutions and nothing beside them: what the paper compares residual blocks with. */
@@ -27,13 +28,17 @@ export class PlainBlock extends Module {
 const plain =
   (layers: readonly number[]): Variant =>
   (name, options) =>
-    new ResNet(name, { block: PlainBlock, layers, defaults: { numClasses: 1000, inChannels: 3 } }, options);
+    new ResNet(
+      name,
+      { block: PlainBlock, layers, defaults: { numClasses: 1000, inChannels: 3, globalPool: "avg" } },
+      options,
+    );
 
 const plainCifar =
   (depth: number): Variant =>
   (name, options) => {
     const layers = Array<number>(3).fill((depth - 2) / 6);
-    const defaults = { numClasses: 10, inChannels: 3 };
+    const defaults: ResNetOptions = { numClasses: 10, inChannels: 3, globalPool: "avg" };
     return new ResNet(name, { block: PlainBlock, layers, stem: "cifar", defaults }, options);
   };
 

@@ -1,6 +1,8 @@
-import { ArgumentError, expected, listed } from "../lib/errors.js";
+import { ArgumentError, expected, listed, shown } from "../lib/errors.js";
 import { withSeed } from "../lib/nn/random.js";
-import { checkOptionsObject, type ResNetOptions, shown } from "./options.js";
+import { nearest } from "../lib/options.js";
+import { checkObject } from "../lib/shape.js";
+import type { ResNetOptions } from "./options.js";
 import { plains } from "./plain.js";
 import { type Network, resnets, type Variant } from "./resnet.js";
 import { seResnets } from "./se_resnet.js";
@@ -22,30 +24,6 @@ export function listModels(): ModelName[] {
   return Object.keys(variants) as ModelName[];
 }
 
-/** How many insertions, deletions and replacements lead from `a` to `b`. */
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      const replaced = row[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1);
-      next.push(Math.min(replaced, row[j] + 1, next[j - 1] + 1));
-    }
-    row = next;
-  }
-  return row[b.length];
-}
-
-/** The three known names nearest to a wrong one, nearest first. */
-function nearest(name: string): string[] {
-  const distance = (known: string) => editDistance(name.toLowerCase(), known);
-  return listModels()
-    .map((known) => ({ known, distance: distance(known) }))
-    .sort((a, b) => a.distance - b.distance)
-    .slice(0, 3)
-    .map(({ known }) => known);
-}
-
 /**
  * A network by name, with freshly drawn weights, in training mode.
  *
@@ -56,10 +34,10 @@ function nearest(name: string): string[] {
  */
 export function createModel(name: ModelName | (string & {}), options: ModelOptions = {}): Network {
   if (typeof name !== "string" || !Object.hasOwn(variants, name)) {
-    const hint = typeof name === "string" ? ` (nearest: ${listed(nearest(name))})` : "";
+    const hint = typeof name === "string" ? ` (nearest: ${listed(nearest(name, listModels()))})` : "";
     throw new ArgumentError(expected("createModel", `a name that listModels() gives${hint}`, shown(name)));
   }
-  checkOptionsObject(name, options);
+  checkObject(name, "options", options);
   const { seed = 0, checkpoint = false, ...rest } = options;
   if (!Number.isSafeInteger(seed)) throw new ArgumentError(expected(name, "seed to be an integer", shown(seed)));
   if (typeof checkpoint !== "boolean")

@@ -12,6 +12,7 @@ import {
 } from "../lib/nn/index.js";
 import type { Tensor } from "../lib/tensor.js";
 import {
+  type GlobalPool,
   type ResNetOptions,
   type ResNetSettings,
   resNetDefaults,
@@ -157,6 +158,27 @@ export class Bottleneck extends ResidualUnit {
   }
 }
 
+/** A linear classifier, or nothing for no classes. */
+export function makeClassifier(features: number, { numClasses }: { numClasses: number }): Linear | Identity {
+  return numClasses === 0 ? new Identity() : new Linear(features, numClasses);
+}
+
+/** The largest value of each channel, or the mean of that and the channel's mean: [N, C, H, W] -> [N, C, 1, 1]. */
+class MaxGlobalPool extends Module {
+  constructor(readonly averaged: boolean) {
+    super();
+  }
+
+  override forward(x: Tensor): Tensor {
+    const largest = functional.maxPool2d(x, { kernelSize: [x.shape[2], x.shape[3]] });
+    return this.averaged ? largest.add(x.mean([2, 3], { keepDims: true })).mul(0.5) : largest;
+  }
+}
+
+export function makePool({ globalPool }: { globalPool: GlobalPool }): Module {
+  return globalPool === "avg" ? new AdaptiveAvgPool2d(1) : new MaxGlobalPool(globalPool === "avgmax");
+}
+
 /** A stem, stages that each halve the size but the first, and a linear classifier over the channel means. */
 export abstract class Network extends Module {
   /** The name `createModel` knows it by. */
@@ -171,8 +193,9 @@ export abstract class Network extends Module {
   }
 
   protected abstract readonly stages: readonly Sequential[];
+  protected abstract readonly pool: Module;
+  protected abstract readonly classifier: Module;
   protected abstract stem(x: Tensor): Tensor;
-  protected abstract head(x: Tensor): Tensor;
 
   /**
    * Compute what happens inside each block again in the backward pass, in place of keeping it (see
@@ -195,9 +218,14 @@ export abstract class Network extends Module {
     });
   }
 
-  /** `[N, inChannels, H, W] -> [N, numClasses]`, the logits. */
+  /** The last features, pooled as the options say: `[N, inChannels, H, W] -> [N, features]`. What the classifier reads. */
+  embedding(x: Tensor): Tensor {
+    return this.pool.forward(this.features(x)[this.stages.length - 1]).flatten(1);
+  }
+
+  /** `[N, inChannels, H, W] -> [N, numClasses]`, the logits; without a classifier the embedding. */
   override forward(x: Tensor): Tensor {
-    return this.head(this.features(x)[this.stages.length - 1]);
+    return this.classifier.forward(this.embedding(x));
   }
 
   /** One stage: `blocks` blocks, of which the first takes the step and changes the channels. */
@@ -237,8 +265,8 @@ export class ResNet extends Network {
   readonly layer2: Sequential;
   readonly layer3: Sequential;
   readonly layer4: Sequential | undefined;
-  readonly avgpool: AdaptiveAvgPool2d;
-  readonly fc: Linear;
+  readonly avgpool: Module;
+  readonly fc: Linear | Identity;
 
   constructor(modelName: string, architecture: Architecture, options: ResNetOptions = {}) {
     const { block, layers, stem = "imagenet", defaults = resNetDefaults } = architecture;
@@ -258,8 +286,8 @@ export class ResNet extends Network {
     this.layer2 = stage(1);
     this.layer3 = stage(2);
     this.layer4 = layers.length > 3 ? stage(3) : undefined;
-    this.avgpool = new AdaptiveAvgPool2d(1);
-    this.fc = new Linear((width * block.expansion) << (layers.length - 1), settings.numClasses);
+    this.avgpool = makePool(settings);
+    this.fc = makeClassifier((width * block.expansion) << (layers.length - 1), settings);
   }
 
   protected override get stages(): Sequential[] {
@@ -270,8 +298,12 @@ export class ResNet extends Network {
     return this.maxpool.forward(this.bn1.forward(this.conv1.forward(x)).relu());
   }
 
-  protected override head(x: Tensor): Tensor {
-    return this.fc.forward(this.avgpool.forward(x).flatten(1));
+  protected override get pool(): Module {
+    return this.avgpool;
+  }
+
+  protected override get classifier(): Module {
+    return this.fc;
   }
 }
 
@@ -300,7 +332,11 @@ export const resnets = {
   resnet101: resnet(Bottleneck, [3, 4, 23, 3]),
   resnet152: resnet(Bottleneck, [3, 8, 36, 3]),
   wide_resnet50_2: resnet(Bottleneck, [3, 4, 6, 3], { widthPerGroup: 128 }),
+  wide_resnet101_2: resnet(Bottleneck, [3, 4, 23, 3], { widthPerGroup: 128 }),
   resnext50_32x4d: resnet(Bottleneck, [3, 4, 6, 3], { groups: 32, widthPerGroup: 4 }),
+  resnext101_32x4d: resnet(Bottleneck, [3, 4, 23, 3], { groups: 32, widthPerGroup: 4 }),
+  resnext101_32x8d: resnet(Bottleneck, [3, 4, 23, 3], { groups: 32, widthPerGroup: 8 }),
+  resnext101_64x4d: resnet(Bottleneck, [3, 4, 23, 3], { groups: 64, widthPerGroup: 4 }),
   resnet14_cifar: cifar(14),
   resnet20_cifar: cifar(20),
   resnet32_cifar: cifar(32),

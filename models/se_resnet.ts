@@ -1,8 +1,8 @@
 import {
-  AdaptiveAvgPool2d,
   BatchNorm2d,
   Conv2d,
-  Linear,
+  type Identity,
+  type Linear,
   MaxPool2d,
   type Module,
   ReLU,
@@ -18,7 +18,9 @@ import {
   cifar,
   conv1x1,
   conv3x3,
+  makeClassifier,
   makeDownsample,
+  makePool,
   makeSE,
   Network,
   ResidualUnit,
@@ -97,7 +99,13 @@ class LegacyBottleneck extends ResidualUnit {
   }
 }
 
-const legacyDefaults = { numClasses: 1000, inChannels: 3, reduction: 16, zeroInitResidual: false };
+const legacyDefaults: ResNetOptions = {
+  numClasses: 1000,
+  inChannels: 3,
+  reduction: 16,
+  zeroInitResidual: false,
+  globalPool: "avg",
+};
 
 /** The SENet authors' networks as timm's `legacy_seresnet…` keep them: their names, ceil-mode pool and strides. */
 export class LegacySEResNet extends Network {
@@ -107,8 +115,8 @@ export class LegacySEResNet extends Network {
   readonly layer2: Sequential;
   readonly layer3: Sequential;
   readonly layer4: Sequential;
-  readonly avg_pool: AdaptiveAvgPool2d;
-  readonly last_linear: Linear;
+  readonly avg_pool: Module;
+  readonly last_linear: Linear | Identity;
 
   constructor(modelName: string, block: BlockClass, layers: readonly number[], options: ResNetOptions = {}) {
     const resolved = resolveOptions(modelName, options, legacyDefaults);
@@ -129,8 +137,8 @@ export class LegacySEResNet extends Network {
     this.layer2 = stage(1);
     this.layer3 = stage(2);
     this.layer4 = stage(3);
-    this.avg_pool = new AdaptiveAvgPool2d(1);
-    this.last_linear = new Linear(512 * block.expansion, settings.numClasses);
+    this.avg_pool = makePool(settings);
+    this.last_linear = makeClassifier(512 * block.expansion, settings);
   }
 
   protected override get stages(): Sequential[] {
@@ -141,8 +149,12 @@ export class LegacySEResNet extends Network {
     return this.pool0.forward(this.layer0.forward(x));
   }
 
-  protected override head(x: Tensor): Tensor {
-    return this.last_linear.forward(this.avg_pool.forward(x).flatten(1));
+  protected override get pool(): Module {
+    return this.avg_pool;
+  }
+
+  protected override get classifier(): Module {
+    return this.last_linear;
   }
 }
 
@@ -159,6 +171,9 @@ export const seResnets = {
   seresnet101: resnet(Bottleneck, [3, 4, 23, 3], se),
   seresnet152: resnet(Bottleneck, [3, 8, 36, 3], se),
   seresnext50_32x4d: resnet(Bottleneck, [3, 4, 6, 3], { ...se, groups: 32, widthPerGroup: 4 }),
+  seresnext101_32x4d: resnet(Bottleneck, [3, 4, 23, 3], { ...se, groups: 32, widthPerGroup: 4 }),
+  seresnext101_32x8d: resnet(Bottleneck, [3, 4, 23, 3], { ...se, groups: 32, widthPerGroup: 8 }),
+  seresnext101_64x4d: resnet(Bottleneck, [3, 4, 23, 3], { ...se, groups: 64, widthPerGroup: 4 }),
   legacy_seresnet18: legacy(LegacyBasicBlock, [2, 2, 2, 2]),
   legacy_seresnet34: legacy(LegacyBasicBlock, [3, 4, 6, 3]),
   legacy_seresnet50: legacy(LegacyBottleneck, [3, 4, 6, 3]),

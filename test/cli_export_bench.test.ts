@@ -40,7 +40,7 @@ describe("seresnet export", () => {
     });
     const { graph, metadata_props } = readOnnx(join(folder, "f.onnx"));
     expect(graph.input[0].type.tensor_type.elem_type).toBe(2); // uint8
-    expect(declared(graph.input[0])).toEqual(["N", 1, 28, 28]);
+    expect(declared(graph.input[0])).toEqual(["N", 1, "H", "W"]);
     const info = JSON.parse(metadata_props.find(({ key }) => key === "seresnet")?.value ?? "");
     expect(info.classes).toContain("Ankle boot");
     // the statistics of the checkpoint are those in the graph

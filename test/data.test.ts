@@ -255,3 +255,25 @@ describe("a loader", () => {
     expect([stdout, status]).toEqual(["ERR_DISPOSED ".repeat(5), 0]);
   });
 });
+
+describe("a last batch of one picture", () => {
+  it.each([
+    [41, 8, true, [8, 8, 8, 8, 9]],
+    [41, 8, false, [8, 8, 8, 8, 8, 1]],
+    [42, 8, true, [8, 8, 8, 8, 8, 2]],
+    [1, 8, true, [1]],
+    [3, 1, true, [1, 1, 1]],
+  ])("of %i in batches of %i joins the one before it: %s", async (count, batchSize, joinSingle, want) => {
+    const pixels = new Uint8Array(new SharedArrayBuffer(count * 4));
+    const dataset: data.Dataset = {
+      classes: ["a"],
+      labels: new Int32Array(count),
+      pictures: { kind: "pixels", data: pixels, height: 2, width: 2 },
+    };
+    await using loader = new data.DataLoader(dataset, { batchSize, joinSingle, workers: 0 });
+    const batches = await collect(loader);
+    expect(loader.length).toBe(want.length);
+    expect(batches.map((batch) => batch.count)).toEqual(want);
+    expect(new Set(batches.flatMap(({ indices }) => [...indices])).size).toBe(count);
+  });
+});

@@ -87,7 +87,14 @@ describe("options", () => {
   test("a bottleneck strides in its 3x3 or in its first 1x1", async () => {
     const shapes = (stride: "3x3" | "1x1") => {
       const settings = { numClasses: 1000, inChannels: 3, se: "none", zeroInitResidual: false, groups: 1 } as const;
-      const more = { shortcut: "B", reduction: 16, widthPerGroup: 64, step: 2, hiddenChannels: () => 8 } as const;
+      const more = {
+        shortcut: "B",
+        reduction: 16,
+        widthPerGroup: 64,
+        globalPool: "avg",
+        step: 2,
+        hiddenChannels: () => 8,
+      } as const;
       const block = new Bottleneck(8, 4, { ...settings, ...more, stride }).eval();
       const y = block.conv1.forward(image("atlas/stride/x", [1, 8, 6, 6]));
       return [y.shape, block.conv2.forward(y).shape];
@@ -151,7 +158,7 @@ describe("options", () => {
     const names = Object.keys(createModel("plain34").stateDict());
     expect(names.filter((name) => /downsample|se\./.test(name))).toEqual([]);
     expect(() => createModel("plain20_cifar", { shortcut: "A" })).toThrow(
-      "plain20_cifar: expected options among numClasses, inChannels, got shortcut",
+      "plain20_cifar: expected options among numClasses, inChannels, globalPool (nearest: inChannels, globalPool, numClasses), got shortcut",
     );
   });
 
@@ -221,8 +228,8 @@ describe("wrong use", () => {
 
   test.each([
     [{ classes: 10, depth: 3 }, "got classes, depth"],
-    [{ numClasses: 0 }, "resnet18: expected numClasses to be a positive integer, got 0"],
-    [{ numClasses: "10" }, 'resnet18: expected numClasses to be a positive integer, got "10"'],
+    [{ numClasses: -1 }, "resnet18: expected numClasses to be an integer of at least 0, got -1"],
+    [{ numClasses: "10" }, 'resnet18: expected numClasses to be an integer of at least 0, got "10"'],
     [{ inChannels: 2.5 }, "resnet18: expected inChannels to be a positive integer, got 2.5"],
     [{ shortcut: "D" }, 'resnet18: expected shortcut to be one of "A", "B", "C", got "D"'],
     [{ stride: 2 }, 'resnet18: expected stride to be one of "3x3", "1x1", got 2'],
@@ -231,7 +238,7 @@ describe("wrong use", () => {
     [{ seed: 0.5 }, "resnet18: expected seed to be an integer, got 0.5"],
     [{ groups: 2 }, "BasicBlock: expected groups 1 and widthPerGroup 64, got groups 2 and widthPerGroup 64"],
     [null, "resnet18: expected options as an object, got null"],
-    [[], "resnet18: expected options as an object, got an array"],
+    [[], "resnet18: expected options as an object, got []"],
   ])("%j", (options, message) => {
     expect(wrong(options)).toThrow(message);
     expect(wrong(options)).toThrow(expect.objectContaining({ code: "ERR_ARGUMENT" }));

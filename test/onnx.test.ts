@@ -101,6 +101,42 @@ describe("the file", () => {
     expect([...declared(graph.input[0]), ...declared(graph.output[0])]).toEqual([4, 3, 32, 32, 4, 10]);
   });
 
+  it("takes any size on request, where the model does", async () => {
+    const path = file();
+    await exportOnnx(createModel("seresnet18"), path, { inputShape: [1, 3, 64, 64], dynamicSize: true });
+    expect(declared(readOnnx(path).graph.input[0])).toEqual(["N", 3, "H", "W"]);
+    const flat = new nn.Sequential(new nn.Conv2d(1, 2, { kernelSize: 3 }), new nn.Flatten(), new nn.Linear(72, 2));
+    const one = { inputShape: [1, 1, 8, 8] };
+    await expect(exportOnnx(flat, path, { ...one, dynamicSize: true })).rejects.toThrow(
+      /a model that takes images of any size \(or dynamicSize: false\)/,
+    );
+    await exportOnnx(flat, path, { ...one, dynamicSize: "auto" });
+    expect(declared(readOnnx(path).graph.input[0])).toEqual(["N", 1, 8, 8]);
+    // what a ceil-mode pool has behind the image depends on the image
+    const legacy = createModel("legacy_seresnet18");
+    await expect(exportOnnx(legacy, path, { inputShape: [1, 3, 64, 64], dynamicSize: true })).rejects.toThrow(
+      "pools in floor mode where any size is taken, got one in ceil mode",
+    );
+  });
+
+  it("is of the operator set that is asked for", async () => {
+    const path = file();
+    for (const [opset, ir] of [
+      [9, 4],
+      [11, 6],
+      [13, 7],
+      [17, 8],
+      [21, 10],
+    ]) {
+      await exportOnnx(createModel("resnet14_cifar"), path, { inputShape: [1, 3, 32, 32], opset });
+      expect(readOnnx(path)).toMatchObject({ ir_version: ir, opset_import: [{ domain: "", version: opset }] });
+    }
+    for (const opset of [8, 22, 12.5, "17"])
+      await expect(
+        exportOnnx(createModel("resnet14_cifar"), path, { inputShape: [1, 3, 32, 32], opset: opset as number }),
+      ).rejects.toThrow("opset to be a whole number from 9 to 21");
+  });
+
   it("changes neither the model's mode nor its statistics", async () => {
     const model = createModel("resnet14_cifar").train();
     const before = await model.stateDict()["bn1.running_mean"].data();

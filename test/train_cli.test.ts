@@ -160,6 +160,32 @@ describe("seresnet train", () => {
     expect((await bytes(pieces, "model.safetensors")).equals(await bytes(whole, "model.safetensors"))).toBe(true);
   });
 
+  it("does not lose a run that is there: it refuses, goes on with more epochs, or begins anew where told so", async () => {
+    const out = join(folder, "kept");
+    const start = ["train", idx, "--model", "resnet14_cifar", "--seed", "3", "--out", out];
+    expect((await seresnet(...start, "--epochs", "1")).code).toBe(0);
+    const before = await bytes(out, "model.safetensors");
+    const refused = await seresnet(...start, "--epochs", "1");
+    expect(refused).toMatchObject({ code: 1, stdout: "" });
+    expect(refused.stderr).toMatch(
+      /--resume goes on with the one there, --overwrite begins anew\), got model\.safetensors/,
+    );
+    expect((await bytes(out, "model.safetensors")).equals(before)).toBe(true);
+
+    const more = await seresnet(...start, "--epochs", "2", "--resume", "--json");
+    expect(more.code).toBe(0);
+    expect(more.stderr).toContain("1 epochs were planned; from here on learning rates are those of 2");
+    // 48 pictures at the default batch for so few: 8, and every picture is trained on
+    expect(JSON.parse(more.stdout)).toMatchObject({ epoch: 2, step: 12, images: 48 });
+    const fewer = await seresnet(...start, "--epochs", "1", "--resume");
+    expect(fewer.stderr).toContain("expected --epochs of at least the 2 that are done, got 1");
+    const other = await seresnet(...start, "--epochs", "2", "--lr", "0.5", "--resume");
+    expect(other.stderr).toContain("to begin a new run from its weights: --weights");
+
+    expect((await seresnet(...start, "--epochs", "1", "--overwrite")).code).toBe(0);
+    expect((await bytes(out, "model.safetensors")).equals(before)).toBe(true);
+  });
+
   it("tunes weights for a folder of photos, stages frozen, and names a picture it cannot read", async () => {
     const photos = join(folder, "photos");
     for (const [name, file] of [

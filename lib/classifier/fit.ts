@@ -1,6 +1,8 @@
-import { createModel, listModels, type Network } from "../../models/index.js";
-import { expected, WeightsError } from "../errors.js";
+import { createModel, listModels, type Network, type Shortcut } from "../../models/index.js";
+import { expected, listed, WeightsError } from "../errors.js";
 import { unwrap } from "../io/names.js";
+import { unreadOf, withUnread } from "../io/unread.js";
+import { isCounter } from "../nn/module.js";
 import { formatShape, sameShape } from "../shape.js";
 import { Tensor, tensor } from "../tensor.js";
 
@@ -53,11 +55,15 @@ export async function adaptWeights(wrapped: Weights, network: Network): Promise<
   }
   for (const name of heads) {
     const given = weights[name];
-    if (!(given instanceof Tensor) || !own[name] || given.shape[0] === own[name].shape[0]) continue;
+    if (!own[name] || (given instanceof Tensor && given.shape[0] === own[name].shape[0])) continue;
     adapted[name] = own[name].detach();
+    if (!(given instanceof Tensor)) {
+      changes.push(`${name} begins anew, for ${own[name].shape[0]} classes: the weights have none`);
+      continue;
+    }
     changes.push(`${name} begins anew, for ${own[name].shape[0]} classes in place of ${given.shape[0]}`);
   }
-  return { weights: adapted, changes };
+  return { weights: withUnread(adapted, unreadOf(weights)), changes };
 }
 
 async function adaptStem(name: string, weight: Tensor, to: number): Promise<Tensor> {
@@ -81,27 +87,42 @@ async function adaptStem(name: string, weight: Tensor, to: number): Promise<Tens
 /** How well weights fit a network of ours, whatever its input channels and classes. */
 export interface Fit {
   readonly model: string;
+  /** How its shortcuts are made, where that is not the usual way. */
+  readonly shortcut?: Shortcut;
   /** Tensors that agree in name and shape, of all that either has. */
   readonly agreeing: number;
   readonly all: number;
 }
 
-/** The network of the zoo that weights fit best; undefined when less than half of the tensors agree with any. */
-export function bestFit(weights: Weights): Fit | undefined {
+/**
+ * The networks of the zoo that weights fit best: several where names and shapes do not tell which, as a plain network's are
+ * those of one whose shortcuts have no weights. Empty when less than half of the tensors agree with any.
+ */
+export function bestFits(weights: Weights): Fit[] {
   const given = Object.keys(weights).filter(isTelling);
-  let best: Fit | undefined;
-  for (const model of listModels()) {
-    const own = createModel(model).stateDict();
-    const names = Object.keys(own).filter(isTelling);
-    const agreeing = names.filter((name) => agrees(name, weights[name], own[name])).length;
-    const all = names.length + given.length - names.filter((name) => Object.hasOwn(weights, name)).length;
-    if (!best || agreeing / all > best.agreeing / best.all) best = { model, agreeing, all };
-  }
-  return best && best.agreeing * 2 >= best.all ? best : undefined;
+  let best: Fit[] = [];
+  for (const model of listModels())
+    for (const shortcut of shortcutsOf(model)) {
+      const own = createModel(model, shortcut && { shortcut }).stateDict();
+      const names = Object.keys(own).filter(isTelling);
+      const agreeing = names.filter((name) => agrees(name, weights[name], own[name])).length;
+      const all = names.length + given.length - names.filter((name) => Object.hasOwn(weights, name)).length;
+      const [leader] = best;
+      const lead = leader ? leader.agreeing * all - agreeing * leader.all : -1;
+      const fit = { model, shortcut, agreeing, all };
+      if (lead < 0) best = [fit];
+      else if (lead === 0) best.push(fit);
+    }
+  return best.filter(({ agreeing, all }) => agreeing * 2 >= all);
+}
+
+/** The usual shortcuts, as undefined, and the others of a network that may have them. */
+function shortcutsOf(model: string): readonly (Shortcut | undefined)[] {
+  return createModel(model).options.shortcut === undefined ? [undefined] : [undefined, "A", "C"];
 }
 
 /** Old checkpoints lack batch norm's counters. */
-const isTelling = (name: string) => !name.endsWith("num_batches_tracked");
+const isTelling = (name: string) => !isCounter(name);
 
 function agrees(name: string, given: Tensor | undefined, own: Tensor): boolean {
   if (given === undefined || given.shape.length !== own.shape.length) return false;
@@ -109,8 +130,16 @@ function agrees(name: string, given: Tensor | undefined, own: Tensor): boolean {
   return given.shape.every((extent, dimension) => dimension === free || extent === own.shape[dimension]);
 }
 
-/** ` (they fit resnet50 best: 320 of 320 tensors)`; nothing when they fit none, or `asked` as well as any. */
-export function fitHint(weights: Weights, asked?: string): string {
-  const fit = bestFit(weights);
-  return fit && fit.model !== asked ? ` (they fit ${fit.model} best: ${fit.agreeing} of ${fit.all} tensors)` : "";
+/** ` (they fit resnet50 best: 320 of 320 tensors)`; nothing when they fit none, or the network `asked` as well as any. */
+export function fitHint(weights: Weights, asked?: Network): string {
+  const fits = bestFits(weights);
+  const isAsked = ({ model, shortcut }: Fit) =>
+    model === asked?.modelName && (shortcut ?? "B") === (asked.options.shortcut ?? "B");
+  if (fits.length === 0 || fits.some(isAsked)) return "";
+  const named = fits.map(({ model, shortcut }) =>
+    shortcut ? `${model} with modelOptions shortcut "${shortcut}"` : model,
+  );
+  const count = `${fits[0].agreeing} of ${fits[0].all} tensors`;
+  if (fits.length === 1) return ` (they fit ${named[0]} best: ${count})`;
+  return ` (they fit alike, by names and shapes: ${listed(named)}; ${count})`;
 }

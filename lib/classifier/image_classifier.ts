@@ -1,11 +1,12 @@
 import type { Network } from "../../models/index.js";
 import { type CompiledModel, type CompileOptions, compile } from "../compile.js";
 import type { ResolvedDevice } from "../device.js";
-import { ArgumentError, DisposedError, expected, ImageError, ShapeError, shown } from "../errors.js";
+import { ArgumentError, DisposedError, expected, ImageError, ShapeError, shown, WeightsError } from "../errors.js";
 import { loadImage, type PreprocessOptions } from "../image/preprocess.js";
 import { stack } from "../image/stack.js";
 import { Module } from "../nn/module.js";
-import { checkObject, formatShape, integer, sameShape } from "../shape.js";
+import { checkOptions, type OptionNames } from "../options.js";
+import { formatShape, integer, sameShape } from "../shape.js";
 import { Tensor } from "../tensor.js";
 import { Batcher, Gate } from "./batcher.js";
 import { type Prediction, rank, runBatch } from "./prediction.js";
@@ -30,6 +31,22 @@ export interface ImageClassifierOptions extends Omit<ClassifierOptions, "weights
   readonly maxQueue?: number;
 }
 
+const classifierNames: OptionNames<ImageClassifierOptions> = {
+  model: true,
+  modelOptions: true,
+  labels: true,
+  strict: true,
+  inChannels: true,
+  numClasses: true,
+  onProgress: true,
+  device: true,
+  dtype: true,
+  threads: true,
+  maxBatch: true,
+  maxDelayMs: true,
+  maxQueue: true,
+};
+
 export interface ClassifyOptions {
   /** How many classes to name, likeliest first; default 5. */
   readonly topK?: number;
@@ -37,12 +54,15 @@ export interface ClassifyOptions {
   readonly signal?: AbortSignal;
 }
 
+const classifyNames: OptionNames<ClassifyOptions> = { topK: true, signal: true };
+const embedNames: OptionNames<Pick<ClassifyOptions, "signal">> = { signal: true };
+
 /** What `classifyEach` makes of one picture: predictions, or why it cannot be read. */
 export type ClassifiedImage<T> =
   | { readonly image: T; readonly predictions: Prediction[] }
   | { readonly image: T; readonly error: ImageError };
 
-/** A network's last features, averaged over the picture: `[N, C, H, W] -> [N, features]`. */
+/** A network's last features, pooled over the picture: `[N, C, H, W] -> [N, features]`. */
 class PooledFeatures extends Module {
   readonly network: Network;
 
@@ -52,8 +72,7 @@ class PooledFeatures extends Module {
   }
 
   override forward(x: Tensor): Tensor {
-    const stages = this.network.features(x);
-    return stages[stages.length - 1].mean([2, 3]);
+    return this.network.embedding(x);
   }
 }
 
@@ -105,7 +124,11 @@ export class ImageClassifier {
    */
   static async load(source?: string, options: ImageClassifierOptions = {}): Promise<ImageClassifier> {
     const where = "ImageClassifier.load";
-    const { device, dtype, threads, maxBatch, maxDelayMs, maxQueue, ...rest } = checkObject(where, "options", options);
+    const { device, dtype, threads, maxBatch, maxDelayMs, maxQueue, ...rest } = checkOptions(
+      where,
+      options,
+      classifierNames,
+    );
     if (source !== undefined && typeof source !== "string")
       throw new ArgumentError(expected(where, "source to be a path", shown(source)));
     if (maxBatch !== undefined) integer(where, "maxBatch", maxBatch, 1);
@@ -161,8 +184,12 @@ export class ImageClassifier {
   classify(image: ImageInput, options?: ClassifyOptions): Promise<Prediction[]>;
   classify(images: readonly ImageInput[], options?: ClassifyOptions): Promise<Prediction[][]>;
   async classify(images: ImageInput | readonly ImageInput[], options: ClassifyOptions = {}): Promise<unknown> {
-    const { topK = 5, signal } = checkOptions("classify", options);
+    const { topK = 5, signal } = checkCall("classify", options, classifyNames);
     integer("classify", "topK", topK, 1);
+    if (this.classes.length === 0)
+      throw new WeightsError(
+        expected("classify", "weights with a classifier", `${this.weights} without one (embed works)`),
+      );
     return this.#each("classify", images, signal, this.#logits, (logits) => rank(logits, this.classes, topK));
   }
 
@@ -176,7 +203,7 @@ export class ImageClassifier {
     images: ImageInput | readonly ImageInput[],
     options: Pick<ClassifyOptions, "signal"> = {},
   ): Promise<unknown> {
-    const { signal } = checkOptions("embed", options);
+    const { signal } = checkCall("embed", options, embedNames);
     return this.#each("embed", images, signal, this.#features, (features) => Float32Array.from(features));
   }
 
@@ -192,7 +219,7 @@ export class ImageClassifier {
     images: Iterable<T> | AsyncIterable<T>,
     options: ClassifyOptions = {},
   ): AsyncGenerator<ClassifiedImage<T>, void, void> {
-    const { topK, signal } = checkOptions("classifyEach", options);
+    const { topK, signal } = checkCall("classifyEach", options, classifyNames);
     const left = new AbortController();
     const both = signal ? AbortSignal.any([signal, left.signal]) : left.signal;
     const classify = (image: T): Promise<ClassifiedImage<T>> =>
@@ -288,8 +315,8 @@ export class ImageClassifier {
   }
 }
 
-function checkOptions<T extends { readonly signal?: AbortSignal }>(where: string, options: T): T {
-  const { signal } = checkObject(where, "options", options);
+function checkCall<T extends { readonly signal?: AbortSignal }>(where: string, options: T, names: OptionNames<T>): T {
+  const { signal } = checkOptions(where, options, names);
   if (signal !== undefined && !(signal instanceof AbortSignal))
     throw new ArgumentError(expected(where, "signal to be an AbortSignal", shown(signal)));
   signal?.throwIfAborted();

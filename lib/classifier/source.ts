@@ -12,7 +12,7 @@ import { loadWeights } from "../io/weights.js";
 import { defaultWeights, imagenetLabelsFile } from "../paths.js";
 import type { Tensor } from "../tensor.js";
 import { adaptWeights, fitHint } from "./fit.js";
-import { readTimmConfig } from "./timm_config.js";
+import { readTimmConfig, type TimmConfig } from "./timm_config.js";
 
 export interface ClassifierOptions {
   /**
@@ -22,6 +22,8 @@ export interface ClassifierOptions {
   weights?: string;
   /** The model's name, for weights that do not say what they are. */
   model?: string;
+  /** Options of the model that its weights do not tell, such as `{ shortcut: "A" }`; what `createModel` takes. */
+  modelOptions?: Omit<ModelOptions, "numClasses" | "inChannels" | "seed">;
   /** The labels in the order of the outputs, or a file with one a line. */
   labels?: string | readonly string[];
   /** Refuse weights with NaN or infinite numbers. */
@@ -87,8 +89,12 @@ async function readSource(file: string): Promise<Pick<Checkpoint, "info" | "weig
 }
 
 /** The description with the input channels and classes that were asked for. */
-function withRequest(info: CheckpointInfo, { inChannels, numClasses }: ClassifierOptions): CheckpointInfo {
-  const changed = { ...info, options: { ...info.options } };
+function withRequest(
+  info: CheckpointInfo,
+  { inChannels, numClasses, modelOptions }: ClassifierOptions,
+): CheckpointInfo {
+  const options: Record<string, unknown> = { ...info.options, ...modelOptions };
+  const changed = { ...info, options };
   const [channels, height, width] = info.inputSize;
   if (inChannels !== undefined && inChannels !== channels) {
     changed.options.inChannels = inChannels;
@@ -114,8 +120,8 @@ export function preprocessingOf({ info, weights }: Classifier): PreprocessOption
     throw new WeightsError(
       expected(weights, "an inputSize of 1 or 3 channels and equal sides", `[${info.inputSize.join(", ")}]`),
     );
-  const { mean, std, interpolation, cropPct } = info;
-  return { size: height, channels, mean, std, interpolation, cropPct };
+  const { mean, std, interpolation, cropPct, cropMode } = info;
+  return { size: height, channels, mean, std, interpolation, cropPct, ...(cropMode && { cropMode }) };
 }
 
 async function findWeights(path: string): Promise<string> {
@@ -157,13 +163,23 @@ async function describeForeign(weights: Weights, file: string, named: string | u
   const classifier = weights["fc.weight"] ?? weights["last_linear.weight"];
   const stem = weights["conv1.weight"] ?? weights["layer0.conv1.weight"];
   const defaults = createModel(model).options;
-  const numClasses = config?.numClasses ?? classifier?.shape[0] ?? defaults.numClasses ?? 1000;
-  const inChannels = config?.inputSize?.[0] ?? stem?.shape[1] ?? 3;
+  const { inChannels: saidChannels, numClasses: saidClasses, ...options } = config?.options ?? {};
+  // weights without any matrix are a backbone, unless somebody says how many classes there are
+  const hasMatrix = Object.values(weights).some(({ shape }) => shape.length === 2);
+  const assumed = hasMatrix ? (defaults.numClasses ?? 1000) : 0;
+  const numClasses = config?.numClasses ?? saidClasses ?? classifier?.shape[0] ?? assumed;
+  const inChannels = saidChannels ?? stem?.shape[1] ?? config?.inputSize?.[0] ?? 3;
   const isSmall = model.endsWith("_cifar");
   const size = isSmall ? 32 : 224;
-  const classes = config?.classes ?? (numClasses === 1000 ? await imagenetLabels() : numbered(numClasses));
-  const inputSize = config?.inputSize ?? [inChannels, size, size];
-  const { mean = forChannels(imagenetMean, inChannels), std = forChannels(imagenetStd, inChannels) } = config ?? {};
+  const classes = await labelsOf(config?.labelNames, numClasses);
+  const [, height, width] = config?.inputSize ?? [inChannels, size, size];
+  const inputSize: [number, number, number] = [inChannels, height, width];
+  // timm's statistics are of three channels, whatever the network's
+  const statistic = (given: readonly number[] | undefined, usual: readonly number[]) =>
+    given && given.length !== 1 && given.length !== 3 ? given : forChannels(given ?? usual, inChannels);
+  const [mean, std] = [statistic(config?.mean, imagenetMean), statistic(config?.std, imagenetStd)].map((all) => [
+    ...all,
+  ]);
   const facts: readonly [name: string, list: readonly unknown[], length: number][] = [
     ["label_names", classes, numClasses],
     ["mean", mean, inChannels],
@@ -172,8 +188,25 @@ async function describeForeign(weights: Weights, file: string, named: string | u
   for (const [name, list, length] of facts)
     if (list.length !== length)
       throw new WeightsError(expected(file, `${length} values of ${name} in its config.json`, `${list.length}`));
-  const { interpolation = "bilinear", cropPct = isSmall ? 1 : 0.875 } = config ?? {};
-  return { model, options: { numClasses, inChannels }, classes, inputSize, mean, std, interpolation, cropPct };
+  const { interpolation = "bilinear", cropPct = isSmall ? 1 : 0.875, cropMode } = config ?? {};
+  const info = {
+    model,
+    options: { ...options, numClasses, inChannels },
+    classes,
+    inputSize,
+    mean,
+    std,
+    interpolation,
+    cropPct,
+  };
+  return cropMode === undefined ? info : { ...info, cropMode };
+}
+
+/** One label for each class: what timm's config says, else ImageNet's for 1000, else numbers. */
+async function labelsOf(named: TimmConfig["labelNames"], numClasses: number): Promise<string[]> {
+  if (Array.isArray(named)) return [...named];
+  const others = numClasses === 1000 && !named ? await imagenetLabels() : numbered(numClasses);
+  return others.map((label, index) => (named as Record<string, string> | undefined)?.[index] ?? label);
 }
 
 /** ImageNet-1k's labels: what 1000 classes are unless somebody says otherwise. */
@@ -188,16 +221,14 @@ function forChannels(statistic: readonly number[], channels: number): number[] {
 }
 
 function loadInto(network: Network, weights: Weights, file: string): void {
-  // old checkpoints lack batch norm's counters, which inference never reads
-  const counters = Object.entries(network.stateDict()).filter(([name]) => name.endsWith("num_batches_tracked"));
   try {
-    network.loadStateDict({ ...Object.fromEntries(counters), ...weights });
+    network.loadStateDict(weights);
   } catch (error) {
     if (!(error instanceof WeightsError)) throw error;
     const { missingKeys, unexpectedKeys, mismatched } = error;
     const faults = error.message.replace(/^loadStateDict: /, "");
     throw new WeightsError(
-      `${file}: the weights are not those of ${network.modelName}${fitHint(weights, network.modelName)}: ${faults}`,
+      `${file}: the weights are not those of ${network.modelName}${fitHint(weights, network)}: ${faults}`,
       {
         cause: error,
         missingKeys,

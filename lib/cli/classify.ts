@@ -10,6 +10,7 @@ import {
   inChannelsOption,
   jsonOption,
   modelOption,
+  modelOptionsOption,
   parseCount,
   weightsOption,
 } from "./options.js";
@@ -34,6 +35,7 @@ export function addClassify(program: Command): void {
     .argument("<image...>", "picture files: JPEG, PNG, WebP, GIF, TIFF, AVIF")
     .addOption(weightsOption())
     .addOption(modelOption())
+    .addOption(modelOptionsOption())
     .addOption(inChannelsOption())
     .option("--labels <file>", "labels, one a line, in place of the model's own")
     .option("--top <count>", "how many classes to name", parseCount, 5)
@@ -56,9 +58,9 @@ Examples:
     .action(classify);
 }
 
-async function classify(paths: string[], { top, json, ...options }: Options): Promise<void> {
+async function classify(paths: string[], { top, json, weights: source, ...options }: Options): Promise<void> {
   await using classifier = await withDownloadBar((onProgress) =>
-    ImageClassifier.load(options.weights, { ...options, onProgress, maxBatch: batchSize }),
+    ImageClassifier.load(source, { ...options, onProgress, maxBatch: batchSize }),
   );
   for (const change of classifier.changes) warn(`adapted: ${change}`);
   const results: Result[] = [];

@@ -3,6 +3,7 @@ import type { Command } from "commander";
 import type { Prediction } from "../classifier/prediction.js";
 import { type ClassifierOptions, loadClassifier } from "../classifier/source.js";
 import { compile } from "../compile.js";
+import { ArgumentError, expected } from "../errors.js";
 import {
   type ComputeType,
   type Device,
@@ -11,6 +12,7 @@ import {
   inChannelsOption,
   jsonOption,
   modelOption,
+  modelOptionsOption,
   parseCount,
   weightsOption,
 } from "./options.js";
@@ -30,9 +32,13 @@ export function addEvaluate(program: Command): void {
   program
     .command("evaluate")
     .description("Measure accuracy on labelled pictures.")
-    .argument("<data>", "a folder with IDX test files (MNIST's layout), or one of class folders")
+    .argument(
+      "<data>",
+      "a folder with IDX test files (MNIST's layout), or one of class folders, or the one that train took",
+    )
     .addOption(weightsOption())
     .addOption(modelOption())
+    .addOption(modelOptionsOption())
     .addOption(inChannelsOption())
     .option("--labels <file>", "labels, one a line, in place of the model's own")
     .addOption(deviceOption())
@@ -58,14 +64,19 @@ async function evaluate(data: string, options: Options): Promise<void> {
   const pictures = await openPictures(data, classifier, limit);
   const { classes, mean, std, model } = classifier.info;
   await using compiled = await compile(classifier.network, { device, dtype, normalize: { mean, std } });
-  const images = pictures.labels.length;
-  const { predictions, seconds } = await withProgress("evaluate", images, (advance) =>
+  const { predictions, places, skipped, seconds } = await withProgress("evaluate", pictures.labels.length, (advance) =>
     predictAll(compiled, pictures, classes, batch, advance),
   );
-  const perClass = countByClass(predictions, pictures.labels, classes);
+  for (const why of skipped) warn(`${why}: skipped`);
+  const images = predictions.length;
+  if (images === 0)
+    throw new ArgumentError(expected(data, "pictures that can be read", `${skipped.length} that cannot`));
+  const truths = places.map((place) => pictures.labels[place]);
+  const perClass = countByClass(predictions, truths, classes);
   const correct = perClass.reduce((sum, { correct }) => sum + correct, 0);
   const result = {
     images,
+    skipped: skipped.length,
     correct,
     accuracy: correct / images,
     model,
@@ -85,7 +96,8 @@ async function evaluate(data: string, options: Options): Promise<void> {
   for (const { label, images, correct, accuracy } of perClass)
     table.push([label, images, correct, accuracy === null ? "" : percent(accuracy)]);
   print(table.toString());
-  print(`accuracy ${percent(result.accuracy, 2)}: ${correct} of ${images} pictures`);
+  const left = skipped.length > 0 ? `; ${skipped.length} could not be read` : "";
+  print(`accuracy ${percent(result.accuracy, 2)}: ${correct} of ${images} pictures${left}`);
   print(`${seconds.toFixed(1)} s on ${result.device}, ${result.imagesPerSecond.toFixed(1)} pictures a second`);
 }
 

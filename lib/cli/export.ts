@@ -1,13 +1,20 @@
 import { stat } from "node:fs/promises";
 import type { Command } from "commander";
 import { createModel, listModels, type Network } from "../../models/index.js";
-import { loadClassifier } from "../classifier/source.js";
+import { type ClassifierOptions, loadClassifier } from "../classifier/source.js";
 import { ArgumentError, expected } from "../errors.js";
 import type { CheckpointInfo } from "../io/checkpoint.js";
 import { exportOnnx } from "../io/onnx.js";
 import { formatShape } from "../shape.js";
 import { usualInput } from "./models.js";
-import { inChannelsOption, jsonOption, modelOption, parseCount, parseInputShape } from "./options.js";
+import {
+  inChannelsOption,
+  jsonOption,
+  modelOption,
+  modelOptionsOption,
+  parseCount,
+  parseInputShape,
+} from "./options.js";
 import { print, printJson, warn } from "./output.js";
 
 interface Options {
@@ -16,10 +23,13 @@ interface Options {
   labels?: string;
   input?: number[];
   classes?: number;
+  modelOptions?: ClassifierOptions["modelOptions"];
   inChannels?: number;
   fold: boolean;
   preprocess?: boolean;
   fixedBatch?: boolean;
+  fixedSize?: boolean;
+  opset?: number;
   json?: boolean;
 }
 
@@ -33,6 +43,7 @@ export function addExport(program: Command): void {
     )
     .requiredOption("--onnx <file>", "the file to write")
     .addOption(modelOption())
+    .addOption(modelOptionsOption())
     .option("--labels <file>", "labels, one a line, in place of the checkpoint's own")
     .option("--input <shape>", "N,C,H,W (default: one picture of the model's size)", parseInputShape)
     .option("--classes <count>", "outputs of the classifier; where weights have others, it begins anew", parseCount)
@@ -40,6 +51,8 @@ export function addExport(program: Command): void {
     .option("--no-fold", "keep batch norms apart from the convolutions before them")
     .option("--preprocess", "take uint8 pixels and normalise them inside the file, as the checkpoint says")
     .option("--fixed-batch", "take exactly N pictures at a time instead of any number")
+    .option("--fixed-size", "take pictures of exactly this size, where the network would take any")
+    .option("--opset <version>", "of ONNX's operators, 9 to 21: what the runtime knows", parseCount, 17)
     .addOption(jsonOption())
     .addHelpText(
       "after",
@@ -56,7 +69,7 @@ Examples:
 }
 
 async function exportModel(source: string, options: Options): Promise<void> {
-  const { onnx, fold, preprocess, fixedBatch = false, json } = options;
+  const { onnx, fold, preprocess, fixedBatch = false, fixedSize, opset, json } = options;
   const { network, info, changes } = await find(source, options);
   for (const change of changes) warn(`adapted: ${change}`);
   if (preprocess && !info)
@@ -69,13 +82,16 @@ async function exportModel(source: string, options: Options): Promise<void> {
     inputShape: input,
     folded: fold,
     dynamicBatch: !fixedBatch,
-    normalize: preprocess ? info : undefined,
+    dynamicSize: fixedSize ? false : "auto",
+    opset,
+    normalize: preprocess && info ? { mean: info.mean, std: info.std } : undefined,
     metadata: info && { seresnet: JSON.stringify(info) },
   });
   if (!info) warn(`${source} is a model's name: ${onnx} holds weights drawn anew, not trained ones`);
   const { size } = await stat(onnx);
   const dtype = preprocess ? "uint8" : "float32";
-  if (json) return printJson({ file: onnx, bytes: size, model: modelName, input, dtype, folded: fold, fixedBatch });
+  if (json)
+    return printJson({ file: onnx, bytes: size, model: modelName, input, dtype, folded: fold, fixedBatch, opset });
   const shape = formatShape([fixedBatch ? input[0] : "N", ...input.slice(1)]);
   print(`${onnx}: ${modelName}, ${(size / 1e6).toFixed(1)} MB, input ${dtype} ${shape}`);
 }
@@ -88,9 +104,15 @@ interface Found {
   changes: readonly string[];
 }
 
-async function find(source: string, { model, labels, classes, inChannels, input }: Options): Promise<Found> {
+async function find(
+  source: string,
+  { model, labels, classes, inChannels, modelOptions, input }: Options,
+): Promise<Found> {
   const isName = (listModels() as string[]).includes(source) || !/[./\\:]/.test(source);
   if (isName && !(await stat(source).catch(() => undefined)))
-    return { network: createModel(source, { numClasses: classes, inChannels: inChannels ?? input?.[1] }), changes: [] };
-  return loadClassifier({ weights: source, model, labels, numClasses: classes, inChannels });
+    return {
+      network: createModel(source, { ...modelOptions, numClasses: classes, inChannels: inChannels ?? input?.[1] }),
+      changes: [],
+    };
+  return loadClassifier({ weights: source, model, labels, numClasses: classes, inChannels, modelOptions });
 }

@@ -60,6 +60,24 @@ export function inChannelsOption(): Option {
   return new Option("--in-channels <count>", "adapt the weights to pictures of so many channels").argParser(parseCount);
 }
 
+/** `name=value,name=value`, numbers and true and false as such. */
+function parseModelOptions(text: string): Record<string, unknown> {
+  return Object.fromEntries(
+    text.split(",").map((pair) => {
+      const [, name, value] = /^\s*(\w+)\s*=\s*([^=]+?)\s*$/.exec(pair) ?? [];
+      if (name === undefined) throw new InvalidArgumentError("Expected name=value, separated by commas.");
+      if (value === "true" || value === "false") return [name, value === "true"];
+      return [name, /^\d+$/.test(value) ? Number(value) : value];
+    }),
+  );
+}
+
+export function modelOptionsOption(): Option {
+  return new Option("--model-options <name=value,…>", "of the model, such as shortcut=A or globalPool=max").argParser(
+    parseModelOptions,
+  );
+}
+
 export function modelOption(): Option {
   return new Option("--model <name>", "the model, for weights that do not say what they are");
 }

@@ -1,21 +1,30 @@
 import { readdir } from "node:fs/promises";
-import { join } from "node:path";
 import { type Classifier, preprocessingOf } from "../classifier/source.js";
-import { isPicture } from "../data/dataset.js";
+import { type ClassFolder, findSplits, readClassFolders } from "../data/folders.js";
 import { loadIdxDataset } from "../data/idx.js";
-import { ArgumentError, expected, listed, ShapeError } from "../errors.js";
-import { loadImage } from "../image/preprocess.js";
+import { ArgumentError, expected, ImageError, ShapeError } from "../errors.js";
+import { loadImage, type PreprocessOptions } from "../image/preprocess.js";
 import { stack } from "../image/stack.js";
 import { reason } from "../io/files.js";
-import { type Tensor, tensor } from "../tensor.js";
+import { Tensor, tensor } from "../tensor.js";
+import { matchClasses } from "./class_names.js";
 import { warn } from "./output.js";
 
 /** Pictures with the truth about them. */
 export interface Pictures {
   /** The class of each picture, as an index. */
   labels: readonly number[];
-  /** Pictures `from` to `to` (exclusive) as the network's input: uint8 still to be normalised, or float32. */
-  batch(from: number, to: number): Promise<Tensor>;
+  /** Pictures `from` to `to` (exclusive). */
+  batch(from: number, to: number): Promise<PictureBatch>;
+}
+
+export interface PictureBatch {
+  /** The network's input: uint8 still to be normalised, or float32; undefined where no picture could be read. */
+  images: Tensor | undefined;
+  /** The place of each of them among all pictures. */
+  places: readonly number[];
+  /** Of each picture that could not be read, why. */
+  skipped: readonly string[];
 }
 
 /**
@@ -28,8 +37,16 @@ export async function openPictures(folder: string, classifier: Classifier, limit
     throw new ArgumentError(expected(folder, "a folder of pictures", reason(error)), { cause: error });
   });
   if (entries.some(({ name }) => /^t10k-(images|labels)-idx/.test(name))) return openIdx(folder, classifier, limit);
-  const folders = entries.filter((entry) => entry.isDirectory() && !entry.name.startsWith("."));
-  if (folders.length > 0) return openClassFolders(folder, folders.map(({ name }) => name).sort(), classifier, limit);
+  const splits = await findSplits(folder);
+  if (splits) {
+    if (splits.validation === undefined)
+      throw new ArgumentError(expected(folder, "a folder val or test beside train, or class folders", "none"));
+    warn(`${splits.validation}: these pictures are judged`);
+  }
+  const root = splits?.validation ?? folder;
+  const { folders, remarks } = await readClassFolders(root);
+  for (const remark of remarks) warn(remark);
+  if (folders.length > 0) return openClassFolders(root, folders, classifier, limit);
   throw new ArgumentError(
     expected(folder, "IDX test files (t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte) or class folders", "neither"),
   );
@@ -49,50 +66,47 @@ async function openIdx(folder: string, { info }: Classifier, limit: number): Pro
       expected(folder, `labels under ${info.classes.length}, as the model has classes`, `${wrong}`),
     );
   const pixels = height * width;
-  const batch = async (from: number, to: number) =>
-    tensor(images.subarray(from * pixels, to * pixels), [to - from, ...size]);
+  const batch = async (from: number, to: number) => ({
+    images: tensor(images.subarray(from * pixels, to * pixels), [to - from, ...size]),
+    places: Array.from({ length: to - from }, (_, i) => from + i),
+    skipped: [],
+  });
   return { labels: known, batch };
 }
 
 async function openClassFolders(
   folder: string,
-  names: readonly string[],
+  folders: readonly ClassFolder[],
   classifier: Classifier,
   limit: number,
 ): Promise<Pictures> {
-  const indices = matchClasses(folder, names, classifier.info.classes);
-  const all: { path: string; label: number }[] = [];
-  for (const [i, name] of names.entries()) {
-    const files = (await readdir(join(folder, name))).filter(isPicture).sort();
-    all.push(...files.map((file) => ({ path: join(folder, name, file), label: indices[i] })));
-  }
+  const names = folders.map(({ name }) => name);
+  const indices = await matchClasses(folder, names, classifier.info.classes);
+  const all = folders.flatMap(({ paths }, i) => paths.map((path) => ({ path, label: indices[i] })));
   if (all.length === 0) throw new ArgumentError(expected(folder, "class folders with pictures in them", "none"));
   const count = Math.min(limit, all.length);
   const chosen = Array.from({ length: count }, (_, i) => all[Math.floor((i * all.length) / count)]);
   const preprocessing = preprocessingOf(classifier);
-  const batch = async (from: number, to: number) =>
-    stack(await Promise.all(chosen.slice(from, to).map(({ path }) => loadImage(path, preprocessing))));
+  const batch = async (from: number, to: number) => {
+    const places = Array.from({ length: to - from }, (_, i) => from + i);
+    const read = await Promise.all(places.map((place) => readOne(chosen[place].path, preprocessing)));
+    const readable = places.filter((_, i) => read[i] instanceof Tensor);
+    const images = read.filter((image) => image instanceof Tensor);
+    return {
+      images: images.length > 0 ? await stack(images) : undefined,
+      places: readable,
+      skipped: read.flatMap((image) => (image instanceof Tensor ? [] : [image.message])),
+    };
+  };
   return { labels: chosen.map(({ label }) => label), batch };
 }
 
-/** The class each folder means: by its name where all names are known, else by its place in the alphabet. */
-function matchClasses(folder: string, names: readonly string[], classes: readonly string[]): number[] {
-  const byName = new Map(classes.map((label, index) => [plain(label), index]));
-  const unknown = names.filter((name) => !byName.has(plain(name)));
-  if (unknown.length === 0) return names.map((name) => byName.get(plain(name)) as number);
-  if (unknown.length === names.length && names.length === classes.length) {
-    warn(`${folder}: no folder is named after a class, so the sorted folders are taken for classes 0, 1, …`);
-    return names.map((_, index) => index);
+/** A picture as the network wants it, or why it cannot be read. */
+async function readOne(path: string, preprocessing: PreprocessOptions): Promise<Tensor | ImageError> {
+  try {
+    return await loadImage(path, preprocessing);
+  } catch (error) {
+    if (error instanceof ImageError) return error;
+    throw error;
   }
-  throw new ArgumentError(
-    expected(folder, `folders named after the model's ${classes.length} classes (${listed(classes)})`, listed(unknown)),
-  );
-}
-
-/** Folder names cannot hold every character a label can: `T-shirt/top` and `t-shirt_top` mean the same. */
-function plain(label: string): string {
-  return label
-    .toLowerCase()
-    .replace(/[^\p{L}\p{N}]+/gu, " ")
-    .trim();
 }

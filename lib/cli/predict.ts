@@ -2,6 +2,17 @@ import { type Prediction, rank, runBatch } from "../classifier/prediction.js";
 import type { CompiledModel } from "../compile.js";
 import type { Pictures } from "./pictures.js";
 
+/** What a model says of pictures. */
+export interface Predictions {
+  /** The likeliest class of each that could be read. */
+  readonly predictions: readonly Prediction[];
+  /** The place of each of those among all pictures. */
+  readonly places: readonly number[];
+  /** Of each that could not be read, why. */
+  readonly skipped: readonly string[];
+  readonly seconds: number;
+}
+
 /** The likeliest class of every picture, and how long it all took. */
 export async function predictAll(
   compiled: CompiledModel,
@@ -9,14 +20,20 @@ export async function predictAll(
   classes: readonly string[],
   batch: number,
   advance: (done: number) => void = () => {},
-): Promise<{ predictions: Prediction[]; seconds: number }> {
+): Promise<Predictions> {
   const predictions: Prediction[] = [];
+  const places: number[] = [];
+  const skipped: string[] = [];
   const start = performance.now();
   const count = pictures.labels.length;
   for (let at = 0; at < count; at += batch) {
-    const logits = await runBatch(compiled, await pictures.batch(at, Math.min(at + batch, count)));
+    const to = Math.min(at + batch, count);
+    const made = await pictures.batch(at, to);
+    for (const why of made.skipped) skipped.push(why);
+    const logits = made.images ? await runBatch(compiled, made.images) : [];
     for (const row of logits) predictions.push(rank(row, classes, 1)[0]);
-    advance(predictions.length);
+    for (const place of made.places) places.push(place);
+    advance(to);
   }
-  return { predictions, seconds: (performance.now() - start) / 1000 };
+  return { predictions, places, skipped, seconds: (performance.now() - start) / 1000 };
 }

@@ -1,13 +1,14 @@
 import type { Command } from "commander";
-import { createModel } from "../../models/index.js";
+import { createModel, type ModelOptions } from "../../models/index.js";
 import { summary } from "../summary.js";
 import { usualInput } from "./models.js";
-import { jsonOption, parseCount, parseInputShape } from "./options.js";
+import { jsonOption, modelOptionsOption, parseCount, parseInputShape } from "./options.js";
 import { print, printJson } from "./output.js";
 
 interface Options {
   input?: number[];
   classes?: number;
+  modelOptions?: ModelOptions;
   json?: boolean;
 }
 
@@ -18,6 +19,7 @@ export function addSummary(program: Command): void {
     .argument("<model>", "a name that `seresnet models` lists")
     .option("--input <shape>", "N,C,H,W (default: one picture of the model's usual size)", parseInputShape)
     .option("--classes <count>", "outputs of the classifier (default: the model's own)", parseCount)
+    .addOption(modelOptionsOption())
     .addOption(jsonOption())
     .addHelpText(
       "after",
@@ -26,8 +28,8 @@ Examples:
   seresnet summary seresnet50
   seresnet summary seresnet20_cifar --input 1,1,28,28 --classes 10 --json`,
     )
-    .action((name: string, { input = [1, ...usualInput(name)], classes, json }: Options) => {
-      const model = createModel(name, { inChannels: input[1], numClasses: classes });
+    .action((name: string, { input = [1, ...usualInput(name)], classes, modelOptions, json }: Options) => {
+      const model = createModel(name, { inChannels: input[1], numClasses: classes, ...modelOptions });
       const result = summary(model, input);
       if (!json) return print(result.toString());
       const { parameters, macs, layers } = result;

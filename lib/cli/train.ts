@@ -1,13 +1,14 @@
-import { mkdir, readFile } from "node:fs/promises";
-import { join } from "node:path";
+import { existsSync } from "node:fs";
+import { mkdir, readFile, rm } from "node:fs/promises";
+import { basename, join } from "node:path";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { createModel, type ModelOptions, type Network } from "../../models/index.js";
 import { loadClassifier } from "../classifier/source.js";
 import { type Dataset, openDataset, pixelStatistics } from "../data/dataset.js";
 import { DataLoader } from "../data/loader.js";
 import { setDefaultDevice } from "../device.js";
-import { ArgumentError, expected, MemoryError, SeresnetError } from "../errors.js";
-import { imagenetMean, imagenetStd } from "../image/preprocess.js";
+import { ArgumentError, expected, listed, MemoryError, SeresnetError } from "../errors.js";
+import { bytesOf, imagenetMean, imagenetStd } from "../image/preprocess.js";
 import type { CheckpointInfo } from "../io/checkpoint.js";
 import { reason } from "../io/files.js";
 import { EMA } from "../optim/ema.js";
@@ -26,9 +27,10 @@ interface Options extends Recipe {
   model?: string;
   out: string;
   resume?: boolean;
+  overwrite?: boolean;
   weights?: string;
   freeze?: number | "all";
-  batch: number | "auto";
+  batch?: number | "auto";
   size?: number;
   classes?: string;
   validation: number;
@@ -48,11 +50,12 @@ export function addTrain(program: Command): void {
     .description("Train a network on your pictures, or tune one that is trained.")
     .argument(
       "<data>",
-      "a folder with IDX files (MNIST's layout), or one of class folders, or one with train and val folders of them",
+      "a folder with IDX files (MNIST's layout), or one of class folders, or one with train and val (or test) folders of them",
     )
     .addOption(modelOption())
     .requiredOption("--out <folder>", "where checkpoint, resume file, metrics and report go")
-    .option("--resume", "go on where the run in --out stopped; give it the same options")
+    .option("--resume", "go on where the run in --out stopped; give it the same options, or more epochs")
+    .option("--overwrite", "begin anew where --out holds a run")
     .option(
       "--weights <file|folder|hf:owner/name>",
       "start from these weights; a classifier for other classes begins anew",
@@ -61,9 +64,10 @@ export function addTrain(program: Command): void {
       new Option("--freeze <stages>", 'leave the stem and so many stages as they are, or "all"').argParser(parseFreeze),
     )
     .addOption(
-      new Option("--batch <count>", 'pictures computed at once; "auto" halves until they fit into memory')
-        .argParser(parseBatch)
-        .default(128),
+      new Option(
+        "--batch <count>",
+        'pictures computed at once (default: 128, fewer of little data); "auto" halves until they fit into memory',
+      ).argParser(parseBatch),
     )
     .option(
       "--size <pixels>",
@@ -124,12 +128,14 @@ async function train(folder: string, options: Options): Promise<void> {
   const { validation: share, seed, out } = options;
   const classes = options.classes === undefined ? undefined : await readLines(options.classes);
   const datasets = await openDataset(folder, { classes, validation: share, seed });
+  for (const remark of [datasets.train, datasets.validation].flatMap((dataset) => dataset?.remarks ?? [])) warn(remark);
   const start = await startingPoint(options, datasets.train);
+  if (!options.resume) await makeRoom(out, options.overwrite ?? false);
   await mkdir(out, { recursive: true }).catch((error: unknown) => {
     throw new ArgumentError(expected(out, "a folder to write into", reason(error)), { cause: error });
   });
   const saved = options.resume ? await readRun(filesIn(out).resume) : undefined;
-  for (let batch = firstBatch(options, saved); ; batch = Math.floor(batch / 2)) {
+  for (let batch = firstBatch(options, saved, datasets.train.labels.length); ; batch = Math.floor(batch / 2)) {
     try {
       return await runWith(batch, options, datasets, start, saved);
     } catch (error) {
@@ -139,9 +145,31 @@ async function train(folder: string, options: Options): Promise<void> {
   }
 }
 
-function firstBatch({ batch }: Options, saved: SavedRun | undefined): number {
-  if (batch !== "auto") return batch;
-  return saved ? Number(saved.settings.batch) : firstAutomaticBatch;
+function firstBatch({ batch }: Options, saved: SavedRun | undefined, pictures: number): number {
+  if (typeof batch === "number") return batch;
+  if (saved) return Number(saved.settings.batch);
+  return batch === "auto" ? firstAutomaticBatch : fittingBatch(pictures);
+}
+
+/** A power of two up to 128, and at least 8, that makes sixteen steps or more of an epoch. */
+function fittingBatch(pictures: number): number {
+  return Math.max(8, Math.min(128, 2 ** Math.floor(Math.log2(Math.max(pictures, 1) / 16))));
+}
+
+/** A run that is there is not lost without a word: refuses, or removes its files where that was asked for. */
+async function makeRoom(out: string, overwrite: boolean): Promise<void> {
+  const files = Object.values(filesIn(out));
+  const there = files.filter((file) => existsSync(file));
+  if (there.length === 0) return;
+  if (!overwrite)
+    throw new ArgumentError(
+      expected(
+        out,
+        "a folder without a run (--resume goes on with the one there, --overwrite begins anew)",
+        listed(there.map((file) => basename(file))),
+      ),
+    );
+  for (const file of there) await rm(file, { force: true });
 }
 
 /** What the checkpoints of a run say about themselves, and the weights it starts from. */
@@ -175,6 +203,7 @@ async function startingPoint(options: Options, { classes, pictures }: Dataset): 
     std: given?.info.std ?? (own ? [own.std] : [...imagenetStd]),
     interpolation: given?.info.interpolation ?? "bilinear",
     cropPct: isGrey ? 1 : (given?.info.cropPct ?? (isSmall ? 1 : 0.875)),
+    ...(given?.info.cropMode && { cropMode: given.info.cropMode }),
   };
   for (const change of given?.changes ?? []) warn(`${weights}: ${change}`);
   const build = () => {
@@ -197,7 +226,18 @@ async function runWith(
   { info, build }: StartingPoint,
   saved: SavedRun | undefined,
 ): Promise<void> {
-  const { out, resume, json, strict = false, workers, saveEvery, recompute: _, device: __, ...rest } = options;
+  const {
+    out,
+    resume,
+    overwrite,
+    json,
+    strict = false,
+    workers,
+    saveEvery,
+    recompute: _,
+    device: __,
+    ...rest
+  } = options;
   const { epochs, accumulate, labelSmoothing, mixup, clipNorm, seed } = options;
   const files = filesIn(out);
   const settings = {
@@ -207,26 +247,29 @@ async function runWith(
     lr: learningRate(options, batch),
     pictures: datasets.train.labels.length,
   };
-  if (saved) checkSettings(files.resume, saved.settings, settings);
+  if (saved) checkResumed(files, saved, settings);
   const [channels, size] = info.inputSize;
   const isGrey = datasets.train.pictures.kind === "pixels";
-  const shape = { size, channels: channels as 1 | 3, cropPct: info.cropPct, interpolation: info.interpolation };
+  const { cropPct, cropMode, interpolation } = info;
+  const shape = { size, channels: channels as 1 | 3, cropPct, cropMode, interpolation };
+  const fill = bytesOf(info.mean);
   const common = { ...shape, seed, strict, workers };
   const largest = Math.min(batch, datasets.train.labels.length);
   await using data = new DataLoader(datasets.train, {
     ...common,
     batchSize: largest,
     shuffle: true,
-    dropLast: true,
+    joinSingle: true,
     augment: {
       randomResizedCrop: !isGrey && (options.randomCrop ?? size > 64),
       padCrop: options.padCrop ?? (size > 64 ? 0 : Math.floor(size / 8)),
       flip: options.flip,
       erasing: options.erasing,
-      fill: info.mean.map((mean) => Math.round(mean * 255)),
+      fill,
     },
   });
-  const held = datasets.validation && new DataLoader(datasets.validation, { ...common, batchSize: batch });
+  const held =
+    datasets.validation && new DataLoader(datasets.validation, { ...common, batchSize: batch, augment: { fill } });
   const model = build();
   const optimizer = makeOptimizer(options, model, batch);
   const schedule = makeSchedule(options, optimizer.lr, Math.ceil(data.length / accumulate));
@@ -235,7 +278,7 @@ async function runWith(
   const trainee = { model, optimizer, ema, scaler };
   if (saved) await restoreRun(files.resume, trainee, saved);
   const metrics = await Metrics.open(files.metrics, saved?.progress.step, saved?.progress.history);
-  const bar = new TrainingBar(epochs, data.length * largest);
+  const bar = new TrainingBar(epochs, datasets.train.labels.length);
   const stop = new AbortController();
   const release = stopOnSignals(stop);
   const named = new Set<number>();
@@ -295,6 +338,21 @@ async function runWith(
     release();
     await held?.dispose();
   }
+}
+
+/** A run goes on with the settings it had, but may have more epochs than it was to have. */
+function checkResumed(
+  files: ReturnType<typeof filesIn>,
+  saved: SavedRun,
+  { epochs, ...settings }: Record<string, unknown>,
+): void {
+  const { epochs: planned, ...had } = saved.settings;
+  const done = saved.progress.history.length;
+  checkSettings(files.resume, had, settings, ` (to begin a new run from its weights: --weights ${files.checkpoint})`);
+  if (epochs === planned) return;
+  if (Number(epochs) < done)
+    throw new ArgumentError(expected(files.resume, `--epochs of at least the ${done} that are done`, `${epochs}`));
+  warn(`${files.resume}: ${planned} epochs were planned; from here on learning rates are those of ${epochs}`);
 }
 
 /** Ctrl-C and SIGTERM stop after the step under way; a second one ends at once. Returns what undoes it. */

@@ -59,7 +59,8 @@ export class TrainingBar {
   #bar: SingleBar | undefined;
   #epoch = 0;
   #seen = 0;
-  #began = 0;
+  /** When the epoch began, its first step included. */
+  #began = performance.now();
   #loss = 0;
   #accuracy = 0;
 
@@ -72,7 +73,6 @@ export class TrainingBar {
     if (epoch !== this.#epoch) {
       this.#epoch = epoch;
       this.#seen = 0;
-      this.#began = performance.now();
       [this.#loss, this.#accuracy] = [loss, accuracy];
       this.#start();
     }
@@ -110,6 +110,7 @@ export class TrainingBar {
       ...(skipped > 0 ? [`${skipped} skipped`] : []),
     ];
     this.#line(parts.join(" | "));
+    this.#began = performance.now();
   }
 
   /** A complaint between the bars. */

@@ -6,7 +6,15 @@ import { loadGolden } from "../io/golden.js";
 import { Generator } from "../nn/random.js";
 import { tensor } from "../tensor.js";
 import { compareDevices, type Deviation, tolerances, verify } from "../verify.js";
-import { type ComputeType, type Device, dtypeOption, jsonOption, modelOption, weightsOption } from "./options.js";
+import {
+  type ComputeType,
+  type Device,
+  dtypeOption,
+  jsonOption,
+  modelOption,
+  modelOptionsOption,
+  weightsOption,
+} from "./options.js";
 import { colours, print, printJson, withDownloadBar } from "./output.js";
 
 interface Options extends ClassifierOptions {
@@ -26,6 +34,7 @@ export function addVerify(program: Command): void {
     )
     .addOption(weightsOption())
     .addOption(modelOption())
+    .addOption(modelOptionsOption())
     .addOption(devicesOption("which devices to run on (default: all that work)"))
     .addOption(dtypeOption())
     .addOption(toleranceOption())
@@ -59,6 +68,7 @@ export function addCompare(program: Command): void {
     .description("Compare a network's outputs on several devices with those on the first, layer by layer.")
     .addOption(weightsOption())
     .addOption(modelOption())
+    .addOption(modelOptionsOption())
     .addOption(devicesOption("the judge, then the devices to compare with it (default: reference and all that work)"))
     .addOption(dtypeOption())
     .addOption(toleranceOption())

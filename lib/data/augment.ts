@@ -1,27 +1,51 @@
 import { ArgumentError, expected, shown } from "../errors.js";
 import { type Interpolation, type Raster, resize, type Window } from "../image/resize.js";
 import type { Generator } from "../nn/random.js";
-import { checkObject, integer } from "../shape.js";
+import { checkOptions, type OptionNames } from "../options.js";
+import { integer } from "../shape.js";
 import { below, between } from "./random.js";
 
 type Range = readonly [least: number, most: number];
 
+export interface CropOptions {
+  /** Share of the area, default [0.08, 1]. */
+  readonly scale?: Range;
+  /** Width over height, default [3 / 4, 4 / 3]. */
+  readonly ratio?: Range;
+}
+
+export interface ErasingOptions {
+  /** Default 0.5. */
+  readonly probability?: number;
+  /** Share of the area, default [0.02, 0.33]. */
+  readonly scale?: Range;
+  /** Width over height, default [0.3, 3.3]. */
+  readonly ratio?: Range;
+}
+
 /** Random changes of training pictures, in this order; what is left out is not done. Parameters are torchvision's. */
 export interface Augmentation {
   /** Cut out a random part and resize it (RandomResizedCrop; Szegedy et al. 2015): share of the area, width over height. */
-  readonly randomResizedCrop?: boolean | { readonly scale?: Range; readonly ratio?: Range };
+  readonly randomResizedCrop?: boolean | CropOptions;
   /** Pad by so many pixels on all sides and cut the old size out at random (RandomCrop; He et al. 2016, 4.2). */
   readonly padCrop?: number;
   /** Probability of mirroring left and right (RandomHorizontalFlip); true means 0.5. */
   readonly flip?: boolean | number;
   /** Blank a random rectangle (RandomErasing; Zhong et al. 2020); a number is the probability, true means 0.5. */
-  readonly erasing?:
-    | boolean
-    | number
-    | { readonly probability?: number; readonly scale?: Range; readonly ratio?: Range };
+  readonly erasing?: boolean | number | ErasingOptions;
   /** What padding and blanking leave: a byte for each channel, default 0. The mean makes it 0 after normalisation. */
   readonly fill?: readonly number[];
 }
+
+const augmentNames: OptionNames<Augmentation> = {
+  randomResizedCrop: true,
+  padCrop: true,
+  flip: true,
+  erasing: true,
+  fill: true,
+};
+const cropNames: OptionNames<CropOptions> = { scale: true, ratio: true };
+const erasingNames: OptionNames<ErasingOptions> = { ...cropNames, probability: true };
 
 /** An augmentation with all defaults filled in. */
 export interface AugmentationPlan {
@@ -41,7 +65,7 @@ export function planAugmentation(augmentation: Augmentation = {}): AugmentationP
     flip = 0,
     erasing = 0,
     fill = [0],
-  } = checkObject(where, "options", augmentation);
+  } = checkOptions(where, augmentation, augmentNames);
   const must = (holds: boolean, what: string, got: unknown): void => {
     if (!holds) throw new ArgumentError(expected(where, what, shown(got)));
   };
@@ -61,7 +85,11 @@ export function planAugmentation(augmentation: Augmentation = {}): AugmentationP
     fill,
   );
   const crop = randomResizedCrop === true ? {} : randomResizedCrop;
-  const erase = typeof erasing === "object" ? erasing : { probability: share("erasing", erasing) };
+  if (crop) checkOptions(where, crop, cropNames, "randomResizedCrop");
+  const erase =
+    typeof erasing === "object"
+      ? checkOptions(where, erasing, erasingNames, "erasing")
+      : { probability: share("erasing", erasing) };
   return {
     randomResizedCrop:
       (crop && {

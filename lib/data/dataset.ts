@@ -1,7 +1,9 @@
-import { readdir, stat } from "node:fs/promises";
-import { basename, extname, join } from "node:path";
+import { readdir } from "node:fs/promises";
+import { basename, join } from "node:path";
 import { ArgumentError, expected, listed } from "../errors.js";
 import { reason } from "../io/files.js";
+import { checkOptions, type OptionNames } from "../options.js";
+import { findSplits, readClassFolders } from "./folders.js";
 import { fashionMnistClasses, loadIdxDataset } from "./idx.js";
 import { permutation, streamOf } from "./random.js";
 
@@ -11,6 +13,8 @@ export interface Dataset {
   /** The class of each picture. */
   readonly labels: Int32Array;
   readonly pictures: PixelPictures | FilePictures;
+  /** What was passed over when it was opened, a sentence each. */
+  readonly remarks?: readonly string[];
 }
 
 /** Decoded pictures in shared memory: `[count, height, width]` bytes, grey. */
@@ -25,13 +29,6 @@ export interface PixelPictures {
 export interface FilePictures {
   readonly kind: "files";
   readonly paths: readonly string[];
-}
-
-const pictureExtensions = [".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".avif"];
-
-/** Whether a file's name says that it is a picture. */
-export function isPicture(file: string): boolean {
-  return !file.startsWith(".") && pictureExtensions.includes(extname(file).toLowerCase());
 }
 
 /**
@@ -57,43 +54,34 @@ export async function openIdx(folder: string, split: "train" | "test", classes?:
 }
 
 /**
- * A folder of class folders: `photos/cat/1.jpg` is a picture of class `cat`. Classes and files are in the order of their
- * names; what is no picture by its name is left alone.
+ * A folder of class folders: `photos/cat/1.jpg` is a picture of class `cat`, and so is `photos/cat/2024/1.jpg`. Classes and
+ * files are in the order of their names; links are followed; a picture is what its name or its first bytes say is one. What
+ * is passed over is in the dataset's `remarks`.
  *
  * @param classes the classes to look for, in this order; default every folder
  * @throws ArgumentError for a folder that is missing, has no class folders, or one without pictures, or one of no class
  */
 export async function openImageFolder(folder: string, classes?: readonly string[]): Promise<Dataset> {
-  const entries = await readdir(folder).catch((error: unknown) => {
-    throw new ArgumentError(expected(folder, "a folder of class folders", reason(error)), { cause: error });
-  });
-  const folders: string[] = [];
-  for (const name of entries) if (!name.startsWith(".") && (await isFolder(join(folder, name)))) folders.push(name);
-  const names = classes ?? folders.sort();
+  const { folders, remarks } = await readClassFolders(folder);
+  const names = classes ?? folders.map(({ name }) => name);
   if (names.length === 0) throw new ArgumentError(expected(folder, "class folders with pictures in them", "none"));
-  const strangers = folders.filter((name) => !names.includes(name));
+  const strangers = folders.filter(({ name }) => !names.includes(name)).map(({ name }) => name);
   if (strangers.length > 0)
     throw new ArgumentError(expected(folder, `folders named after the classes (${listed(names)})`, listed(strangers)));
   const paths: string[] = [];
   const labels: number[] = [];
   for (const [label, name] of names.entries()) {
-    const files = folders.includes(name) ? (await readdir(join(folder, name))).filter(isPicture).sort() : [];
-    if (files.length === 0)
-      throw new ArgumentError(expected(join(folder, name), `pictures of class ${JSON.stringify(name)}`, "none"));
-    for (const file of files) {
-      paths.push(join(folder, name, file));
+    const own = folders.find((each) => each.name === name)?.paths ?? [];
+    if (own.length === 0) {
+      const hint = remarks.length > 0 ? ` (${remarks.join("; ")})` : "";
+      throw new ArgumentError(expected(join(folder, name), `pictures of class ${JSON.stringify(name)}`, `none${hint}`));
+    }
+    for (const path of own) {
+      paths.push(path);
       labels.push(label);
     }
   }
-  return { classes: names, labels: Int32Array.from(labels), pictures: { kind: "files", paths } };
-}
-
-/** Whether there is a folder, or a link to one. */
-async function isFolder(path: string): Promise<boolean> {
-  return stat(path).then(
-    (info) => info.isDirectory(),
-    () => false,
-  );
+  return { classes: names, labels: Int32Array.from(labels), pictures: { kind: "files", paths }, remarks };
 }
 
 export interface OpenOptions {
@@ -105,14 +93,18 @@ export interface OpenOptions {
   readonly seed?: number;
 }
 
+const openNames: OptionNames<OpenOptions> = { classes: true, validation: true, seed: true };
+
 /**
- * What to train on and what to judge by: IDX files (train, and t10k where they are), a folder with `train` and `val` (or
- * `validation`, `test`) folders of class folders, or class folders alone, of which a share of every class is set aside.
+ * What to train on and what to judge by: IDX files (train, and t10k where they are), a folder of parts, each of
+ * class folders, told by what their names begin with (`train`; to judge by `val` or `dev`, else `test` or `eval`), or class
+ * folders alone, of which a share of every class is set aside. What is passed over is in the `remarks`.
  */
 export async function openDataset(
   folder: string,
-  { classes, validation = 0.1, seed = 0 }: OpenOptions = {},
+  options: OpenOptions = {},
 ): Promise<{ train: Dataset; validation: Dataset | undefined }> {
+  const { classes, validation = 0.1, seed = 0 } = checkOptions("openDataset", options, openNames);
   if (!(validation >= 0 && validation < 1))
     throw new ArgumentError(expected("openDataset", "validation in [0, 1)", `${validation}`));
   const names = await readdir(folder).catch((error: unknown) => {
@@ -125,11 +117,15 @@ export async function openDataset(
     const hasTest = names.some((name) => /^t10k-images-idx/.test(name));
     return { train, validation: hasTest ? await openIdx(folder, "test", train.classes) : undefined };
   }
-  if (names.includes("train") && (await isFolder(join(folder, "train")))) {
-    const train = await openImageFolder(join(folder, "train"), classes);
-    const held = ["val", "validation", "test"].find((name) => names.includes(name));
-    if (held) return { train, validation: await openImageFolder(join(folder, held), train.classes) };
-    return splitDataset(train, validation, seed);
+  const splits = await findSplits(folder);
+  if (splits) {
+    if (splits.train === undefined)
+      throw new ArgumentError(expected(folder, "a folder train beside the others", "none"));
+    const { remarks = [], ...train } = await openImageFolder(splits.train, classes);
+    const unused = splits.unused.length > 0 ? [`${folder}: not used: ${listed(splits.unused)}`] : [];
+    const all = { ...train, remarks: [...remarks, ...unused] };
+    if (splits.validation === undefined) return splitDataset(all, validation, seed);
+    return { train: all, validation: await openImageFolder(splits.validation, train.classes) };
   }
   return splitDataset(await openImageFolder(folder, classes), validation, seed);
 }
@@ -155,11 +151,9 @@ export function splitDataset(
           all.filter((i) => held.has(i)),
         )
       : undefined;
+  const rest = all.filter((i) => !held.has(i));
   return {
-    train: subset(
-      dataset,
-      all.filter((i) => !held.has(i)),
-    ),
+    train: { ...subset(dataset, rest), remarks: dataset.remarks },
     validation,
   };
 }

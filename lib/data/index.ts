@@ -1,4 +1,4 @@
-export type { Augmentation } from "./augment.js";
+export type { Augmentation, CropOptions, ErasingOptions } from "./augment.js";
 export {
   type Dataset,
   type FilePictures,

@@ -1,8 +1,9 @@
 import { availableParallelism } from "node:os";
 import { ArgumentError, expected, ImageError, shown } from "../errors.js";
-import { checkPicture } from "../image/preprocess.js";
+import { type CropMode, checkPicture } from "../image/preprocess.js";
 import type { Interpolation } from "../image/resize.js";
-import { checkObject, integer } from "../shape.js";
+import { checkOptions, type OptionNames } from "../options.js";
+import { integer } from "../shape.js";
 import { type Tensor, tensor } from "../tensor.js";
 import { type Augmentation, planAugmentation } from "./augment.js";
 import type { Dataset } from "./dataset.js";
@@ -19,6 +20,8 @@ export interface LoaderOptions {
   readonly seed?: number;
   /** Leave out a last batch that is not full, default false. */
   readonly dropLast?: boolean;
+  /** Let a last batch of a single picture, which batch norm may not be able to normalise, join the one before it. Default false. */
+  readonly joinSingle?: boolean;
   /** Random changes of the pictures, default none. */
   readonly augment?: Augmentation;
   /** Threads that decode and augment, default one less than the cores, at most 8; 0: the caller's own. Never changes a result. */
@@ -33,9 +36,28 @@ export interface LoaderOptions {
   readonly channels?: 1 | 3;
   /** As in `loadImage`, where no random crop is taken: default 0.875. */
   readonly cropPct?: number;
+  /** As in `loadImage`, default "center"; "border" fills up with the augmentation's `fill`. */
+  readonly cropMode?: CropMode;
   /** Default "bilinear". */
   readonly interpolation?: Interpolation;
 }
+
+const loaderNames: OptionNames<LoaderOptions> = {
+  batchSize: true,
+  shuffle: true,
+  seed: true,
+  dropLast: true,
+  joinSingle: true,
+  augment: true,
+  workers: true,
+  prefetch: true,
+  strict: true,
+  size: true,
+  channels: true,
+  cropPct: true,
+  cropMode: true,
+  interpolation: true,
+};
 
 /** Pictures and labels that go through a network together. */
 export class Batch {
@@ -76,7 +98,7 @@ export class DataLoader {
   /** `[C, H, W]` of every picture. */
   readonly pictureShape: readonly [number, number, number];
   readonly #recipe: BatchRecipe;
-  readonly #options: { shuffle: boolean; dropLast: boolean; strict: boolean; prefetch: number };
+  readonly #options: { shuffle: boolean; dropLast: boolean; joinSingle: boolean; strict: boolean; prefetch: number };
   readonly #pool: WorkerPool;
 
   /** @throws ArgumentError for an option out of its range, and a dataset that fills no batch */
@@ -87,9 +109,10 @@ export class DataLoader {
       shuffle = false,
       seed = 0,
       dropLast = false,
+      joinSingle = false,
       strict = false,
-    } = checkObject(where, "options", options);
-    const { size = 224, cropPct = 0.875, interpolation = "bilinear" } = options;
+    } = checkOptions(where, options, loaderNames);
+    const { size = 224, cropPct = 0.875, cropMode = "center", interpolation = "bilinear" } = options;
     const { channels = dataset.pictures.kind === "pixels" ? 1 : 3 } = options;
     const workers = integer(where, "workers", options.workers ?? defaultWorkers(), 0);
     const prefetch = integer(where, "prefetch", options.prefetch ?? Math.max(4, 2 * workers), 1);
@@ -101,11 +124,11 @@ export class DataLoader {
     this.#recipe = {
       dataset,
       augmentation,
-      ...checkPicture(where, { size, channels, cropPct, interpolation }),
+      ...checkPicture(where, { size, channels, cropPct, cropMode, interpolation }),
       seed,
     };
     this.pictureShape = pictureShape(this.#recipe);
-    this.#options = { shuffle, dropLast, strict, prefetch };
+    this.#options = { shuffle, dropLast, joinSingle, strict, prefetch };
     this.#pool = new WorkerPool(this.#recipe, workers);
     if (this.length === 0)
       throw new ArgumentError(
@@ -115,9 +138,10 @@ export class DataLoader {
 
   /** Batches an epoch. */
   get length(): number {
-    const { dropLast } = this.#options;
-    const batches = this.dataset.labels.length / this.batchSize;
-    return dropLast ? Math.floor(batches) : Math.ceil(batches);
+    const { dropLast, joinSingle } = this.#options;
+    const count = this.dataset.labels.length;
+    const joins = joinSingle && count > this.batchSize && count % this.batchSize === 1;
+    return dropLast || joins ? Math.floor(count / this.batchSize) : Math.ceil(count / this.batchSize);
   }
 
   /**
@@ -125,7 +149,7 @@ export class DataLoader {
    * @throws ImageError for an unreadable picture when `strict`, DisposedError once the loader is disposed
    */
   async *epoch(epoch: number, from = 0): AsyncGenerator<Batch> {
-    const { shuffle, strict, prefetch } = this.#options;
+    const { shuffle, dropLast, strict, prefetch } = this.#options;
     const count = this.dataset.labels.length;
     const order = shuffle
       ? permutation(streamOf(this.seed, epoch), count)
@@ -134,7 +158,8 @@ export class DataLoader {
     let next = from;
     for (let at = from; at < this.length; at++) {
       for (; next < Math.min(this.length, at + prefetch); next++) {
-        const made = this.#pool.make(epoch, order.slice(next * this.batchSize, (next + 1) * this.batchSize));
+        const end = next === this.length - 1 && !dropLast ? count : (next + 1) * this.batchSize;
+        const made = this.#pool.make(epoch, order.slice(next * this.batchSize, end));
         made.catch(() => {}); // whoever waits for it is told
         underWay.push(made);
       }

@@ -1,6 +1,6 @@
 import { ImageError } from "../errors.js";
 import { decodeImage, toGrey } from "../image/decode.js";
-import { resizeAndCrop } from "../image/preprocess.js";
+import { type CropMode, resizeAndCrop } from "../image/preprocess.js";
 import type { Interpolation, Raster } from "../image/resize.js";
 import { type AugmentationPlan, augment } from "./augment.js";
 import type { Dataset } from "./dataset.js";
@@ -14,6 +14,7 @@ export interface BatchRecipe {
   readonly size: number;
   readonly channels: 1 | 3;
   readonly cropPct: number;
+  readonly cropMode: CropMode;
   readonly interpolation: Interpolation;
   readonly seed: number;
 }
@@ -57,7 +58,7 @@ export async function makeBatch(recipe: BatchRecipe, epoch: number, indices: Uin
 }
 
 async function makePicture(recipe: BatchRecipe, epoch: number, index: number): Promise<Raster> {
-  const { dataset, augmentation, size, channels, cropPct, interpolation, seed } = recipe;
+  const { dataset, augmentation, size, channels, cropPct, cropMode, interpolation, seed } = recipe;
   const { pictures } = dataset;
   let picture: Raster;
   if (pictures.kind === "pixels") {
@@ -67,7 +68,8 @@ async function makePicture(recipe: BatchRecipe, epoch: number, index: number): P
   } else {
     const decoded = await decodeImage(pictures.paths[index]);
     picture = channels === 1 ? toGrey(decoded) : decoded;
-    if (!augmentation?.randomResizedCrop) picture = resizeAndCrop(picture, { size, cropPct, interpolation });
+    if (!augmentation?.randomResizedCrop)
+      picture = resizeAndCrop(picture, { size, cropPct, cropMode, interpolation }, augmentation?.fill ?? [0]);
   }
   if (!augmentation) return picture;
   return augment(picture, augmentation, streamOf(seed, epoch, index), { size, interpolation });

@@ -1,6 +1,6 @@
-import { join } from "node:path";
 import { Worker } from "node:worker_threads";
 import { DisposedError, SeresnetError } from "../errors.js";
+import { packageFile } from "../paths.js";
 import { type BatchRecipe, type MadeBatch, makeBatch } from "./make_batch.js";
 import type { BatchAnswer, BatchOrder } from "./worker.js";
 
@@ -51,7 +51,7 @@ export class WorkerPool {
   }
 
   #start(): Worker {
-    const worker = new Worker(join(__dirname, "worker.js"), { workerData: this.#recipe });
+    const worker = new Worker(packageFile("dist", "lib", "data", "worker.js"), { workerData: this.#recipe });
     worker.unref();
     worker.on("message", ({ id, batch, failure }: BatchAnswer) => {
       const waiting = this.#waiting.get(id);

@@ -1,7 +1,7 @@
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { ArgumentError, DeviceError, expected, shown } from "../errors.js";
-import { checkObject } from "../shape.js";
+import { checkOptions, type OptionNames } from "../options.js";
 import type { Executor } from "./executor.js";
 import { type DeviceInfo, nativeRuntime } from "./native.js";
 import { NativeExecutor } from "./native_executor.js";
@@ -16,9 +16,11 @@ export interface CudaOptions {
   readonly autotune?: boolean;
 }
 
+const cudaNames: OptionNames<CudaOptions> = { memoryLimit: true, deterministic: true, autotune: true };
+
 /** Throws ArgumentError unless these are options. */
 export function checkCudaOptions(where: string, options: CudaOptions): CudaOptions {
-  const { memoryLimit, deterministic, autotune } = checkObject(where, "options", options);
+  const { memoryLimit, deterministic, autotune } = checkOptions(where, options, cudaNames);
   if (memoryLimit !== undefined && !(Number.isSafeInteger(memoryLimit) && memoryLimit > 0 && memoryLimit <= 2 ** 50))
     throw new ArgumentError(expected(where, "memoryLimit to be a number of bytes", shown(memoryLimit)));
   for (const [name, value] of Object.entries({ deterministic, autotune }))

@@ -5,7 +5,8 @@ import type { Variable } from "./variable.js";
 let pending = new Map<Variable, Value>();
 
 interface Isolation {
-  readonly training: boolean;
+  /** The mode of every module; "own": the one it is in. */
+  readonly training: boolean | "own";
   /** What reads of a variable see instead of its current version. */
   readonly frozen: ReadonlyMap<Variable, Value>;
 }
@@ -40,7 +41,7 @@ export function takePendingWrites(): Map<Variable, Value> {
   return taken;
 }
 
-/** Runs `record` without writes and with every module in eval (or training) mode: for summary, compile and export. */
+/** Runs `record` without writes and with every module in eval (or training, or its own) mode: for summary, compile and export. */
 export function inIsolation<T>(record: () => T, { training = false, frozen = new Map() }: Partial<Isolation> = {}): T {
   const outer = isolation;
   isolation = { training, frozen };
@@ -53,7 +54,7 @@ export function inIsolation<T>(record: () => T, { training = false, frozen = new
 
 /** The mode forced on every module while recording in isolation. */
 export function forcedTraining(): boolean | undefined {
-  return isolation?.training;
+  return isolation?.training === "own" ? undefined : isolation?.training;
 }
 
 /** What a variable reads as while recording in isolation with frozen weights. */

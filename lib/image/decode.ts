@@ -1,6 +1,7 @@
 import type { Metadata, Sharp } from "sharp";
 import { expected, ImageError } from "../errors.js";
 import { readRegularFile, reason } from "../io/files.js";
+import { gifGround, onGround } from "./gif.js";
 import type { Raster } from "./resize.js";
 
 /** Pillow refuses pictures past this many pixels as decompression bombs, and so do we. */
@@ -19,14 +20,14 @@ const formats = ["jpeg", "png", "webp", "gif", "tiff", "heif"];
 export async function decodeImage(source: string | Uint8Array): Promise<Raster> {
   const name = typeof source === "string" ? source : "loadImage";
   const bytes = await readSource(source, name);
-  // not before the first picture: it is a dozen megabytes, and most programs' time to start
-  const { default: sharp } = await import("sharp");
+  // not an import(), which Jest has not; and not before the first picture: it is a dozen megabytes, and most programs' time to start
+  const sharp = require("sharp") as typeof import("sharp");
   try {
     // profiles are ignored because Pillow ignores them, and the published weights were trained through Pillow
     const picture = sharp(bytes, { limitInputPixels: pixelLimit, failOn: "error", ignoreIcc: true });
     const metadata = await picture.metadata();
     if (!formats.includes(metadata.format)) throw new Error(`a file of format ${metadata.format}`);
-    return await decodePixels(picture, metadata);
+    return await decodePixels(picture, metadata, bytes);
   } catch (error) {
     throw new ImageError(expected(name, "a picture that can be decoded", explain(error)), { cause: error });
   }
@@ -49,15 +50,17 @@ async function readSource(source: unknown, name: string): Promise<Uint8Array> {
   return bytes;
 }
 
-async function decodePixels(picture: Sharp, metadata: Metadata): Promise<Raster> {
+async function decodePixels(picture: Sharp, metadata: Metadata, bytes: Uint8Array): Promise<Raster> {
+  const ground = metadata.format === "gif" ? gifGround(bytes) : undefined;
   const isCmyk = metadata.space === "cmyk";
   const upright = picture.autoOrient();
   // sharp's own CMYK conversion goes through a colour profile; Pillow's is plain arithmetic
   const converted = isCmyk
     ? upright.pipelineColourspace("cmyk").toColourspace("cmyk")
-    : upright.removeAlpha().toColourspace("srgb");
+    : (ground ? upright : upright.removeAlpha()).toColourspace("srgb");
   const { data, info } = await converted.raw({ depth: "uchar" }).toBuffer({ resolveWithObject: true });
   const { width, height, channels } = info;
+  if (ground) return { data: onGround(data, channels, width, ground), width, height, channels: 3 };
   const rgb = isCmyk ? fromCmyk(data, channels) : channels === 3 ? data : fromGrey(data, channels);
   return { data: rgb, width, height, channels: 3 };
 }

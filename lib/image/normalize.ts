@@ -1,5 +1,6 @@
 import { ArgumentError, expected } from "../errors.js";
-import { checkObject, formatShape } from "../shape.js";
+import { checkOptions, type OptionNames } from "../options.js";
+import { formatShape } from "../shape.js";
 import { type Tensor, tensor } from "../tensor.js";
 
 /** How pixels become a network's input: `(pixel / 255 - mean) / std`, one number per channel. */
@@ -8,9 +9,11 @@ export interface Normalization {
   readonly std: readonly number[];
 }
 
+const normalizationNames: OptionNames<Normalization> = { mean: true, std: true };
+
 /** Throws ArgumentError unless there are as many means as non-zero standard deviations. */
 export function checkNormalization(where: string, normalize: Normalization): void {
-  const { mean, std } = checkObject(where, "normalize", normalize);
+  const { mean, std } = checkOptions(where, normalize, normalizationNames, "normalize");
   const numbers = Array.isArray(mean) && Array.isArray(std) && [...mean, ...std].every(Number.isFinite);
   if (!numbers || mean.length === 0 || mean.length !== std.length || std.some((s) => s === 0))
     throw new ArgumentError(

@@ -1,8 +1,11 @@
 import { ArgumentError, expected, ImageError, shown } from "../errors.js";
-import { checkObject } from "../shape.js";
+import { checkOptions, type OptionNames } from "../options.js";
 import { type Tensor, tensor } from "../tensor.js";
 import { decodeImage, toGrey } from "./decode.js";
 import { type Interpolation, interpolations, type Raster, resize } from "./resize.js";
+
+export const cropModes = ["center", "squash", "border"] as const;
+export type CropMode = (typeof cropModes)[number];
 
 /** How a picture becomes a network's input. Undefined means the default. */
 export interface PreprocessOptions {
@@ -10,6 +13,11 @@ export interface PreprocessOptions {
   size?: number;
   /** The short side is first resized to floor(size / cropPct), then the centre is cut out; in (0, 1], default 0.875. */
   cropPct?: number;
+  /**
+   * What is done about the other side, default "center" (timm's crop_mode): "center" keeps the proportions and cuts the
+   * middle out; "squash" resizes both sides to floor(size / cropPct); "border" fits the long side and fills up with the mean.
+   */
+  cropMode?: CropMode;
   /** Default "bilinear". */
   interpolation?: Interpolation;
   /** For each channel, of values in 0..1; default ImageNet's (one channel: the mean of its three). */
@@ -18,6 +26,16 @@ export interface PreprocessOptions {
   /** 3 for RGB (default), 1 for grey. */
   channels?: 1 | 3;
 }
+
+const preprocessNames: OptionNames<PreprocessOptions> = {
+  size: true,
+  cropPct: true,
+  cropMode: true,
+  interpolation: true,
+  mean: true,
+  std: true,
+  channels: true,
+};
 
 export const imagenetMean: readonly number[] = [0.485, 0.456, 0.406];
 export const imagenetStd: readonly number[] = [0.229, 0.224, 0.225];
@@ -29,20 +47,20 @@ const largestSize = 8192;
  * Throws ImageError for a missing, damaged, too large or non-image file, ArgumentError for an option out of range.
  */
 export async function loadImage(pathOrBuffer: string | Uint8Array, options: PreprocessOptions = {}): Promise<Tensor> {
-  const checked = checkOptions(options);
+  const checked = checkPreprocessing(options);
   return preprocess(await decodeImage(pathOrBuffer), checked);
 }
 
 function preprocess(image: Raster, options: Required<PreprocessOptions>): Tensor {
   const { size, channels, mean, std } = options;
-  const cropped = resizeAndCrop(channels === 1 ? toGrey(image) : image, options);
+  const cropped = resizeAndCrop(channels === 1 ? toGrey(image) : image, options, bytesOf(mean));
   return tensor(normalize(cropped, mean, std), [1, channels, size, size]);
 }
 
-function checkOptions(options: PreprocessOptions): Required<PreprocessOptions> {
-  const checked = checkObject("loadImage", "options", options);
-  const { size = 224, cropPct = 0.875, interpolation = "bilinear", channels = 3 } = checked;
-  const picture = checkPicture("loadImage", { size, cropPct, interpolation, channels });
+function checkPreprocessing(options: PreprocessOptions): Required<PreprocessOptions> {
+  const checked = checkOptions("loadImage", options, preprocessNames);
+  const { size = 224, cropPct = 0.875, cropMode = "center", interpolation = "bilinear", channels = 3 } = checked;
+  const picture = checkPicture("loadImage", { size, cropPct, cropMode, interpolation, channels });
   const must = (holds: boolean, what: string, got: unknown): void => {
     if (!holds) throw new ArgumentError(expected("loadImage", what, shown(got)));
   };
@@ -52,11 +70,11 @@ function checkOptions(options: PreprocessOptions): Required<PreprocessOptions> {
   return { ...picture, mean, std };
 }
 
-type PictureOptions = Pick<Required<PreprocessOptions>, "size" | "cropPct" | "interpolation" | "channels">;
+type PictureOptions = Pick<Required<PreprocessOptions>, "size" | "cropPct" | "cropMode" | "interpolation" | "channels">;
 
 /** What decides which pixels there are. Throws ArgumentError for a value out of its range. */
 export function checkPicture(where: string, options: PictureOptions): PictureOptions {
-  const { size, cropPct, interpolation, channels } = options;
+  const { size, cropPct, cropMode, interpolation, channels } = options;
   const must = (holds: boolean, what: string, got: unknown): void => {
     if (!holds) throw new ArgumentError(expected(where, what, shown(got)));
   };
@@ -71,6 +89,7 @@ export function checkPicture(where: string, options: PictureOptions): PictureOpt
     `interpolation to be one of ${interpolations.join(", ")}`,
     interpolation,
   );
+  must(cropModes.includes(cropMode), `cropMode to be one of ${cropModes.join(", ")}`, cropMode);
   must(channels === 1 || channels === 3, "channels to be 1 or 3", channels);
   return options;
 }
@@ -83,16 +102,17 @@ function isStatistic(values: unknown, channels: number): boolean {
   return Array.isArray(values) && values.length === channels && values.every(Number.isFinite);
 }
 
-/** torchvision's Resize(floor(size / cropPct)) and CenterCrop(size), as one window of the resized picture. */
+/**
+ * torchvision's Resize(floor(size / cropPct)) and CenterCrop(size), or what timm has for another crop mode, as one window of
+ * the resized picture. `fill` is what "border" fills up with, a byte for each channel or one for all.
+ */
 export function resizeAndCrop(
   image: Raster,
-  { size, cropPct, interpolation }: Pick<Required<PreprocessOptions>, "size" | "cropPct" | "interpolation">,
+  { size, cropPct, cropMode, interpolation }: Omit<PictureOptions, "channels">,
+  fill: readonly number[],
 ): Raster {
-  const short = Math.floor(size / cropPct);
-  const [width, height] =
-    image.width <= image.height
-      ? [short, Math.trunc((short * image.height) / image.width)]
-      : [Math.trunc((short * image.width) / image.height), short];
+  const side = Math.floor(size / cropPct);
+  const [width, height] = resizedSides(image, side, cropMode);
   if (Math.max(width, height) >= 2 ** 31)
     throw new ImageError(
       expected(
@@ -101,9 +121,50 @@ export function resizeAndCrop(
         `${width} x ${height} (size ${size}, cropPct ${cropPct})`,
       ),
     );
-  // both sides are at least `size`, because cropPct is at most 1: the crop never needs padding
-  const window = { left: centre(width - size), top: centre(height - size), width: size, height: size };
-  return resize(image, width, height, interpolation, window);
+  // only a border leaves a side below `size`
+  const window = {
+    left: centre(Math.max(width - size, 0)),
+    top: centre(Math.max(height - size, 0)),
+    width: Math.min(width, size),
+    height: Math.min(height, size),
+  };
+  const cropped = resize(image, width, height, interpolation, window);
+  return cropMode === "border" ? bordered(cropped, size, fill) : cropped;
+}
+
+function resizedSides({ width, height }: Raster, side: number, mode: CropMode): [number, number] {
+  if (mode === "squash") return [side, side];
+  if (mode === "border") {
+    const ratio = Math.max(width, height) / side; // timm's ResizeKeepRatio(longest=1)
+    return [roundHalfEven(width / ratio), roundHalfEven(height / ratio)];
+  }
+  return width <= height ? [side, Math.trunc((side * height) / width)] : [Math.trunc((side * width) / height), side];
+}
+
+/** The picture in the middle of a square (timm's CenterCropOrPad): what is missing is halved, rounded down before it. */
+function bordered(image: Raster, size: number, fill: readonly number[]): Raster {
+  const { width, height, channels } = image;
+  if (width === size && height === size) return image;
+  const data = new Uint8Array(size * size * channels);
+  for (let i = 0; i < data.length; i++) data[i] = fill[(i % channels) % fill.length];
+  const [left, top] = [Math.floor((size - width) / 2), Math.floor((size - height) / 2)];
+  for (let y = 0; y < height; y++)
+    data.set(
+      image.data.subarray(y * width * channels, (y + 1) * width * channels),
+      ((y + top) * size + left) * channels,
+    );
+  return { data, width: size, height: size, channels };
+}
+
+/** A mean of values in 0..1 as the nearest byte for each channel. */
+export function bytesOf(mean: readonly number[]): number[] {
+  return mean.map((value) => roundHalfEven(255 * value));
+}
+
+/** Python's round(): halves go to the even neighbour. */
+function roundHalfEven(value: number): number {
+  const floor = Math.floor(value);
+  return value - floor === 0.5 && floor % 2 === 0 ? floor : Math.round(value);
 }
 
 /** Python's int(round(slack / 2)): halves go to the even neighbour. */

@@ -1,4 +1,5 @@
 import { expected, WeightsError } from "../errors.js";
+import { type CropMode, cropModes } from "../image/preprocess.js";
 import { type Interpolation, interpolations } from "../image/resize.js";
 import type { Tensor } from "../tensor.js";
 import { isObject, parseStrictJson, quoted } from "./json.js";
@@ -20,6 +21,8 @@ export interface CheckpointInfo {
   interpolation: Interpolation;
   /** The part of the short side that the centre crop keeps, in (0, 1]. */
   cropPct: number;
+  /** What is done about the other side; undefined means "center". */
+  cropMode?: CropMode;
 }
 
 /** A checkpoint as read: `info` is undefined for weights that some other program wrote. */
@@ -69,11 +72,15 @@ function checkInfo(value: unknown, file: string): CheckpointInfo {
   };
   if (!isObject(value))
     throw new WeightsError(expected(file, `metadata "${metadataEntry}" to be an object`, quoted(value)));
-  const { model, options, classes, inputSize, mean, std, interpolation, cropPct } = value;
+  const { model, options, classes, inputSize, mean, std, interpolation, cropPct, cropMode } = value;
   must(typeof model === "string" && model !== "", "to have a model name", model);
   must(isObject(options), "to have options (an object)", options);
-  must(isArrayOf(classes, isString) && classes.length > 0, "to have classes (a list of labels)", classes);
   const outputs = isObject(options) ? options.numClasses : undefined;
+  must(
+    isArrayOf(classes, isString) && (classes.length > 0 || outputs === 0),
+    "to have classes (a list of labels)",
+    classes,
+  );
   must(
     outputs === undefined || outputs === (classes as string[]).length,
     `to have as many classes as options.numClasses (${quoted(outputs)})`,
@@ -89,7 +96,13 @@ function checkInfo(value: unknown, file: string): CheckpointInfo {
   );
   must(isInterpolation(interpolation), `to have an interpolation (${interpolations.join(", ")})`, interpolation);
   must(isNumber(cropPct) && cropPct > 0 && cropPct <= 1, "to have a cropPct in (0, 1]", cropPct);
-  return { model, options, classes, inputSize, mean, std, interpolation, cropPct } as CheckpointInfo;
+  must(
+    cropMode === undefined || (cropModes as readonly unknown[]).includes(cropMode),
+    `to have a cropMode (${cropModes.join(", ")})`,
+    cropMode,
+  );
+  const info = { model, options, classes, inputSize, mean, std, interpolation, cropPct } as CheckpointInfo;
+  return cropMode === undefined ? info : { ...info, cropMode: cropMode as CropMode };
 }
 
 function isArrayOf<T>(value: unknown, is: (item: unknown) => item is T): value is T[] {

@@ -2,9 +2,10 @@ import { mkdir, readFile, readlink, rm, stat, symlink } from "node:fs/promises";
 import { homedir } from "node:os";
 import { dirname, join, relative } from "node:path";
 import { ArgumentError, expected, SeresnetError, shown, WeightsError } from "../errors.js";
+import type { OptionNames } from "../options.js";
 import { withFileLock } from "./file_lock.js";
 import { reason, writeFileAtomic } from "./files.js";
-import { type BlobSource, downloadBlob } from "./hub_download.js";
+import { type BlobSource, downloadBlob, hubClient } from "./hub_download.js";
 import { shardNames } from "./sharded.js";
 
 /** How far a download is, in bytes. */
@@ -18,6 +19,8 @@ export interface HubOptions {
   /** Told now and then while a file comes. */
   readonly onProgress?: (progress: DownloadProgress) => void;
 }
+
+export const hubNames: OptionNames<HubOptions> = { onProgress: true };
 
 /** What `hf:owner/name@revision` names. */
 interface Address {
@@ -48,7 +51,7 @@ export function isHubSource(source: string): boolean {
  */
 export async function fetchFromHub(source: string, options: HubOptions = {}): Promise<string> {
   const address = parseAddress(source);
-  const { getHFHubCachePath, getRepoFolderName } = await import("@huggingface/hub");
+  const { getHFHubCachePath, getRepoFolderName } = hubClient();
   const storage = join(getHFHubCachePath(), getRepoFolderName({ name: address.repo, type: "model" }));
   const cached = await findCached(storage, address.revision);
   if (isOffline()) {
@@ -105,7 +108,7 @@ async function isFile(path: string): Promise<boolean> {
 
 async function download(address: Address, storage: string, options: HubOptions): Promise<string> {
   const { source, repo, revision } = address;
-  const { modelInfo, pathsInfo } = await import("@huggingface/hub");
+  const { modelInfo, pathsInfo } = hubClient();
   const hub = {
     hubUrl: process.env.HF_ENDPOINT?.replace(/\/+$/, "") || "https://huggingface.co",
     accessToken: await readToken(),

@@ -4,6 +4,11 @@ import { open, rename, rm, stat } from "node:fs/promises";
 import { expected, WeightsError } from "../errors.js";
 import type { HubOptions } from "./hub.js";
 
+/** The hub's client, once it is needed: most programs never do. Not by import(), which Jest has not. */
+export function hubClient(): typeof import("@huggingface/hub") {
+  return require("@huggingface/hub") as typeof import("@huggingface/hub");
+}
+
 /** A file of a repository: its checksum is the SHA-256 of the bytes (64 digits), or git's SHA-1 of a blob (40 digits). */
 export interface BlobSource {
   readonly path: string;
@@ -48,7 +53,7 @@ async function receive(
   start: number,
   { onProgress }: HubOptions,
 ): Promise<void> {
-  const { downloadFile } = await import("@huggingface/hub");
+  const { downloadFile } = hubClient();
   let at = start;
   let status: number | undefined;
   const noting = (async (input, init) => {

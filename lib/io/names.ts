@@ -1,36 +1,108 @@
-import { expected, WeightsError } from "../errors.js";
+import { expected, listed, WeightsError } from "../errors.js";
+import type { Tensor } from "../tensor.js";
+import { quoted } from "./json.js";
+import { unreadOf, withUnread } from "./unread.js";
 
 /** Where training scripts put the weights beside the epoch and the optimiser. */
-export const wrappers = ["state_dict", "model", "model_state_dict"];
+const wrappers = ["state_dict", "model", "model_state_dict"];
 /** What DataParallel, Lightning and torch.compile put before every name. */
-const prefixes = ["module.", "model.", "_orig_mod."];
+const prefixes = /^(?:module\.|model\.|_orig_mod\.)+/;
+/** What averages of weights are called (timm's state_dict_ema, model_ema; torch's swa_utils). */
+const average = /(^|[._-])(ema|swa|averaged?)([._-]|$)/i;
 
-/** What stands before every name (there is one at least) and can go; nothing when a name would be left empty. */
-export function commonPrefix(names: readonly string[]): string {
-  for (let prefix = ""; ; ) {
-    const next = prefixes.find((candidate) => {
-      const whole = prefix + candidate;
-      return names.every((name) => name.startsWith(whole) && name.length > whole.length);
-    });
-    if (next === undefined) return prefix;
-    prefix += next;
+/** What all names begin with. */
+function commonStart(names: readonly string[]): string {
+  let start = names[0] ?? "";
+  for (const name of names) {
+    let length = 0;
+    while (length < start.length && start[length] === name[length]) length++;
+    start = start.slice(0, length);
   }
+  return start;
+}
+
+/** What stands before every name and can go: what wrappers of PyTorch's put there. Nothing where a name would be left empty. */
+export function commonPrefix(names: readonly string[]): string {
+  const prefix = prefixes.exec(commonStart(names))?.[0] ?? "";
+  return names.includes(prefix) ? (prefixes.exec(prefix.slice(0, -1))?.[0] ?? "") : prefix;
+}
+
+/** What a network of the zoo begins with. */
+const stems = ["conv1.weight", "layer0.conv1.weight"];
+
+/** What stands before every name of a network of the zoo, told by its stem: `net.backbone.`; else what PyTorch's wrappers put there. */
+function networkPrefix(names: readonly string[]): string {
+  const start = commonStart(names);
+  for (const name of names)
+    for (const stem of stems) {
+      const prefix = name.slice(0, -stem.length);
+      if (name.endsWith(stem) && start.startsWith(prefix) && (prefix === "" || prefix.endsWith("."))) return prefix;
+    }
+  return commonPrefix(names);
+}
+
+/** A record of tensors in a file, by where it is (`state_dict`; "" for the file itself). */
+export interface Candidate {
+  readonly where: string;
+  readonly names: readonly string[];
+}
+
+/**
+ * Which of the records of tensors in a file holds the network's weights: the only one; of one network's weights and their
+ * average the average, which is what was judged (timm's load_checkpoint takes it, too); the one in a known wrapper.
+ * Throws WeightsError where several may be meant; `file` stands in the message.
+ */
+export function chooseStateDict<C extends Candidate>(candidates: readonly C[], file: string): C | undefined {
+  const inside = candidates.filter(({ where }) => where !== "");
+  const own = candidates.find(({ where }) => where === "");
+  const largest = inside.reduce((most, { names }) => Math.max(most, names.length), 0);
+  // a few tensors beside a state dict are no weights, and neither is a small record among many tensors
+  if (own && own.names.length >= largest && !inside.some(({ where }) => wrappers.includes(where))) return own;
+  if (inside.length <= 1) return inside[0] ?? own;
+  const averages = inside.filter(({ where }) => average.test(where));
+  if (averages.length === 1 && inside.some((other) => other !== averages[0] && sameNames(other, averages[0])))
+    return averages[0];
+  const known = inside.filter(({ where }) => wrappers.includes(where));
+  if (known.length === 1) return known[0];
+  const place = ({ where }: Candidate) => [...wrappers, where].indexOf(where);
+  const keys = [...inside].sort((a, b) => place(a) - place(b)).map(({ where }) => where);
+  throw new WeightsError(expected(file, "one state dict", `one each in ${listed(keys.map((key) => plain(key)))}`));
+}
+
+const plain = (key: string) => (/^[\w.-]{1,60}$/.test(key) ? key : quoted(key, 40));
+
+function sameNames(a: Candidate, b: Candidate): boolean {
+  const bare = ({ names }: Candidate) => {
+    const { length } = networkPrefix(names);
+    return names.map((name) => name.slice(length));
+  };
+  const known = new Set(bare(a));
+  return bare(b).some((name) => known.has(name));
 }
 
 /**
  * A state dict as a network of the zoo names it, from a flat record as a training script may have saved it: of names
- * under `state_dict.`, `model.` or `model_state_dict.` beside others those alone, and none with a prefix that all have.
- * No network of the zoo has names of that kind. Throws WeightsError when several wrappers hold tensors and when there is
- * none at all; `file` stands in the message.
+ * under `state_dict.`, `model.` or `model_state_dict.`, or under what averages are called, beside others those alone; and
+ * none with a part that all have (`module.`, `net.backbone.`).
+ * Throws WeightsError when several wrappers may be meant and when there is no tensor at all; `file` stands in the message.
  */
-export function unwrap<T>(record: Readonly<Record<string, T>>, file: string): Record<string, T> {
+export function unwrap(record: Readonly<Record<string, Tensor>>, file: string): Record<string, Tensor> {
   const all = Object.entries(record);
   if (all.length === 0) throw new WeightsError(expected(file, "at least one tensor", "none"));
-  const wrapped = wrappers.filter((wrapper) => all.some(([name]) => name.startsWith(`${wrapper}.`)));
-  if (wrapped.length > 1) throw new WeightsError(expected(file, "one state dict", `one each in ${wrapped.join(", ")}`));
-  const own = wrapped.length === 0 ? all : all.filter(([name]) => name.startsWith(`${wrapped[0]}.`));
-  const cut = wrapped.length === 0 ? 0 : wrapped[0].length + 1;
-  const named = own.map(([name, value]) => [name.slice(cut), value] as const);
-  const prefix = commonPrefix(named.map(([name]) => name));
-  return Object.fromEntries(named.map(([name, value]) => [name.slice(prefix.length), value]));
+  const groups = new Map<string, string[]>();
+  for (const [name] of all) {
+    const first = name.slice(0, Math.max(0, name.indexOf(".")));
+    const where = wrappers.includes(first) || average.test(first) ? first : "";
+    const names = groups.get(where) ?? [];
+    names.push(name.slice(where === "" ? 0 : where.length + 1));
+    groups.set(where, names);
+  }
+  const candidates = [...groups].map(([where, names]) => ({ where, names }));
+  const { where, names } = chooseStateDict(candidates, file) as Candidate;
+  const cut = (where === "" ? 0 : where.length + 1) + networkPrefix(names).length;
+  const start = where === "" ? "" : `${where}.`;
+  const wanted = new Set(names);
+  const own = all.filter(([name]) => name.startsWith(start) && wanted.has(name.slice(start.length)));
+  const unread = [...unreadOf(record)].map(([name, why]) => [name.slice(cut), why] as const);
+  return withUnread(Object.fromEntries(own.map(([name, value]) => [name.slice(cut), value])), new Map(unread));
 }

@@ -30,7 +30,9 @@ export function parseNpz(bytes: Uint8Array, path: string): Record<string, Tensor
     const name = entry.slice(0, -".npy".length);
     const packed = zip.read(entry);
     const { stored, bigEndian } = parseNpy(packed, `${path}: array ${quoted(name)}`);
-    return [name, new TensorReader(path, packed.length, bigEndian).read(name, stored)] as const;
+    const tensor = new TensorReader(path, packed.length, bigEndian).read(name, stored);
+    if (typeof tensor === "string") throw new WeightsError(tensor);
+    return [name, tensor] as const;
   });
   if (arrays.length === 0) fail(path, "at least one array", "none");
   return Object.fromEntries(arrays);

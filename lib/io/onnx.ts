@@ -9,6 +9,7 @@ import { checkNormalization, type Normalization, normalized } from "../image/nor
 import { Module } from "../nn/module.js";
 import { snapshot } from "../nn/snapshot.js";
 import { checkTensor } from "../ops/record.js";
+import { checkOptions, type OptionNames } from "../options.js";
 import { packageVersion } from "../paths.js";
 import { evaluate } from "../plan/evaluate.js";
 import { sizeOf } from "../plan/plan.js";
@@ -21,17 +22,34 @@ import { writers } from "./onnx_ops.js";
 import { elementTypes, encodeModel, valueInfoProto } from "./onnx_schema.js";
 
 export interface OnnxOptions {
-  /** [N, C, H, W] of the input. N is only an example unless `dynamicBatch` is false; the other extents are fixed. */
+  /** [N, C, H, W] of the input. N, and H and W, are only examples where the file takes any. */
   readonly inputShape: readonly number[];
   /** Batch norms become part of the convolutions before them, default true. */
   readonly folded?: boolean;
   /** The file takes any batch size, default true. */
   readonly dynamicBatch?: boolean;
+  /**
+   * The file takes images of any height and width, as networks that pool over the whole image can; "auto": where the model
+   * does. Default false.
+   */
+  readonly dynamicSize?: boolean | "auto";
+  /** Version of ONNX's operators, 9 to 21, default 17: what the runtime that is to read the file knows. */
+  readonly opset?: number;
   /** Makes the input uint8 pixels, which the graph normalises first: `(pixel / 255 - mean) / std`. */
   readonly normalize?: Normalization;
   /** Entries of the file's metadata, such as labels. */
   readonly metadata?: Readonly<Record<string, string>>;
 }
+
+const onnxNames: OptionNames<OnnxOptions> = {
+  inputShape: true,
+  folded: true,
+  dynamicBatch: true,
+  dynamicSize: true,
+  opset: true,
+  normalize: true,
+  metadata: true,
+};
 
 const where = "exportOnnx";
 
@@ -41,17 +59,33 @@ const mostBytes = 2 ** 31 - 1;
 /** Batch sizes to record for, to see what follows them: far enough apart that every extent that does differs. */
 const exampleBatches = [2, 61];
 
-/** ONNX operator set 17, and the version of the file format that came with it. */
-const operatorSet = 17;
-const irVersion = 8;
+/** What is added to height and width to see what follows them: of networks that halve the image five times and more, each extent. */
+const exampleGrowth = 192;
+
+/** Operator sets that can be written, and the version of the file format that came with each. */
+const irVersions: Readonly<Record<number, number>> = {
+  9: 4,
+  10: 5,
+  11: 6,
+  12: 7,
+  13: 7,
+  14: 7,
+  15: 8,
+  16: 8,
+  17: 8,
+  18: 8,
+  19: 9,
+  20: 9,
+  21: 10,
+};
 
 /**
  * Writes a model, as it is in eval mode and with the weights it has now, as an ONNX file: one input `input`, one output
- * `output`, operator set 17. The write is atomic.
+ * `output`. The write is atomic.
  *
  * @param path the file, usually `….onnx`
- * @throws ShapeError when the model does not take `inputShape`; ArgumentError for an op that ONNX lacks, and for a model
- *   that depends on its batch size; WeightsError above protobuf's 2 GiB and when the file cannot be written
+ * @throws ShapeError when the model does not take `inputShape`; ArgumentError for an op that ONNX, or the operator set,
+ *   lacks, and for a model that depends on its batch size (or, where `dynamicSize` is set, on the image's); WeightsError above protobuf's 2 GiB and when the file cannot be written
  */
 export async function exportOnnx(model: Module, path: string, options: OnnxOptions): Promise<void> {
   if (!(model instanceof Module)) throw new ArgumentError(expected(where, "a model (nn.Module)", shown(model)));
@@ -60,10 +94,16 @@ export async function exportOnnx(model: Module, path: string, options: OnnxOptio
     inputShape,
     folded = true,
     dynamicBatch = true,
+    dynamicSize = false,
+    opset = 17,
     normalize,
     metadata = {},
-  } = checkObject(where, "options", options);
+  } = checkOptions(where, options, onnxNames);
   checkExtents(where, "inputShape", inputShape);
+  if (![true, false, "auto"].includes(dynamicSize))
+    throw new ArgumentError(expected(where, 'dynamicSize to be true, false or "auto"', shown(dynamicSize)));
+  if (typeof opset !== "number" || !Object.hasOwn(irVersions, opset))
+    throw new ArgumentError(expected(where, "opset to be a whole number from 9 to 21", shown(opset)));
   if (normalize) checkNormalization(where, normalize);
   for (const [key, value] of Object.entries(checkObject(where, "metadata", metadata)))
     if (typeof value !== "string")
@@ -79,26 +119,26 @@ export async function exportOnnx(model: Module, path: string, options: OnnxOptio
     checkTensor(where, output, "a model whose forward returns one tensor");
     return { input, root: folded ? fold([output.value])[0] : output.value };
   };
-  let recording = record(inputShape);
-  let extents: Extents = ({ shape }) => shape;
-  if (dynamicBatch) {
-    const [first, second] = anyBatch(() => exampleBatches.map((n) => record([n, ...inputShape.slice(1)])));
-    extents = batchExtents(first.root, second.root);
-    recording = first;
-  }
-
+  record(inputShape); // a shape that the model does not take is the clearer complaint
   const names = new Map<Value, string>();
   for (const [name, { variable }] of state) {
     const value = frozen.get(variable);
     if (value && !names.has(value)) names.set(value, name);
   }
-  const graph = await writeGraph(recording, extents, names);
+  const write = async (anySize: boolean) => {
+    const { recording, extents } = anyShape(record, inputShape, dynamicBatch, anySize);
+    return writeGraph(recording, extents, names, opset);
+  };
+  const graph = await write(dynamicSize !== false).catch((error: unknown) => {
+    if (dynamicSize !== "auto" || !(error instanceof SeresnetError)) throw error;
+    return write(false); // a model for images of one size
+  });
   const bytes = encodeModel({
-    irVersion,
+    irVersion: irVersions[opset],
     producerName: "seresnet",
     producerVersion: packageVersion(),
     graph: { name: model.constructor.name, ...graph },
-    opsetImport: [{ domain: "", version: operatorSet }],
+    opsetImport: [{ domain: "", version: opset }],
     metadataProps: Object.entries(metadata).map(([key, value]) => ({ key, value })),
   });
   checkSize(bytes.length);
@@ -119,19 +159,43 @@ function checkSize(bytes: number): void {
     throw new WeightsError(expected(where, "a model of less than 2 GiB (protobuf's limit)", `${bytes} bytes`));
 }
 
-/** The model has taken one batch size already: an error now is about the batch. */
-function anyBatch<T>(work: () => T): T {
-  try {
-    return work();
-  } catch (error) {
-    if (!(error instanceof SeresnetError)) throw error;
-    const what = "a model that takes any batch size (or dynamicBatch: false)";
-    throw new ArgumentError(expected(where, what, error.message), { cause: error });
-  }
+type Recorder = (shape: readonly number[]) => Recording;
+
+/** A recording, and which of its extents follow the batch or the image: those that differ in another of another shape. */
+function anyShape(
+  record: Recorder,
+  [batch, channels, ...sides]: readonly number[],
+  anyBatch: boolean,
+  anySize: boolean,
+): { recording: Recording; extents: Extents } {
+  const shape = (n: number, growth: number) => [
+    anyBatch ? n : batch,
+    ...(channels === undefined ? [] : [channels]),
+    ...sides.map((side, i) => (anySize ? side + growth * (i + 1) : side)),
+  ];
+  if (!anyBatch && !anySize) return { recording: record(shape(batch, 0)), extents: ({ shape }) => shape };
+  const [first, second] = exampleBatches.map((n, i) => {
+    try {
+      return record(shape(n, i * exampleGrowth));
+    } catch (error) {
+      // the model has taken one shape already: an error now is about the batch, or the size
+      if (!(error instanceof SeresnetError)) throw error;
+      const what = anySize
+        ? "a model that takes images of any size (or dynamicSize: false)"
+        : "a model that takes any batch size (or dynamicBatch: false)";
+      throw new ArgumentError(expected(where, what, error.message), { cause: error });
+    }
+  });
+  return { recording: first, extents: batchExtents(first.root, second.root, anySize) };
 }
 
 /** Turns a recorded graph into the parts of a GraphProto. `names` are those of the model's state. */
-async function writeGraph({ input, root }: Recording, extents: Extents, names: ReadonlyMap<Value, string>) {
+async function writeGraph(
+  { input, root }: Recording,
+  extents: Extents,
+  names: ReadonlyMap<Value, string>,
+  opset: number,
+) {
   const { constants, computed } = findSetup(root, new Set([input]));
   const contents = new Map<Value, HostArray>();
   for (const value of constants) if (value.isLeaf) contents.set(value, await share(value));
@@ -142,7 +206,7 @@ async function writeGraph({ input, root }: Recording, extents: Extents, names: R
   const strange = [...new Set(steps.map(({ op }) => op).filter((op) => !Object.hasOwn(writers, op)))];
   if (strange.length > 0) throw new ArgumentError(expected(where, "ops that ONNX has", listed(strange)));
 
-  const graph = new OnnxGraph();
+  const graph = new OnnxGraph(opset);
   const output = graph.unique("output");
   const written = new Map([[input, graph.unique("input")]]);
   const find = (value: Value): string => {
@@ -163,8 +227,11 @@ async function writeGraph({ input, root }: Recording, extents: Extents, names: R
     written.set(node.outputs[0], name);
   }
   const describe = (value: Value, name = find(value)) => {
-    const named = (extent: number, dim: number) => (extent === input.shape[0] ? "N" : `${name}_${dim}`);
-    const shape = extents(value).map((extent, dim) => (extent >= 0 ? extent : named(value.shape[dim], dim)));
+    const named = (dim: number) => {
+      if (value === input) return ["N", "C", "H", "W"][dim];
+      return value.shape[dim] === input.shape[0] ? "N" : `${name}_${dim}`;
+    };
+    const shape = extents(value).map((extent, dim) => (extent >= 0 ? extent : named(dim)));
     return valueInfoProto(name, elementTypes[value.dtype], shape);
   };
   const valueInfo = steps.filter(({ outputs }) => outputs[0] !== root).map(({ outputs }) => describe(outputs[0]));

@@ -1,20 +1,20 @@
 import { ArgumentError, expected } from "../errors.js";
 import { type Node, topological, type Value } from "../graph/value.js";
 
-/** A value's extents; -1 where one follows the batch. */
+/** A value's extents; -1 where one follows the batch, or the image. */
 export type Extents = (value: Value) => readonly number[];
 
 /**
- * Finds what follows the batch in a graph: the extents that differ between it and the same model's graph for another
- * batch size. Throws ArgumentError when anything but extents differs.
+ * Finds what follows the input in a graph: the extents that differ between it and the same model's graph for an input of
+ * another shape. Throws ArgumentError when anything but extents differs.
  */
-export function batchExtents(root: Value, other: Value): Extents {
+export function batchExtents(root: Value, other: Value, anySize: boolean): Extents {
   const known = new Map<Value, readonly number[]>();
   const isLeaf = (value: Value) => value.isLeaf;
   const [order, otherOrder] = [topological([root], isLeaf), topological([other], isLeaf)];
   for (const [i, node] of order.entries()) {
     const twin: Node | undefined = otherOrder[i];
-    if (!sameButExtents(node, twin)) depends(node.op);
+    if (!sameButExtents(node, twin)) depends(node.op, anySize);
     for (const [j, output] of node.outputs.entries()) {
       const { shape } = twin.outputs[j];
       known.set(
@@ -26,14 +26,11 @@ export function batchExtents(root: Value, other: Value): Extents {
   return (value) => known.get(value) ?? value.shape;
 }
 
-function depends(what: string): never {
-  throw new ArgumentError(
-    expected(
-      "exportOnnx",
-      "a model that is the same for every batch size (or dynamicBatch: false)",
-      `a ${what} that depends on it`,
-    ),
-  );
+function depends(op: string, anySize: boolean): never {
+  const what = anySize
+    ? "a model that is the same for every image (or dynamicSize: false)"
+    : "a model that is the same for every batch size (or dynamicBatch: false)";
+  throw new ArgumentError(expected("exportOnnx", what, `a ${op} that depends on it`));
 }
 
 function sameButExtents(node: Node, twin: Node | undefined): twin is Node {

@@ -12,6 +12,9 @@ export class OnnxGraph {
   /** What the nodes added next are called after. */
   scope = "";
 
+  /** @param opset the version of ONNX's operators that its nodes are of */
+  constructor(readonly opset: number) {}
+
   /** `name`, or `name_1` and so on where it is taken. */
   unique(name: string): string {
     let free = name;

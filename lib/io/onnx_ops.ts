@@ -15,7 +15,7 @@ export interface Site {
   readonly extents: Extents;
 }
 
-/** Adds what an op is in ONNX (operator set 17) and returns the name of its (first) output. */
+/** Adds what an op is in ONNX, in the graph's operator set, and returns the name of its (first) output. */
 export type Writer = (site: Site) => string;
 
 /** An op that ONNX has as it is. */
@@ -59,16 +59,23 @@ const batchNormTrain: Writer = (site) => {
   const axes = shape.flatMap((_, dim) => (dim === 1 ? [] : [dim]));
   const target = graph.integers(1, shape[1], ...shape.slice(2).map(() => 1));
   const channelwise = (vector: string) => graph.add("Reshape", [vector, target]);
-  const centred = graph.add("Sub", [x, graph.add("ReduceMean", [x], { axes, keepdims: 1 })]);
-  const variance = graph.add("ReduceMean", [graph.add("Mul", [centred, centred])], { axes, keepdims: 1 });
+  const centred = graph.add("Sub", [x, reduceMean(graph, x, axes, 1)]);
+  const variance = reduceMean(graph, graph.add("Mul", [centred, centred]), axes, 1);
   const eps = floats(site, "eps", node.attributes.eps as number, 1);
   const y = graph.add("Div", [centred, graph.add("Sqrt", [graph.add("Add", [variance, eps])])]);
   return gamma ? graph.add("Add", [graph.add("Mul", [y, channelwise(gamma)]), channelwise(beta)]) : y;
 };
 
+/** A reduction's axes are an attribute in older operator sets and an input in newer ones. */
+function reduceMean(graph: OnnxGraph, x: string, axes: readonly number[], keepdims: number): string {
+  if (graph.opset < 18) return graph.add("ReduceMean", [x], { axes, keepdims });
+  return graph.add("ReduceMean", [x, graph.integers(...axes)], { keepdims });
+}
+
 const linear: Writer = ({ node, inputs, graph }) => {
   const [x, weight, bias] = inputs;
-  if (node.inputs[0].shape.length === 2) return graph.add("Gemm", inputs, { transB: 1 });
+  const isGemm = node.inputs[0].shape.length === 2 && (bias !== undefined || graph.opset >= 11);
+  if (isGemm) return graph.add("Gemm", inputs, { transB: 1 });
   const product = graph.add("MatMul", [x, graph.add("Transpose", [weight], { perm: [1, 0] })]);
   return bias ? graph.add("Add", [product, bias]) : product;
 };
@@ -79,27 +86,38 @@ const mean: Writer = (site) => {
   const keepdims = node.attributes.keepDims === true;
   // runtimes are faster at this than at the general case
   const global = node.inputs[0].shape.length === 4 && `${axes}` === "2,3";
-  if (!global) return graph.add("ReduceMean", inputs, { axes, keepdims: Number(keepdims) });
+  if (!global) return reduceMean(graph, inputs[0], axes, Number(keepdims));
   const pooled = graph.add("GlobalAveragePool", inputs);
   return keepdims ? pooled : graph.add("Flatten", [pooled], { axis: 1 });
 };
 
 const sum: Writer = (site) => {
   const { node, inputs, graph } = site;
-  const axes = graph.integers(...numbers(site, "dims"));
-  return graph.add("ReduceSum", [...inputs, axes], { keepdims: Number(node.attributes.keepDims) });
+  const axes = numbers(site, "dims");
+  const keepdims = Number(node.attributes.keepDims);
+  if (graph.opset < 13) return graph.add("ReduceSum", inputs, { axes, keepdims });
+  return graph.add("ReduceSum", [...inputs, graph.integers(...axes)], { keepdims });
 };
 
 const reshape: Writer = ({ node, inputs, graph, extents }) => {
   const shape = extents(node.outputs[0]);
   if (shape.filter((extent) => extent < 0).length > 1)
-    throw new ArgumentError(expected("exportOnnx", "at most one extent of a reshape to follow the batch", "several"));
+    throw new ArgumentError(
+      expected("exportOnnx", "at most one extent of a reshape to follow the batch or the image", "several"),
+    );
   return graph.add("Reshape", [...inputs, graph.integers(...shape)]);
 };
 
+/** Pads with a number; what is an input in newer operator sets is an attribute before 11. */
+export function padWith(graph: OnnxGraph, x: string, pads: readonly number[], value: number): string {
+  if (graph.opset < 11) return graph.add("Pad", [x], { pads, value: { float: value } });
+  const border = value === 0 ? [] : [graph.constant(`${graph.scope}.border`, Float32Array.of(value), [], "float32")];
+  return graph.add("Pad", [x, graph.integers(...pads), ...border]);
+}
+
 const pad: Writer = (site) => {
   const { inputs, graph } = site;
-  return graph.add("Pad", [...inputs, graph.integers(...numbers(site, "before"), ...numbers(site, "after"))]);
+  return padWith(graph, inputs[0], [...numbers(site, "before"), ...numbers(site, "after")], 0);
 };
 
 /** As far as there is something: ONNX's way to say "to the end". */
@@ -113,18 +131,36 @@ const slice: Writer = (site) => {
     if (extent >= 0) return starts[dim] + (extent - 1) * steps[dim] + 1;
     if (to[dim] !== Math.ceil((from[dim] - starts[dim]) / steps[dim]))
       throw new ArgumentError(
-        expected("exportOnnx", "slices along the batch to go to its end", "one that stops before"),
+        expected("exportOnnx", "slices along what may differ to go to its end", "one that stops before"),
       );
     return toTheEnd;
   });
+  if (graph.opset < 10) {
+    if (steps.some((step) => step !== 1))
+      throw new ArgumentError(
+        expected("exportOnnx", "operator set 10 or later for slices with steps", `${graph.opset}`),
+      );
+    return graph.add("Slice", inputs, { starts, ends: ends.map(Number), axes: [...to.keys()] });
+  }
   const operands = [starts, ends, [...to.keys()], steps].map((values) => graph.integers(...values));
   return graph.add("Slice", [...inputs, ...operands]);
 };
 
 const along =
   (opType: string): Writer =>
-  ({ node, inputs, graph }) =>
-    graph.add(opType, inputs, { axis: node.attributes.dim as number });
+  ({ node, inputs, graph }) => {
+    const axis = node.attributes.dim as number;
+    // before 13 all dimensions from the axis on were taken together
+    if (graph.opset < 13 && axis !== node.inputs[0].shape.length - 1)
+      throw new ArgumentError(
+        expected(
+          "exportOnnx",
+          `operator set 13 or later for ${opType} over another than the last dimension`,
+          `${graph.opset}`,
+        ),
+      );
+    return graph.add(opType, inputs, { axis });
+  };
 
 const cast: Writer = ({ node, inputs, graph }) =>
   graph.add("Cast", inputs, { to: elementTypes[node.outputs[0].dtype] });

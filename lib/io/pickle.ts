@@ -1,13 +1,28 @@
 import { expected, WeightsError } from "../errors.js";
 import { quoted } from "./json.js";
 
+/**
+ * Something that a pickle asks for and weights have no use for: a name, or what calling it would have made. It runs nothing
+ * and holds nothing; whatever is done to it leaves it as it is.
+ */
+export class Inert {
+  constructor(
+    /** `module.name`, as messages show it. */
+    readonly name: string,
+    /** What a function is called with; undefined for the function itself. */
+    readonly args?: readonly unknown[],
+  ) {}
+}
+
 /** What a pickle may name, and what that means here. Nothing outside is ever reached. */
 export interface PickleWorld {
   /** Stands in messages. */
   readonly file: string;
-  /** What `module.name` stands for: a `PickleFunction` or plain data. Throws for what is refused. */
+  /** What `module.name` stands for: a `PickleFunction` or plain data; undefined makes it `Inert`. */
   global(name: string): unknown;
-  /** The object that a persistent id, which the program that wrote the file made up, stands for. */
+  /** Ends what is read, for a pickle that cannot be read on; `asked` is the first name that was inert. */
+  refuse(asked: string): never;
+  /** The object that a persistent id, which the program that wrote the file made up, stands for; undefined for none of ours. */
   persistent(id: unknown): unknown;
 }
 
@@ -26,14 +41,18 @@ export const dictWork = 8;
 
 /**
  * Reads one pickle (protocols 2 to 5) that starts at byte `start`: None, booleans, numbers, strings, bytes, lists and
- * tuples (arrays), dicts (Maps), and what `world` makes of globals and persistent ids. It has no operation that could
+ * tuples and sets (arrays), dicts (Maps), what `world` makes of globals and persistent ids, and `Inert` for other globals. It has no operation that could
  * create anything else, does not recurse, and its work and memory are bounded.
  * Throws WeightsError for every other operation, and for a truncated, damaged or oversized pickle.
  */
-export function unpickle(bytes: Uint8Array, start: number, world: PickleWorld): { value: unknown; end: number } {
+export function unpickle(
+  bytes: Uint8Array,
+  start: number,
+  world: PickleWorld,
+): { value: unknown; end: number; asked: string | undefined } {
   const reader = new PickleReader(bytes, start, world);
   const value = reader.run();
-  return { value, end: reader.at };
+  return { value, end: reader.at, asked: reader.asked };
 }
 
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
@@ -49,6 +68,8 @@ class PickleReader {
   readonly #marks: number[] = [];
   readonly #memo = new Map<number, unknown>();
   #work = 0;
+  /** The first name that this world has no use for. */
+  asked: string | undefined;
 
   constructor(bytes: Uint8Array, start: number, world: PickleWorld) {
     this.at = start;
@@ -91,6 +112,8 @@ class PickleReader {
         return this.#push(this.#uint(4) | 0);
       case 0x8a: // LONG1
         return this.#push(toInteger(this.#take(this.#uint(1))));
+      case 0x8b: // LONG4
+        return this.#push(toInteger(this.#take(this.#uint(4))));
       case 0x47: // BINFLOAT
         this.#take(8);
         return this.#push(this.#view.getFloat64(this.at - 8));
@@ -104,6 +127,11 @@ class PickleReader {
         return this.#push(this.#take(this.#uint(1)));
       case 0x42: // BINBYTES
         return this.#push(this.#take(this.#uint(4)));
+      case 0x8d: // BINUNICODE8
+        return this.#push(this.#text(this.#take(this.#length())));
+      case 0x8e: // BINBYTES8
+      case 0x96: // BYTEARRAY8
+        return this.#push(this.#take(this.#length()));
       default:
         return false;
     }
@@ -117,7 +145,16 @@ class PickleReader {
         return true;
       case 0x5d: // EMPTY_LIST
       case 0x29: // EMPTY_TUPLE
+      case 0x8f: // EMPTY_SET
         return this.#push([]);
+      case 0x91: // FROZENSET
+        return this.#push(this.#popToMark());
+      case 0x30: // POP
+        return this.#popMany(1).length === 1;
+      case 0x31: // POP_MARK
+        return this.#popToMark().length >= 0;
+      case 0x32: // DUP
+        return this.#push(this.#top());
       case 0x7d: // EMPTY_DICT
         this.#charge(dictWork);
         return this.#push(new Map());
@@ -130,6 +167,7 @@ class PickleReader {
       case 0x61: // APPEND
         return this.#append([this.#pop()]);
       case 0x65: // APPENDS
+      case 0x90: // ADDITEMS
         return this.#append(this.#popToMark());
       case 0x73: // SETITEM
         return this.#setItems(this.#popMany(2));
@@ -164,15 +202,25 @@ class PickleReader {
         return this.#global(module, name);
       }
       case 0x51: // BINPERSID
-        return this.#push(this.#world.persistent(this.#pop()));
+        return this.#push(
+          this.#world.persistent(this.#pop()) ??
+            this.#fail("references to storages of tensors", "one to something else"),
+        );
       case 0x52: {
         // REDUCE
         const [callee, args] = this.#popMany(2);
+        if (callee instanceof Inert && Array.isArray(args)) return this.#push(this.#inert(callee.name, args));
         if (typeof callee !== "function" || !Array.isArray(args))
           this.#fail("calls of functions with tuples", "something else");
         const result = (callee as PickleFunction)(args, (work) => this.#charge(work));
         if (result === undefined) this.#fail("calls with the arguments they take", `others before byte ${this.at}`);
         return this.#push(result);
+      }
+      case 0x81: // NEWOBJ
+      case 0x92: {
+        // NEWOBJ_EX
+        const [type, ...args] = this.#popMany(opcode === 0x81 ? 2 : 3);
+        return type instanceof Inert && this.#push(this.#inert(type.name, args));
       }
       case 0x62: // BUILD
         return this.#build(this.#pop());
@@ -181,13 +229,26 @@ class PickleReader {
     }
   }
 
+  /** What cannot be read on after a name of no use here is most often about that. */
   #fail(what: string, got: string): never {
+    if (this.asked !== undefined) this.#world.refuse(this.asked);
     throw new WeightsError(expected(this.#world.file, `a pickle with ${what}`, got));
   }
 
   #charge(work: number): void {
     this.#work += work;
     if (this.#work > mostWork) this.#fail(`at most ${mostWork} operations`, "more");
+  }
+
+  #inert(name: string, args?: readonly unknown[]): Inert {
+    this.#charge(dictWork);
+    return new Inert(name, args);
+  }
+
+  /** A length of 8 bytes. */
+  #length(): number {
+    this.#take(8);
+    return Number(this.#view.getBigUint64(this.at - 8, true));
   }
 
   #checkProtocol(protocol: number): boolean {
@@ -264,6 +325,7 @@ class PickleReader {
 
   #append(items: readonly unknown[]): true {
     const list = this.#top();
+    if (list instanceof Inert) return true;
     if (!Array.isArray(list)) this.#fail("items that go to a list", "items of something else");
     for (const item of items) list.push(item);
     return true;
@@ -271,6 +333,7 @@ class PickleReader {
 
   #setItems(items: readonly unknown[]): true {
     const dict = this.#top();
+    if (dict instanceof Inert) return true;
     if (!(dict instanceof Map) || items.length % 2 !== 0)
       this.#fail("keys and values that go to a dict", "something else");
     for (let i = 0; i < items.length; i += 2) dict.set(items[i], items[i + 1]);
@@ -290,12 +353,17 @@ class PickleReader {
   #global(module: unknown, name: unknown): true {
     if (typeof module !== "string" || typeof name !== "string") this.#fail("globals with names", "one without");
     const full = `${module}.${name}`;
-    return this.#push(this.#world.global(/^[\w.]{1,120}$/.test(full) ? full : quoted(full)));
+    const shown = /^[\w.]{1,120}$/.test(full) ? full : quoted(full);
+    const known = this.#world.global(shown);
+    if (known === undefined) this.asked ??= shown;
+    return this.#push(known ?? this.#inert(shown));
   }
 
-  /** The attributes of an ordered dict (a state dict's `_metadata`) are not weights; nothing else here has any. */
+  /** The attributes of an ordered dict (a state dict's `_metadata`) are not weights, nor are those of what is inert. */
   #build(_attributes: unknown): true {
-    if (!(this.#top() instanceof Map)) this.#fail("attributes only on dicts", "attributes of something else");
+    const object = this.#top();
+    if (!(object instanceof Map || object instanceof Inert))
+      this.#fail("attributes only on dicts", "attributes of something else");
     return true;
   }
 

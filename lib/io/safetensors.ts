@@ -5,6 +5,7 @@ import { constantValue } from "../graph/value.js";
 import { Tensor } from "../tensor.js";
 import { isLfsPointer, lfsPointer, type RegularFile, reason, withRegularFile, writeFileAtomic } from "./files.js";
 import { isObject, parseStrictJson, quoted } from "./json.js";
+import { withUnread } from "./unread.js";
 
 /** What a safetensors file holds. */
 export interface SafetensorsContent {
@@ -25,12 +26,29 @@ const stored: readonly (readonly [name: string, dtype: DType])[] = [
   ["F16", "float16"],
   ["U8", "uint8"],
 ];
-const dtypeByName = new Map(stored);
+const dtypeByName = new Map<string, DType>([...stored, ["F64", "float32"]]); // the widest float here
 const rank = new Map(stored.map(([, dtype], index) => [dtype, index]));
+
+/** Bytes of an element of the format's other dtypes, of tensors that are passed over. */
+const otherBytes = new Map([
+  ["BOOL", 1],
+  ["I8", 1],
+  ["F8_E4M3", 1],
+  ["F8_E5M2", 1],
+  ["F8_E8M0", 1],
+  ["I16", 2],
+  ["U16", 2],
+  ["U32", 4],
+  ["C64", 8],
+  ["U64", 8],
+]);
 
 interface Entry {
   name: string;
-  dtype: DType;
+  /** What it becomes here, or why we cannot hold it. */
+  dtype: DType | undefined;
+  unread: string | undefined;
+  isDouble: boolean;
   shape: number[];
   begin: number;
   end: number;
@@ -57,12 +75,16 @@ async function read(file: RegularFile, path: string): Promise<SafetensorsContent
   await file.read([json], 8);
   const bodyStart = 8 + json.length;
   const { entries, metadata } = parseHeader(json, file.size - bodyStart, path);
-  const bodies = new Map(entries.map((entry) => [entry, new Uint8Array(entry.end - entry.begin)]));
+  const bodies = new Map(entries.map((entry) => [entry, new Uint8Array(entry.unread ? 0 : entry.end - entry.begin)]));
   const inOrder = [...bodies].sort(([a], [b]) => a.begin - b.begin);
-  await file.read(
-    inOrder.map(([, body]) => body),
-    bodyStart,
-  );
+  // what lies between passed-over tensors is one stretch
+  for (let first = 0; first < inOrder.length; ) {
+    let last = first;
+    while (last < inOrder.length && inOrder[last][0].unread === undefined) last++;
+    const pieces = inOrder.slice(first, last).map(([, body]) => body);
+    if (pieces.length > 0) await file.read(pieces, bodyStart + inOrder[first][0].begin);
+    first = last + 1;
+  }
   return { tensors: tensorsOf([...bodies]), metadata };
 }
 
@@ -81,13 +103,20 @@ type Body = readonly [Entry, Uint8Array<ArrayBuffer>];
 
 /** Past `tensor()`, which would copy and round once more what is exact already. */
 function tensorsOf(bodies: readonly Body[]): Record<string, Tensor> {
+  const tensors: [string, Tensor][] = [];
+  const unread = new Map<string, string>();
+  for (const [{ name, dtype, shape, isDouble, unread: why }, { buffer }] of bodies) {
+    if (why !== undefined || dtype === undefined) {
+      unread.set(name, why ?? "");
+      continue;
+    }
+    const data = isDouble ? Float32Array.from(new Float64Array(buffer)) : decodeElements(dtype, buffer);
+    tensors.push([name, new Tensor(constantValue(data, Object.freeze(shape), dtype))]);
+  }
+  const [why] = unread.values();
+  if (tensors.length === 0 && why !== undefined) throw new WeightsError(why);
   // fromEntries defines own properties, so a tensor named __proto__ is a tensor and not a prototype
-  return Object.fromEntries(
-    bodies.map(([{ name, dtype, shape }, { buffer }]) => [
-      name,
-      new Tensor(constantValue(decodeElements(dtype, buffer), Object.freeze(shape), dtype)),
-    ]),
-  );
+  return withUnread(Object.fromEntries(tensors), unread);
 }
 
 function fail(name: string, what: string, got: string, cause?: unknown): never {
@@ -146,19 +175,24 @@ function checkEntry(key: string, value: unknown, file: string): Entry {
   if (!isObject(value)) fail(file, `tensor ${name} to be an object with dtype, shape and data_offsets`, quoted(value));
   const { dtype: dtypeName, shape, data_offsets: offsets } = value;
   const dtype = typeof dtypeName === "string" ? dtypeByName.get(dtypeName) : undefined;
-  if (dtype === undefined)
-    fail(file, `tensor ${name} of a dtype we read (${[...dtypeByName.keys()].join(", ")})`, quoted(dtypeName));
+  const isDouble = dtypeName === "F64";
+  const width = dtype ? (isDouble ? 8 : byteSize(dtype)) : otherBytes.get(String(dtypeName));
+  const known = [...dtypeByName.keys()].join(", ");
+  if (width === undefined) fail(file, `tensor ${name} of a dtype we read (${known})`, quoted(dtypeName));
+  let unread = dtype ? undefined : expected(file, `tensor ${name} of a dtype we read (${known})`, quoted(dtypeName));
   if (!Array.isArray(shape) || !shape.every(isCount))
     fail(file, `tensor ${name} to have a shape of whole numbers from 0 to 2^53`, quoted(shape));
-  if (shape.includes(0)) fail(file, `tensor ${name} to have at least one element`, `shape ${quoted(shape)}`);
+  if (shape.includes(0))
+    unread ??= expected(file, `tensor ${name} to have at least one element`, `shape ${quoted(shape)}`);
   if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isCount) || offsets[0] > offsets[1])
     fail(file, `tensor ${name} to have data_offsets [begin, end]`, quoted(offsets));
   const [begin, end] = offsets as number[];
   // a product past 2^53 is inexact but still far from any byte count a file can have
-  const bytes = shape.reduce((product: number, extent: number) => product * extent, byteSize(dtype));
+  const bytes = shape.reduce((product: number, extent: number) => product * extent, width);
+  if (bytes !== end - begin && unread !== undefined) throw new WeightsError(unread);
   if (bytes !== end - begin)
     fail(file, `tensor ${name} to hold ${bytes} bytes (${dtypeName} ${quoted(shape)})`, `${end - begin} bytes`);
-  return { name: key, dtype, shape, begin, end };
+  return { name: key, dtype, unread, isDouble, shape, begin, end };
 }
 
 function isCount(value: unknown): value is number {

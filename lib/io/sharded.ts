@@ -4,6 +4,7 @@ import type { Tensor } from "../tensor.js";
 import { reason } from "./files.js";
 import { isObject, parseStrictJson, quoted } from "./json.js";
 import { readSafetensors } from "./safetensors.js";
+import { unreadOf, withUnread } from "./unread.js";
 
 const largestIndex = 100_000_000;
 
@@ -16,16 +17,18 @@ const largestIndex = 100_000_000;
 export async function readSharded(bytes: Uint8Array, path: string): Promise<Record<string, Tensor>> {
   const shards = parseIndex(bytes, path);
   const all: [string, Tensor][] = [];
+  const unread = new Map<string, string>();
   for (const [shard, names] of shards) {
     const { tensors } = await readSafetensors(join(dirname(path), shard));
-    const missing = names.filter((name) => !Object.hasOwn(tensors, name));
+    for (const [name, why] of unreadOf(tensors)) unread.set(name, why);
+    const missing = names.filter((name) => !Object.hasOwn(tensors, name) && !unread.has(name));
     if (missing.length > 0) fail(path, `${quotedList(missing)} in ${shard}`, "a file without");
     const wanted = new Set(names);
     const extra = Object.keys(tensors).filter((name) => !wanted.has(name));
     if (extra.length > 0) fail(path, `${shard} to hold what the index says`, `${quotedList(extra)} as well`);
     all.push(...Object.entries(tensors));
   }
-  return Object.fromEntries(all);
+  return withUnread(Object.fromEntries(all), unread);
 }
 
 /** The names of the files an index speaks of. Throws WeightsError for a damaged index. */

@@ -1,9 +1,10 @@
 import { expected, listed, WeightsError } from "../errors.js";
 import type { Tensor } from "../tensor.js";
 import { quoted } from "./json.js";
-import { commonPrefix, wrappers } from "./names.js";
-import { dictWork, type PickleFunction, type PickleWorld, unpickle } from "./pickle.js";
+import { type Candidate, chooseStateDict, commonPrefix } from "./names.js";
+import { dictWork, Inert, type PickleFunction, type PickleWorld, unpickle } from "./pickle.js";
 import { isCount, type Storage, type StorageType, StoredTensor, storageTypes, TensorReader } from "./torch_tensor.js";
+import { withUnread } from "./unread.js";
 import { openZip, type ZipArchive } from "./zip.js";
 
 /** The first thing in a file that `torch.save` wrote before it wrote zip files, and the version of that format. */
@@ -23,13 +24,30 @@ export function parseTorch(bytes: Uint8Array, path: string): Record<string, Tens
   const reader = new TensorReader(path, bytes.length, bigEndian);
   const stateDict = [...findStateDict(root, path)];
   const prefix = commonPrefix(stateDict.map(([name]) => name));
-  const tensors = stateDict.map(([name, pickled]) => [name.slice(prefix.length), reader.read(name, pickled)] as const);
+  const tensors: [string, Tensor][] = [];
+  const unread = new Map<string, string>();
+  for (const [name, pickled] of stateDict) {
+    const own = name.slice(prefix.length);
+    const made = pickled instanceof Inert ? unreadable(path, name, pickled) : reader.read(name, pickled);
+    if (typeof made === "string") unread.set(own, made);
+    else tensors.push([own, made]);
+  }
+  const [why] = unread.values();
+  if (tensors.length === 0) throw new WeightsError(why);
   // fromEntries defines own properties, so a tensor named __proto__ is a tensor and not a prototype
-  return Object.fromEntries(tensors);
+  return withUnread(Object.fromEntries(tensors), unread);
 }
 
 function fail(path: string, what: string, got: string): never {
   throw new WeightsError(expected(path, what, got));
+}
+
+/** What is said of a tensor that PyTorch makes in a way of its own: quantised, sparse, distributed. */
+function unreadable(path: string, name: string, { name: maker }: Inert): string {
+  const got = /qtensor|quant/i.test(maker)
+    ? `a quantised one, by ${maker} (.dequantize() converts it)`
+    : `one that asks for ${maker}, which a weights file has no use for`;
+  return expected(path, `tensor ${quoted(name)} to be numbers in rows`, got);
 }
 
 interface TorchFile {
@@ -81,7 +99,9 @@ function readLegacyFile(bytes: Uint8Array, path: string): TorchFile {
       pending.set(key, record);
       return remember(storages, key, { type, elements, bytes: () => record.data ?? new Uint8Array() }, path);
     });
-    const { value, end } = unpickle(bytes, at, world);
+    const isFirst = at === 0;
+    const { value, end, asked } = unpickle(bytes, at, world);
+    if (isFirst && asked !== undefined) world.refuse(asked);
     at = end;
     return value;
   };
@@ -138,9 +158,8 @@ class StorageView {
 function torchWorld(path: string, pickle: Uint8Array, start: number, open: (id: StorageId) => Storage): PickleWorld {
   return {
     file: path,
-    global(name) {
-      const known = functions.get(name) ?? storageTypes.get(name.replace(/^torch\.cuda\./, "torch."));
-      if (known !== undefined) return known;
+    global: (name) => functions.get(name) ?? storageTypes.get(name.replace(/^torch\.cuda\./, "torch.")),
+    refuse(name) {
       // an nn.Module keeps its parts in attributes of these names
       const rest = Buffer.from(pickle.buffer, pickle.byteOffset + start, Math.min(pickle.length - start, 2 ** 24));
       if (rest.includes("_parameters") && rest.includes("_modules"))
@@ -149,8 +168,8 @@ function torchWorld(path: string, pickle: Uint8Array, start: number, open: (id: 
     },
     persistent(id) {
       const [kind, type, key, , elements, view] = Array.isArray(id) ? id : [];
-      if (kind !== "storage" || !isStorageType(type) || typeof key !== "string" || !isCount(elements))
-        fail(path, "references to storages of tensors", "one to something else");
+      if (kind === "storage" && type instanceof Inert) return type; // of elements that only PyTorch knows
+      if (kind !== "storage" || !isStorageType(type) || typeof key !== "string" || !isCount(elements)) return undefined;
       const storage = open({ type, key, elements });
       const offset: unknown = Array.isArray(view) ? view[1] : 0;
       if (!isCount(offset)) fail(path, `a view of storage ${quoted(key)} to start at an element`, "something else");
@@ -166,10 +185,19 @@ function isStorageType(value: unknown): value is StorageType {
 const rebuildTensor: PickleFunction = ([view, offset, shape, strides, , , lazy]) => {
   // a view that is conjugated or negated only when it is read: its storage holds other numbers than it
   if (lazy !== undefined && !(lazy instanceof Map && lazy.size === 0)) return undefined;
+  if (view instanceof Inert) return new Inert(view.name, []);
   if (!(view instanceof StorageView && isCount(offset) && Array.isArray(shape) && Array.isArray(strides)))
     return undefined;
   // copied, since a hostile pickle could still append to them; no tensor has more dimensions than 64
   return new StoredTensor(view.storage, view.start + offset, shape.slice(0, 65), strides.slice(0, 65));
+};
+
+/** The same with the elements' dtype beside the storage: what kinds of numbers are called for which there is no storage. */
+const rebuildTypedTensor: PickleFunction = (args, charge) => {
+  const [view, offset, shape, strides, , , dtype] = args;
+  const made = rebuildTensor([view, offset, shape, strides], charge);
+  if (!(made instanceof StoredTensor && dtype instanceof Inert)) return undefined;
+  return new StoredTensor(made.storage, made.offset, made.shape, made.strides, dtype.name.replace(/^torch\./, ""));
 };
 
 const orderedDict: PickleFunction = ([pairs = []], charge) => {
@@ -184,6 +212,7 @@ const first: PickleFunction = ([value]) => value;
 const functions: ReadonlyMap<string, PickleFunction> = new Map([
   ["torch._utils._rebuild_tensor_v2", rebuildTensor],
   ["torch._utils._rebuild_tensor", rebuildTensor],
+  ["torch._utils._rebuild_tensor_v3", rebuildTypedTensor],
   ["torch._utils._rebuild_parameter", first],
   ["torch._utils._rebuild_parameter_with_state", first],
   ["torch.nn.parameter.Parameter", first],
@@ -191,34 +220,76 @@ const functions: ReadonlyMap<string, PickleFunction> = new Map([
   ["collections.OrderedDict", orderedDict],
 ]);
 
-type PickledStateDict = Map<string, StoredTensor>;
+type PickledStateDict = Map<string, StoredTensor | Inert>;
 
-/** The one dict of tensors in a file: in one of the known wrappers, or else the object itself. */
+/** The deepest that a training script puts the weights into dicts. */
+const mostDepth = 3;
+
+/** A dict of tensors, and where in the file it is. */
+interface Found extends Candidate {
+  readonly dict: ReadonlyMap<unknown, unknown>;
+}
+
+/** The one dict of tensors in a file that are the network's weights. */
 function findStateDict(root: unknown, path: string): PickledStateDict {
   if (!(root instanceof Map)) {
+    if (root instanceof Inert) refuseInert(root, path);
     const kind = root instanceof StoredTensor ? "a single tensor" : Array.isArray(root) ? "a list" : typeof root;
     fail(path, `a state dict ${saveStateDict}`, kind);
   }
-  const wrapped = wrappers.filter((key) => hasTensors(root.get(key)));
-  if (wrapped.length > 1) fail(path, "one state dict", `one each in ${wrapped.join(", ")}`);
-  const dict: Map<unknown, unknown> = wrapped.length === 1 ? root.get(wrapped[0]) : root;
-  const stateDict: PickledStateDict = new Map();
-  for (const [name, value] of dict) {
-    if (!(value instanceof StoredTensor)) continue;
-    if (typeof name !== "string") fail(path, "tensors with names", `one without (${typeof name})`);
-    stateDict.set(name, value);
-  }
-  if (stateDict.size === 0) {
-    const keys = [...dict.keys()].map((key) => (typeof key === "string" ? quoted(key, 40) : typeof key));
+  const found: Found[] = [];
+  collect(root, "", 0, found, path);
+  const chosen = chooseStateDict(found, path);
+  if (chosen === undefined) {
+    const inert = [...root.values()].find((value) => value instanceof Inert);
+    if (inert) refuseInert(inert, path);
+    const keys = [...root.keys()].map((key) => (typeof key === "string" ? quoted(key, 40) : typeof key));
     fail(
       path,
       `a state dict with at least one tensor`,
       keys.length > 0 ? `a dict of ${listed(keys)}` : "an empty dict",
     );
   }
+  const stateDict: PickledStateDict = new Map();
+  for (const [name, value] of chosen.dict) {
+    if (!isTensor(value)) {
+      // made by other people's code in the place of a tensor: not left out in silence
+      if (value instanceof Inert) refuseInert(value, path);
+      continue;
+    }
+    if (typeof name !== "string") fail(path, "tensors with names", `one without (${typeof name})`);
+    stateDict.set(name, value);
+  }
   return stateDict;
 }
 
-function hasTensors(value: unknown): boolean {
-  return value instanceof Map && [...value.values()].some((item) => item instanceof StoredTensor);
+/** Every dict with tensors in it that names lead to, not numbers, as they do in an optimiser's state. */
+function collect(
+  dict: ReadonlyMap<unknown, unknown>,
+  where: string,
+  depth: number,
+  found: Found[],
+  path: string,
+): void {
+  const names = [...dict].flatMap(([name, value]) => (isTensor(value) ? [String(name)] : []));
+  if (names.length > 0) found.push({ where, names, dict });
+  if (depth === mostDepth) return;
+  for (const [key, value] of dict)
+    if (typeof key === "string" && value instanceof Map)
+      collect(value, where === "" ? key : `${where}.${key}`, depth + 1, found, path);
+}
+
+/** A tensor, or what PyTorch makes one of in a way of its own. */
+function isTensor(value: unknown): value is StoredTensor | Inert {
+  return value instanceof StoredTensor || (value instanceof Inert && value.args !== undefined && isTorch(value.name));
+}
+
+function isTorch(name: string): boolean {
+  return /^torch\.(_utils|_tensor|[A-Z]\w*Storage|sparse|distributed|ao)\b/.test(name);
+}
+
+function refuseInert({ name }: Inert, path: string): never {
+  const isModule = /^(torch\.nn|__main__|torchvision|timm)\b/.test(name);
+  if (isModule) fail(path, `a state dict ${saveStateDict}`, `a whole module that asks for ${name}`);
+  fail(path, "a state dict of tensors", `a pickle that asks for ${name}, which a weights file has no use for`);
 }

@@ -14,7 +14,7 @@ export interface StorageType {
 }
 
 /** Every storage class by its name in a pickle. float64 becomes float32, the widest float here. */
-export const storageTypes: ReadonlyMap<string, StorageType> = new Map(
+export const storageTypes: ReadonlyMap<string, StorageType> = new Map<string, StorageType>(
   (
     [
       ["Float", 4, "float32"],
@@ -31,7 +31,7 @@ export const storageTypes: ReadonlyMap<string, StorageType> = new Map(
       ["ComplexDouble", 16],
     ] as const
   ).map(([kind, bytes, dtype]) => [`torch.${kind}Storage`, { name: `torch.${kind}Storage`, bytes, dtype }]),
-);
+).set("torch.storage.UntypedStorage", { name: "torch.storage.UntypedStorage", bytes: 1 });
 
 /** Elements in the file that any number of tensors may look at. */
 export interface Storage {
@@ -48,6 +48,8 @@ export class StoredTensor {
     readonly offset: unknown,
     readonly shape: readonly unknown[],
     readonly strides: readonly unknown[],
+    /** Of elements that no kind of storage is named after (float8, uint16): what PyTorch calls them. */
+    readonly dtypeName?: string,
   ) {}
 }
 
@@ -70,22 +72,31 @@ export class TensorReader {
     this.#limit = 8 * fileBytes + 16 * 2 ** 20;
   }
 
-  /** Throws WeightsError for a dtype that is not ours, and for a tensor that is not within its storage. */
-  read(name: string, described: StoredTensor): Tensor {
+  /**
+   * A tensor, or in a sentence why we cannot hold it: a dtype that is not ours, or no elements. Throws WeightsError for one
+   * that is not within its storage.
+   */
+  read(name: string, described: StoredTensor): Tensor | string {
     const known = this.#done.get(described);
     if (known) return known;
+    const complaint = (what: string, got: string) => expected(this.#file, `tensor ${quoted(name)} ${what}`, got);
     const fail = (what: string, got: string): never => {
-      throw new WeightsError(expected(this.#file, `tensor ${quoted(name)} ${what}`, got));
+      throw new WeightsError(complaint(what, got));
     };
-    const { storage, offset, shape, strides } = described;
-    const { dtype, bytes: width } = storage.type;
+    const { storage, offset, shape, strides, dtypeName } = described;
+    const { bytes: width } = storage.type;
+    const dtype = dtypeName === undefined ? storage.type.dtype : undefined;
     if (dtype === undefined) {
       const known = [...storageTypes.values()].filter((type) => type.dtype).map((type) => type.name.slice(6, -7));
-      return fail(`of a dtype we read (${known.join(", ")})`, storage.type.name.slice(6, -7));
+      const got = dtypeName ?? storage.type.name.slice(6, -7);
+      const hint = /^(float|complex)/i.test(got)
+        ? ` (${got.startsWith("float") ? ".float()" : ".real"} converts it)`
+        : "";
+      return complaint(`of a dtype we read (${known.join(", ")})`, `${got}${hint}`);
     }
     if (!areCounts(shape) || shape.length > mostRank)
       return fail(`to have a shape of at most ${mostRank} whole numbers`, plainList(shape));
-    if (shape.includes(0)) return fail("to have at least one element", `shape ${plainList(shape)}`);
+    if (shape.includes(0)) return complaint("to have at least one element", `shape ${plainList(shape)}`);
     if (!areCounts(strides) || strides.length !== shape.length || !isCount(offset))
       return fail("to have an offset and a stride for each dimension", plainList([offset, ...strides]));
     // sums and products past 2^53 are inexact but still far from any count a file can have

@@ -1,9 +1,10 @@
 import { constants } from "node:buffer";
 import { extname } from "node:path";
 import { expected, WeightsError } from "../errors.js";
+import { checkOptions } from "../options.js";
 import type { Tensor } from "../tensor.js";
 import { isLfsPointer, lfsPointer, readRegularFile, reason, withRegularFile } from "./files.js";
-import { fetchFromHub, type HubOptions, isHubSource } from "./hub.js";
+import { fetchFromHub, type HubOptions, hubNames, isHubSource } from "./hub.js";
 import { quoted } from "./json.js";
 import { parseSafetensors, readSafetensors } from "./safetensors.js";
 import { readSharded } from "./sharded.js";
@@ -14,20 +15,23 @@ import { parseTorch } from "./torch.js";
  *
  * - `.safetensors`, and the `.safetensors.index.json` of a model in several such files (all of them are read);
  * - PyTorch's `.pth` and `.pt`, as `torch.save(model.state_dict(), path)` writes them, now or before PyTorch 1.6. Nothing
- *   in the file is run: its pickle may name tensors and dicts and nothing else;
+ *   in the file is run;
  * - `hf:owner/name[@revision]`: the weights of a model on the Hugging Face hub, through its cache.
  *
- * Tensors are row-major copies, whatever their strides and storage were. float16 and bfloat16 keep their dtype; a
- * `.pth` file's float64 becomes float32. Of a `.pth` file that holds more than weights, the tensors of the dict under
- * `state_dict`, `model` or `model_state_dict` are read, else those at its top; values that are no tensors are left out.
+ * Tensors are row-major copies, whatever their strides and storage were. float16 and bfloat16 keep their dtype; float64
+ * becomes float32. Tensors of a dtype we have not, and empty ones, are left out: `loadStateDict` names them where it misses
+ * them. Of a `.pth` file that holds more than weights, the one dict of tensors is read; of several the one under
+ * `state_dict`, `model` or `model_state_dict`, of weights and their average (`…_ema`) the average; values that are no
+ * tensors are left out, and objects of other programs' classes are passed over: nothing of them is made or run.
  * A prefix `module.`, `model.` or `_orig_mod.` goes when every name in a `.pth` file has it, else all names stay. Names in
  * a `.safetensors` file stay as they are, so that what `saveSafetensors` wrote comes back; `ImageClassifier`, the commands
  * and `adaptWeights` take wrappers and prefixes off those too.
  *
- * @throws WeightsError for a missing, truncated or damaged file, a folder, formats that are not read, a pickle that
- *   asks for anything but tensors and dicts (a whole module, say), and a file without any tensor
+ * @throws WeightsError for a missing, truncated or damaged file, a folder, formats that are not read, a whole
+ *   module or other objects in the place of tensors, and a file without any tensor
  */
 export async function loadWeights(source: string, options: HubOptions = {}): Promise<Record<string, Tensor>> {
+  checkOptions("loadWeights", options, hubNames);
   if (typeof source !== "string" || source === "")
     throw new WeightsError(expected("loadWeights", "the path of a weights file", JSON.stringify(source) ?? "nothing"));
   const path = isHubSource(source) ? await fetchFromHub(source, options) : source;

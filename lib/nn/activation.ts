@@ -30,6 +30,10 @@ export class Flatten extends Module {
     super();
   }
 
+  protected override extraRepr(): string {
+    return `start_dim=${this.startDim}, end_dim=-1`;
+  }
+
   forward(x: Tensor): Tensor {
     return flatten(x, this.startDim);
   }

@@ -1,5 +1,7 @@
 import { batchNorm } from "../ops/batch_norm.js";
-import { checkObject, integer } from "../shape.js";
+import { checkOptions, type OptionNames } from "../options.js";
+import { pythonNumber } from "../print.js";
+import { integer } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { checkImages, Module } from "./module.js";
 import { Buffer, Parameter } from "./parameter.js";
@@ -15,6 +17,13 @@ export interface BatchNorm2dOptions {
   readonly trackRunningStats?: boolean;
 }
 
+const batchNorm2dNames: OptionNames<BatchNorm2dOptions> = {
+  eps: true,
+  momentum: true,
+  affine: true,
+  trackRunningStats: true,
+};
+
 /** Batch normalisation of [N, features, H, W] (Ioffe & Szegedy 2015), with PyTorch's conventions and names. */
 export class BatchNorm2d extends Module {
   readonly weight?: Parameter;
@@ -22,13 +31,15 @@ export class BatchNorm2d extends Module {
   readonly running_mean?: Buffer;
   readonly running_var?: Buffer;
   readonly num_batches_tracked?: Buffer;
+  readonly features: number;
   readonly eps: number;
   readonly momentum: number;
 
   constructor(features: number, options: BatchNorm2dOptions = {}) {
     super();
     integer("BatchNorm2d", "features", features, 1);
-    checkObject("BatchNorm2d", "options", options);
+    checkOptions("BatchNorm2d", options, batchNorm2dNames);
+    this.features = features;
     this.eps = options.eps ?? 1e-5;
     this.momentum = options.momentum ?? 0.1;
     if (options.affine ?? true) {
@@ -40,6 +51,12 @@ export class BatchNorm2d extends Module {
       this.running_var = new Buffer([features], 1);
       this.num_batches_tracked = new Buffer([], 0, "int64");
     }
+  }
+
+  protected override extraRepr(): string {
+    const numbers = `${this.features}, eps=${pythonNumber(this.eps)}, momentum=${pythonNumber(this.momentum)}`;
+    const flag = (value: unknown) => (value ? "True" : "False");
+    return `${numbers}, affine=${flag(this.weight)}, bias=${flag(this.bias)}, track_running_stats=${flag(this.running_mean)}`;
   }
 
   forward(x: Tensor): Tensor {

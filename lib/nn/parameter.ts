@@ -25,6 +25,10 @@ export class Parameter extends VariableTensor {
     super(variable("Parameter", data, init, "float32", true));
   }
 
+  override toString(): string {
+    return `Parameter containing:\n${super.toString()}`;
+  }
+
   /** Overwrites every element. A recorded write, like any other update. */
   fill(value: number): this {
     this.variable.fill((length) => filled(this.dtype, length, value));

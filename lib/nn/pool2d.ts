@@ -1,7 +1,17 @@
 import { ArgumentError, expected, shown } from "../errors.js";
-import { type AvgPoolOptions, avgPool2d, type MaxPoolOptions, maxPool2d } from "../ops/pool2d.js";
+import {
+  type AvgPoolOptions,
+  avgPool2d,
+  avgPoolNames,
+  type MaxPoolOptions,
+  maxPool2d,
+  maxPoolNames,
+  type PoolOptions,
+} from "../ops/pool2d.js";
 import { mean } from "../ops/reduce.js";
-import { checkObject, type Pair, pair } from "../shape.js";
+import { checkOptions } from "../options.js";
+import { pythonPair } from "../print.js";
+import { type Pair, pair } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { checkImages, Module } from "./module.js";
 
@@ -9,7 +19,12 @@ import { checkImages, Module } from "./module.js";
 export class MaxPool2d extends Module {
   constructor(readonly options: MaxPoolOptions) {
     super();
-    pair("MaxPool2d", "kernelSize", checkObject("MaxPool2d", "options", options).kernelSize, 1);
+    pair("MaxPool2d", "kernelSize", checkOptions("MaxPool2d", options, maxPoolNames).kernelSize, 1);
+  }
+
+  protected override extraRepr(): string {
+    const { dilation = 1 } = this.options;
+    return `${windowText(this.options)}, dilation=${pairText(dilation)}, ceil_mode=${this.options.ceilMode ? "True" : "False"}`;
   }
 
   forward(x: Tensor): Tensor {
@@ -21,7 +36,11 @@ export class MaxPool2d extends Module {
 export class AvgPool2d extends Module {
   constructor(readonly options: AvgPoolOptions) {
     super();
-    pair("AvgPool2d", "kernelSize", checkObject("AvgPool2d", "options", options).kernelSize, 1);
+    pair("AvgPool2d", "kernelSize", checkOptions("AvgPool2d", options, avgPoolNames).kernelSize, 1);
+  }
+
+  protected override extraRepr(): string {
+    return windowText(this.options);
   }
 
   forward(x: Tensor): Tensor {
@@ -37,8 +56,20 @@ export class AdaptiveAvgPool2d extends Module {
       throw new ArgumentError(expected("AdaptiveAvgPool2d", "output size 1", shown(outputSize)));
   }
 
+  protected override extraRepr(): string {
+    return "output_size=1";
+  }
+
   forward(x: Tensor): Tensor {
     checkImages("AdaptiveAvgPool2d", x);
     return mean(x, [2, 3], { keepDims: true });
   }
+}
+
+function windowText({ kernelSize, stride = kernelSize, padding = 0 }: PoolOptions): string {
+  return `kernel_size=${pairText(kernelSize)}, stride=${pairText(stride)}, padding=${pairText(padding)}`;
+}
+
+function pairText(pair: Pair): string {
+  return typeof pair === "number" ? `${pair}` : pythonPair(pair);
 }

@@ -1,7 +1,7 @@
-import { ArgumentError, expected } from "../errors.js";
 import { checkpoint } from "../ops/checkpoint.js";
 import { checkObject } from "../shape.js";
 import type { Tensor } from "../tensor.js";
+import { register } from "./containers.js";
 import { Module } from "./module.js";
 
 /**
@@ -18,12 +18,7 @@ export class Sequential extends Module {
     const [first] = modules;
     if (modules.length === 1) checkObject("Sequential", "modules", first);
     const named = modules.length === 1 && !(first instanceof Module) ? Object.entries(first) : Object.entries(modules);
-    for (const [name, module] of named) {
-      if (!(module instanceof Module))
-        throw new ArgumentError(expected("Sequential", "modules", `${typeof module} as ${name}`));
-      if (name in this) throw new ArgumentError(expected("Sequential", "names that Module does not use", name));
-      Object.defineProperty(this, name, { value: module, enumerable: true });
-    }
+    for (const [name, module] of named) register("Sequential", this, name, module);
   }
 
   forward(x: Tensor): Tensor {

@@ -1,6 +1,7 @@
 import { ArgumentError, expected, ShapeError } from "../errors.js";
 import { defineGradient, defineGradientOf } from "../graph/differentiate.js";
 import { constantValue, Node, type Value, type ValueType } from "../graph/value.js";
+import { checkOptions, type OptionNames } from "../options.js";
 import { type Attributes, sizeOf } from "../plan/plan.js";
 import { formatShape } from "../shape.js";
 import { Tensor, type VariableTensor } from "../tensor.js";
@@ -20,6 +21,16 @@ export interface BatchNormOptions {
   readonly eps?: number;
 }
 
+const batchNormNames: OptionNames<BatchNormOptions> = {
+  weight: true,
+  bias: true,
+  runningMean: true,
+  runningVar: true,
+  training: true,
+  momentum: true,
+  eps: true,
+};
+
 /**
  * Batch normalisation over all dimensions but the second (Ioffe & Szegedy 2015, algorithm 1; PyTorch's conventions):
  * normalises with the biased variance; in training records
@@ -30,7 +41,15 @@ export interface BatchNormOptions {
  */
 export function batchNorm(x: Tensor, options: BatchNormOptions = {}): Tensor {
   const where = "batch_norm";
-  const { weight, bias, runningMean, runningVar, training = false, momentum = 0.1, eps = 1e-5 } = options;
+  const {
+    weight,
+    bias,
+    runningMean,
+    runningVar,
+    training = false,
+    momentum = 0.1,
+    eps = 1e-5,
+  } = checkOptions(where, options, batchNormNames);
   checkFloat(where, x);
   if (x.shape.length < 2) throw new ShapeError(expected(where, "input [N, C, ...]", formatShape(x.shape)));
   if (!(eps >= 0 && eps < Number.POSITIVE_INFINITY))

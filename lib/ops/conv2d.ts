@@ -1,6 +1,7 @@
 import { expected, ShapeError } from "../errors.js";
 import { defineGradientOf } from "../graph/differentiate.js";
 import { op } from "../graph/value.js";
+import { checkOptions, type OptionNames } from "../options.js";
 import { formatShape, integer, type Pair, pair } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { lowered } from "./autocast.js";
@@ -16,6 +17,8 @@ export interface ConvOptions {
   /** Groups of channels that see only each other, default 1. */
   readonly groups?: number;
 }
+
+export const convNames: OptionNames<ConvOptions> = { stride: true, padding: true, dilation: true, groups: true };
 
 /** ConvOptions as a node holds them. */
 export type ConvAttributes = {
@@ -61,6 +64,7 @@ export function conv2d(x: Tensor, weight: Tensor, bias?: Tensor, options: ConvOp
 
 /** Fills in the defaults and checks the ranges of a convolution's options. */
 export function convAttributes(where: string, options: ConvOptions): ConvAttributes {
+  checkOptions(where, options, convNames);
   return {
     stride: pair(where, "stride", options.stride ?? 1, 1),
     padding: pair(where, "padding", options.padding ?? 0, 0),

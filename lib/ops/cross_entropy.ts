@@ -1,6 +1,7 @@
 import { ArgumentError, DtypeError, expected } from "../errors.js";
 import { defineGradientOf } from "../graph/differentiate.js";
 import { op } from "../graph/value.js";
+import { checkOptions, type OptionNames } from "../options.js";
 import type { Tensor } from "../tensor.js";
 import { raised } from "./autocast.js";
 import { checkFloat, checkShape, checkTensor, record } from "./record.js";
@@ -12,6 +13,8 @@ export interface CrossEntropyOptions {
   readonly reduction?: "mean" | "sum" | "none";
 }
 
+const crossEntropyNames: OptionNames<CrossEntropyOptions> = { labelSmoothing: true, reduction: true };
+
 /**
  * -log softmax(logits)[target], PyTorch's cross_entropy.
  *
@@ -21,7 +24,7 @@ export interface CrossEntropyOptions {
  */
 export function crossEntropy(logits: Tensor, targets: Tensor, options: CrossEntropyOptions = {}): Tensor {
   const where = "cross_entropy";
-  const { labelSmoothing = 0, reduction = "mean" } = options;
+  const { labelSmoothing = 0, reduction = "mean" } = checkOptions(where, options, crossEntropyNames);
   checkFloat(where, logits);
   checkTensor(where, targets);
   checkShape(where, "logits", logits, ["N", "C"]);

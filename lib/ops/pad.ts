@@ -1,7 +1,8 @@
 import { expected, ShapeError, shown } from "../errors.js";
 import { defineGradientOf } from "../graph/differentiate.js";
 import { op } from "../graph/value.js";
-import { checkObject, formatShape } from "../shape.js";
+import { checkOptions, type OptionNames } from "../options.js";
+import { formatShape } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { checkTensor, record } from "./record.js";
 
@@ -30,10 +31,12 @@ export interface SliceOptions {
   readonly steps?: readonly number[];
 }
 
+const sliceNames: OptionNames<SliceOptions> = { starts: true, ends: true, steps: true };
+
 /** Every `step`-th index from `start` up to, not including, `end`, in each dimension. */
 export function slice(x: Tensor, options: SliceOptions): Tensor {
   checkTensor("slice", x);
-  const starts = checkObject("slice", "options", options).starts ?? x.shape.map(() => 0);
+  const starts = checkOptions("slice", options, sliceNames).starts ?? x.shape.map(() => 0);
   const ends = options.ends ?? x.shape;
   const steps = options.steps ?? x.shape.map(() => 1);
   const shape = x.shape.map((extent, i) => {

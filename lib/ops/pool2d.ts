@@ -1,7 +1,8 @@
 import { ArgumentError, expected, ShapeError } from "../errors.js";
 import { defineGradientOf } from "../graph/differentiate.js";
 import { op } from "../graph/value.js";
-import { checkObject, formatShape, type Pair, pair } from "../shape.js";
+import { checkOptions, type OptionNames } from "../options.js";
+import { formatShape, type Pair, pair } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { checkFloat, checkShape, record } from "./record.js";
 
@@ -25,17 +26,21 @@ export interface AvgPoolOptions extends PoolOptions {
   readonly countIncludePad?: boolean;
 }
 
+const poolNames: OptionNames<PoolOptions> = { kernelSize: true, stride: true, padding: true, ceilMode: true };
+export const maxPoolNames: OptionNames<MaxPoolOptions> = { ...poolNames, dilation: true };
+export const avgPoolNames: OptionNames<AvgPoolOptions> = { ...poolNames, countIncludePad: true };
+
 /** The largest value of each window. [N, C, H, W] -> [N, C, H', W']; the border counts as minus infinity. */
 export function maxPool2d(x: Tensor, options: MaxPoolOptions): Tensor {
   const where = "max_pool2d";
-  const dilation = pair(where, "dilation", checkObject(where, "options", options).dilation ?? 1, 1);
+  const dilation = pair(where, "dilation", checkOptions(where, options, maxPoolNames).dilation ?? 1, 1);
   return pool(where, x, options, dilation, { dilation });
 }
 
 /** The average of each window. [N, C, H, W] -> [N, C, H', W']. */
 export function avgPool2d(x: Tensor, options: AvgPoolOptions): Tensor {
   return pool("avg_pool2d", x, options, [1, 1], {
-    countIncludePad: Boolean(checkObject("avg_pool2d", "options", options).countIncludePad ?? true),
+    countIncludePad: Boolean(checkOptions("avg_pool2d", options, avgPoolNames).countIncludePad ?? true),
   });
 }
 

@@ -1,7 +1,8 @@
 import { defineGradientOf } from "../graph/differentiate.js";
 import { type Node, op, type Value } from "../graph/value.js";
+import { checkOptions, type OptionNames } from "../options.js";
 import { sizeOf } from "../plan/plan.js";
-import { checkObject, normalizeDims } from "../shape.js";
+import { normalizeDims } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { raised } from "./autocast.js";
 import { checkFloat, checkTensor, record } from "./record.js";
@@ -11,9 +12,11 @@ export interface ReduceOptions {
   readonly keepDims?: boolean;
 }
 
+const reduceNames: OptionNames<ReduceOptions> = { keepDims: true };
+
 function reduceOp(op: string) {
   return (x: Tensor, dims?: number | readonly number[], options: ReduceOptions = {}): Tensor => {
-    const { keepDims = false } = checkObject(op, "options", options);
+    const { keepDims = false } = checkOptions(op, options, reduceNames);
     if (op === "mean") checkFloat(op, x);
     else checkTensor(op, x);
     const over = normalizeDims(op, dims, x.shape.length);

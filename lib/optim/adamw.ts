@@ -1,5 +1,6 @@
 import { Node, op, type Value } from "../graph/value.js";
 import type { Variable } from "../graph/variable.js";
+import { checkOptions, type OptionNames } from "../options.js";
 import { type Gate, inRange, type OptimizedParameters, Optimizer, type ParameterState, scalar } from "./optimizer.js";
 
 export interface AdamWOptions {
@@ -13,6 +14,8 @@ export interface AdamWOptions {
   readonly weightDecay?: number;
 }
 
+const adamwNames: OptionNames<AdamWOptions> = { lr: true, betas: true, eps: true, weightDecay: true };
+
 /** Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2). */
 export class AdamW extends Optimizer {
   readonly betas: readonly [number, number];
@@ -20,7 +23,12 @@ export class AdamW extends Optimizer {
   readonly weightDecay: number;
 
   constructor(parameters: OptimizedParameters, options: AdamWOptions = {}) {
-    const { lr = 1e-3, betas = [0.9, 0.999], eps = 1e-8, weightDecay = 0.01 } = options;
+    const {
+      lr = 1e-3,
+      betas = [0.9, 0.999],
+      eps = 1e-8,
+      weightDecay = 0.01,
+    } = checkOptions("AdamW", options, adamwNames);
     super("AdamW", parameters, { lr, weightDecay, stateNames: ["exp_avg", "exp_avg_sq"] });
     const [beta1, beta2] = betas;
     this.betas = [inRange("AdamW", "betas", beta1, 0, 1), inRange("AdamW", "betas", beta2, 0, 1)];

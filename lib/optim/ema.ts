@@ -5,10 +5,11 @@ import { submit } from "../graph/flush.js";
 import { Node } from "../graph/value.js";
 import type { Module } from "../nn/module.js";
 import type { Buffer, Parameter } from "../nn/parameter.js";
+import { checkOptions, type OptionNames } from "../options.js";
 import { checkObject, integer, sameShape } from "../shape.js";
 import { Tensor, tensor, VariableTensor } from "../tensor.js";
 import { byDtype } from "./gradients.js";
-import { inRange } from "./optimizer.js";
+import { inRange, type StepGate, stepNames } from "./optimizer.js";
 
 export interface EMAOptions {
   /** Weight of the past, default 0.9999. */
@@ -16,6 +17,8 @@ export interface EMAOptions {
   /** Start with shorter averages: decay `min(decay, (1 + n) / (10 + n))` at update n, default false. */
   readonly warmup?: boolean;
 }
+
+const emaNames: OptionNames<EMAOptions> = { decay: true, warmup: true };
 
 /**
  * An exponential moving average of a model's parameters and float buffers (Polyak & Juditsky 1992; timm's ModelEma):
@@ -28,7 +31,8 @@ export class EMA {
   #updates = 0;
 
   /** Starts from the model's weights as they are now. Throws ArgumentError for a decay outside [0, 1). */
-  constructor(model: Module, { decay = 0.9999, warmup = false }: EMAOptions = {}) {
+  constructor(model: Module, options: EMAOptions = {}) {
+    const { decay = 0.9999, warmup = false } = checkOptions("EMA", options, emaNames);
     this.decay = inRange("EMA", "decay", decay, 0, 1);
     this.warmup = warmup;
     this.#pairs = Object.entries(model.stateDict()).map(([name, tensor]) => {
@@ -46,7 +50,8 @@ export class EMA {
    * @param options `skip`: a scalar that may not be known yet, such as `GradScaler.step` gives. Unless it is 0, the averages
    *   stay as they are.
    */
-  update({ skip }: { readonly skip?: Tensor } = {}): void {
+  update(options: StepGate = {}): void {
+    const { skip } = checkOptions("EMA.update", options, stepNames);
     const n = ++this.#updates;
     const decay = this.warmup ? Math.min(this.decay, (1 + n) / (10 + n)) : this.decay;
     const kept = skip && tensor(1).sub(skip);

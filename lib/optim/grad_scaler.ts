@@ -1,6 +1,7 @@
 import { ArgumentError, expected, WeightsError } from "../errors.js";
 import { keep, submit } from "../graph/flush.js";
 import { filled, Variable } from "../graph/variable.js";
+import { checkOptions, type OptionNames } from "../options.js";
 import { sizeOf } from "../plan/plan.js";
 import { checkObject, integer } from "../shape.js";
 import { Tensor, VariableTensor } from "../tensor.js";
@@ -17,6 +18,13 @@ export interface GradScalerOptions {
   /** Steps in a row without overflow, default 2000. */
   readonly growthInterval?: number;
 }
+
+const gradScalerNames: OptionNames<GradScalerOptions> = {
+  initScale: true,
+  growthFactor: true,
+  backoffFactor: true,
+  growthInterval: true,
+};
 
 /**
  * Dynamic loss scaling (Micikevicius et al. 2018, section 3.2; PyTorch's torch.amp.GradScaler): the loss is multiplied by a
@@ -47,7 +55,7 @@ export class GradScaler {
       growthFactor = 2,
       backoffFactor = 0.5,
       growthInterval = 2000,
-    } = checkObject(where, "options", options);
+    } = checkOptions(where, options, gradScalerNames);
     inRange(where, "initScale", initScale, Number.MIN_VALUE);
     this.growthFactor = inRange(where, "growthFactor", growthFactor, 1);
     this.backoffFactor = inRange(where, "backoffFactor", backoffFactor, Number.MIN_VALUE, 1);

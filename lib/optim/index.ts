@@ -2,8 +2,9 @@ export { AdamW, type AdamWOptions } from "./adamw.js";
 export { clipGradNorm } from "./clip.js";
 export { EMA, type EMAOptions } from "./ema.js";
 export { withoutNormDecay } from "./groups.js";
-export { type OptimizedParameters, Optimizer, type ParameterGroup } from "./optimizer.js";
+export { type OptimizedParameters, Optimizer, type ParameterGroup, type StepGate } from "./optimizer.js";
 export {
+  type ConstantOptions,
   type CosineOptions,
   constantSchedule,
   cosineSchedule,

@@ -4,6 +4,7 @@ import { zeroGradient, zerosLike } from "../graph/backward.js";
 import { submit } from "../graph/flush.js";
 import { constantValue, op, type Value } from "../graph/value.js";
 import { filled, Variable } from "../graph/variable.js";
+import { checkOptions, type OptionNames } from "../options.js";
 import { sizeOf } from "../plan/plan.js";
 import { checkObject, formatShape, sameShape } from "../shape.js";
 import { Tensor, tensor, VariableTensor } from "../tensor.js";
@@ -16,6 +17,15 @@ export interface ParameterGroup {
   /** Times the optimiser's learning rate, default 1. */
   readonly lrScale?: number;
 }
+
+const groupNames: OptionNames<ParameterGroup> = { params: true, weightDecay: true, lrScale: true };
+
+export interface StepGate {
+  /** A scalar that may not be known yet: unless it is 0, nothing changes. */
+  readonly skip?: Tensor;
+}
+
+export const stepNames: OptionNames<StepGate> = { skip: true };
 
 /** What an optimiser updates: parameters, or groups of them (PyTorch's parameter groups). */
 export type OptimizedParameters = Iterable<Tensor> | Iterable<ParameterGroup>;
@@ -84,7 +94,8 @@ export abstract class Optimizer {
    * @param options `skip`: a scalar that may not be known yet. Unless it is 0, parameters and state stay as they are, and
    *   the step does not count; `GradScaler` says so where gradients have overflowed.
    */
-  step({ skip }: { readonly skip?: Tensor } = {}): void {
+  step(options: StepGate = {}): void {
+    const { skip } = checkOptions(`${this.#where}.step`, options, stepNames);
     if (skip && (skip.dtype !== "float32" || sizeOf(skip.shape) !== 1))
       throw new ArgumentError(expected(`${this.#where}.step`, "skip to be a float32 scalar", formatShape(skip.shape)));
     if (skip) this.#skipped ??= new Variable([], "float32", () => filled("float32", 1, 0), `${this.#where}.skipped`);
@@ -208,7 +219,7 @@ function groupsOf(where: string, parameters: OptimizedParameters, weightDecay: n
   const groups = items.some(isGroup) ? items : [{ params: items as Tensor[] }];
   return groups.map((group) => {
     if (!isGroup(group)) throw new ArgumentError(expected(where, "groups only, or parameters only", "both"));
-    const { params, lrScale = 1 } = group;
+    const { params, lrScale = 1 } = checkOptions(where, group, groupNames, "settings of a group");
     return {
       parameters: [...new Set(params)].map((parameter) => {
         if (!(parameter instanceof VariableTensor) || !parameter.requiresGrad || !isFloat(parameter.dtype))

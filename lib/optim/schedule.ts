@@ -1,4 +1,5 @@
 import { ArgumentError, expected } from "../errors.js";
+import { checkOptions, type OptionNames } from "../options.js";
 import { integer } from "../shape.js";
 
 /** The learning rate of a step, counted from 0. */
@@ -13,8 +14,17 @@ export function warmup(schedule: Schedule, steps: number): Schedule {
   return (step) => (step < steps ? (schedule(0) * (step + 1)) / steps : schedule(step - steps));
 }
 
+export interface ConstantOptions {
+  readonly lr: number;
+  /** Steps in which the rate rises linearly from 0, default 0. */
+  readonly warmupSteps?: number;
+}
+
+const constantNames: OptionNames<ConstantOptions> = { lr: true, warmupSteps: true };
+
 /** The same rate at every step, after `warmupSteps` (default 0) of linear rise. */
-export function constantSchedule({ lr, warmupSteps = 0 }: { lr: number; warmupSteps?: number }): Schedule {
+export function constantSchedule(options: ConstantOptions): Schedule {
+  const { lr, warmupSteps = 0 } = checkOptions("constantSchedule", options, constantNames);
   return warmup(() => lr, warmupSteps);
 }
 
@@ -29,8 +39,11 @@ export interface StepOptions {
   readonly warmupSteps?: number;
 }
 
+const stepNames: OptionNames<StepOptions> = { lr: true, milestones: true, gamma: true, warmupSteps: true };
+
 /** Drops by `gamma` at the milestones (He et al. 2016; PyTorch's MultiStepLR, and StepLR for a number). */
-export function stepSchedule({ lr, milestones, gamma = 0.1, warmupSteps = 0 }: StepOptions): Schedule {
+export function stepSchedule(options: StepOptions): Schedule {
+  const { lr, milestones, gamma = 0.1, warmupSteps = 0 } = checkOptions("stepSchedule", options, stepNames);
   if (typeof milestones === "number") integer("stepSchedule", "milestones", milestones, 1);
   else for (const milestone of milestones) integer("stepSchedule", "milestones", milestone, 0);
   const drops = (step: number) =>
@@ -50,8 +63,11 @@ export interface CosineOptions {
   readonly finalLr?: number;
 }
 
+const cosineNames: OptionNames<CosineOptions> = { lr: true, totalSteps: true, warmupSteps: true, finalLr: true };
+
 /** Half a cosine from `lr` to `finalLr` (Loshchilov & Hutter 2017, equation 5), after a linear warm-up. */
-export function cosineSchedule({ lr, totalSteps, warmupSteps = 0, finalLr = 0 }: CosineOptions): Schedule {
+export function cosineSchedule(options: CosineOptions): Schedule {
+  const { lr, totalSteps, warmupSteps = 0, finalLr = 0 } = checkOptions("cosineSchedule", options, cosineNames);
   integer("cosineSchedule", "totalSteps", totalSteps, 1);
   integer("cosineSchedule", "warmupSteps", warmupSteps, 0);
   if (warmupSteps >= totalSteps)
@@ -72,9 +88,23 @@ export interface OneCycleOptions {
   readonly finalDivFactor?: number;
 }
 
+const oneCycleNames: OptionNames<OneCycleOptions> = {
+  maxLr: true,
+  totalSteps: true,
+  pctStart: true,
+  divFactor: true,
+  finalDivFactor: true,
+};
+
 /** One rise, which is its warm-up, and one fall, both cosines (Smith & Topin 2018; PyTorch's OneCycleLR). */
 export function oneCycleSchedule(options: OneCycleOptions): Schedule {
-  const { maxLr, totalSteps, pctStart = 0.3, divFactor = 25, finalDivFactor = 1e4 } = options;
+  const {
+    maxLr,
+    totalSteps,
+    pctStart = 0.3,
+    divFactor = 25,
+    finalDivFactor = 1e4,
+  } = checkOptions("oneCycleSchedule", options, oneCycleNames);
   integer("oneCycleSchedule", "totalSteps", totalSteps, 1);
   if (!(pctStart >= 0 && pctStart <= 1))
     throw new ArgumentError(expected("oneCycleSchedule", "pctStart from 0 to 1", String(pctStart)));

@@ -1,6 +1,7 @@
 import { ArgumentError, expected } from "../errors.js";
 import { Node, type Value } from "../graph/value.js";
 import type { Variable } from "../graph/variable.js";
+import { checkOptions, type OptionNames } from "../options.js";
 import { type Gate, inRange, type OptimizedParameters, Optimizer, type ParameterState, scalar } from "./optimizer.js";
 
 export interface SGDOptions {
@@ -14,6 +15,8 @@ export interface SGDOptions {
   readonly nesterov?: boolean;
 }
 
+const sgdNames: OptionNames<SGDOptions> = { lr: true, momentum: true, weightDecay: true, nesterov: true };
+
 /** Stochastic gradient descent with momentum (Sutskever et al. 2013, PyTorch's form). */
 export class SGD extends Optimizer {
   readonly momentum: number;
@@ -21,7 +24,7 @@ export class SGD extends Optimizer {
   readonly nesterov: boolean;
 
   constructor(parameters: OptimizedParameters, options: SGDOptions = {}) {
-    const { lr = 1e-3, momentum = 0, weightDecay = 0, nesterov = false } = options;
+    const { lr = 1e-3, momentum = 0, weightDecay = 0, nesterov = false } = checkOptions("SGD", options, sgdNames);
     super("SGD", parameters, { lr, weightDecay, stateNames: ["momentum_buffer"] });
     this.momentum = inRange("SGD", "momentum", momentum, 0);
     this.weightDecay = weightDecay;

@@ -3,6 +3,7 @@ import type { Batch } from "../data/loader.js";
 import { defaultExecutor } from "../device.js";
 import type { Normalization } from "../image/normalize.js";
 import type { Module } from "../nn/module.js";
+import { checkOptions, type OptionNames } from "../options.js";
 
 /** What a model says about labelled pictures. */
 export interface Evaluation {
@@ -28,12 +29,22 @@ export interface Answer {
   readonly loss: number;
 }
 
+export interface EvaluateOptions {
+  /** How bytes become inputs. */
+  readonly normalize: Normalization;
+  /** Ends the evaluation; it rejects with the signal's reason. */
+  readonly signal?: AbortSignal;
+}
+
+const evaluateNames: OptionNames<EvaluateOptions> = { normalize: true, signal: true };
+
 /** Runs a model, in eval behaviour and as it is now, over batches, on the default device. */
 export async function evaluate(
   model: Module,
   batches: AsyncIterable<Batch>,
-  { normalize, signal }: { normalize: Normalization; signal?: AbortSignal },
+  options: EvaluateOptions,
 ): Promise<Evaluation> {
+  const { normalize, signal } = checkOptions("evaluate", options, evaluateNames);
   await using compiled = await compile(model, { device: defaultExecutor().device, normalize, benchmark: false });
   const answers: Answer[] = [];
   let skipped = 0;

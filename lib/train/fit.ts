@@ -1,8 +1,10 @@
-import type { Batch } from "../data/loader.js";
+import { Batch } from "../data/loader.js";
 import type { SkippedPicture } from "../data/make_batch.js";
 import { beta, streamOf } from "../data/random.js";
-import { ArgumentError, expected, shown, TrainingError } from "../errors.js";
+import { ArgumentError, expected, ShapeError, shown, TrainingError } from "../errors.js";
 import { keep, submit } from "../graph/flush.js";
+import { inIsolation } from "../graph/recording.js";
+import { placeholder } from "../graph/value.js";
 import { type Normalization, normalized } from "../image/normalize.js";
 import { Module } from "../nn/module.js";
 import { autocast, checkTrainingDtype, type TrainingDType } from "../ops/autocast.js";
@@ -14,8 +16,9 @@ import { withoutNormDecay } from "../optim/groups.js";
 import { inRange, type Optimizer } from "../optim/optimizer.js";
 import { cosineSchedule, type Schedule } from "../optim/schedule.js";
 import { SGD } from "../optim/sgd.js";
-import { checkObject, integer } from "../shape.js";
-import type { Tensor } from "../tensor.js";
+import { checkOptions, type OptionNames } from "../options.js";
+import { integer } from "../shape.js";
+import { Tensor } from "../tensor.js";
 import { type Evaluation, evaluate, largest } from "./evaluate.js";
 import { mixup, mixupCrossEntropy } from "./mixup.js";
 
@@ -71,6 +74,29 @@ export interface FitOptions {
   /** Default never within an epoch. */
   readonly saveEvery?: number;
 }
+
+const fitNames: OptionNames<FitOptions> = {
+  epochs: true,
+  optimizer: true,
+  schedule: true,
+  accumulate: true,
+  normalize: true,
+  labelSmoothing: true,
+  mixup: true,
+  clipNorm: true,
+  dtype: true,
+  scaler: true,
+  ema: true,
+  validation: true,
+  signal: true,
+  start: true,
+  seed: true,
+  onStep: true,
+  onSkip: true,
+  onEpoch: true,
+  onSave: true,
+  saveEvery: true,
+};
 
 export interface StepReport {
   /** Counts from 1, over all epochs. */
@@ -181,7 +207,7 @@ class Run {
 
   constructor(model: Module, data: Batches, options: FitOptions) {
     if (!(model instanceof Module)) throw new ArgumentError(expected("fit", "a model (nn.Module)", shown(model)));
-    const { epochs, accumulate = 1, optimizer, start, clipNorm, mixup = 0 } = checkObject("fit", "options", options);
+    const { epochs, accumulate = 1, optimizer, start, clipNorm, mixup = 0 } = checkOptions("fit", options, fitNames);
     const { dtype = "float32", scaler } = options;
     checkTrainingDtype("fit", dtype);
     this.#dtype = dtype;
@@ -225,7 +251,7 @@ class Run {
       group.push(batch);
       taken++;
       if (group.length < this.#accumulate && taken < this.#data.length) continue;
-      const readable = group.filter(({ count }) => count > 0);
+      const readable = group.filter((made) => made.count > 0 && this.#canTrain(made));
       group = [];
       if (readable.length > 0) await this.#advance(readable);
       else this.#step++; // not one picture of this step could be read
@@ -283,7 +309,8 @@ class Run {
     if (!validation) return undefined;
     ema?.swap();
     try {
-      return await evaluate(this.#model, validation.epoch(0), { normalize: this.#normalization(), signal });
+      const { first, all } = await peek(validation.epoch(0));
+      return await evaluate(this.#model, all, { normalize: this.#normalization(first), signal });
     } finally {
       ema?.swap();
     }
@@ -438,8 +465,45 @@ class Run {
     }
   }
 
+  /**
+   * Whether a batch can be trained on: one that others' damage has left with one picture may have one value a channel, which
+   * batch norm cannot normalise. Such a picture is skipped like the others. Records in isolation, so nothing is tracked.
+   */
+  #canTrain(batch: Batch): boolean {
+    if (batch.count > 1) return true;
+    const x = new Tensor(placeholder(batch.shape, "float32"));
+    try {
+      inIsolation(() => this.#model.forward(x), { training: "own" });
+      return true;
+    } catch (error) {
+      if (!(error instanceof ShapeError)) throw error;
+      const message = `picture ${batch.indices[0]} is alone in its batch (${error.message})`;
+      const left = new Batch(batch.pixels, batch.shape, batch.classes, batch.indices, [
+        { index: batch.indices[0], message },
+      ]);
+      this.#tellOfSkipped(left);
+      return false;
+    }
+  }
+
   #tellOfSkipped({ skipped }: Batch): void {
     this.#sums = { ...this.#sums, skipped: this.#sums.skipped + skipped.length };
     for (const picture of skipped) this.#options.onSkip?.(picture);
   }
+}
+
+/** The first of some batches, and all of them. */
+async function peek(batches: AsyncIterable<Batch>): Promise<{ first: Batch | undefined; all: AsyncIterable<Batch> }> {
+  const iterator = batches[Symbol.asyncIterator]();
+  const next = await iterator.next();
+  const first = next.done ? undefined : next.value;
+  async function* chain(): AsyncGenerator<Batch> {
+    try {
+      if (first) yield first;
+      for (let each = await iterator.next(); !each.done; each = await iterator.next()) yield each.value;
+    } finally {
+      await iterator.return?.();
+    }
+  }
+  return { first, all: chain() };
 }

@@ -125,13 +125,14 @@ export function checkSettings(
   path: string,
   saved: Readonly<Record<string, unknown>>,
   now: Readonly<Record<string, unknown>>,
+  hint = "",
 ): void {
   const names = [...new Set([...Object.keys(saved), ...Object.keys(now)])];
   const differing = names.filter((name) => JSON.stringify(saved[name]) !== JSON.stringify(now[name]));
   if (differing.length === 0) return;
   const side = (settings: Readonly<Record<string, unknown>>) =>
     listed(differing.map((name) => `${name} ${brief(settings[name])}`));
-  throw new TrainingError(expected(path, `a run with ${side(now)}`, side(saved)));
+  throw new TrainingError(expected(path, `a run with ${side(now)}`, `${side(saved)}${hint}`));
 }
 
 function brief(value: unknown): string {

@@ -1,6 +1,7 @@
 #include "backend.h"
 
 #include <algorithm>
+#include <cfenv>
 #include <chrono>
 #include <cstring>
 #include <latch>
@@ -16,11 +17,35 @@ namespace seresnet::cpu {
 
 namespace {
 
+// Whether oneDNN computes on the team's threads (or the calling one), so that their flags tell of all that it did.
+bool computesOnTeam() {
+  const unsigned runtime = dnnl_version()->cpu_runtime;
+  return runtime == DNNL_RUNTIME_OMP || runtime == DNNL_RUNTIME_SEQ;
+}
+
+void clearInvalid() {
+#pragma omp parallel
+  std::feclearexcept(FE_INVALID);
+}
+
+// Whether a thread of the team has met an invalid operation since: one that made a NaN, or a maximum that lost one. Clears
+// what it finds.
+bool metInvalid() {
+  int met = 0;
+#pragma omp parallel reduction(| : met)
+  {
+    met |= std::fetestexcept(FE_INVALID);
+    if (met != 0) std::feclearexcept(FE_INVALID);
+  }
+  return met != 0;
+}
+
 // What the programs of a device have in common.
 struct Common {
   std::shared_ptr<Onednn> onednn;
   std::shared_ptr<SharedArena> arena = std::make_shared<SharedArena>();
   std::shared_ptr<MemoryPool> pool = std::make_shared<MemoryPool>();
+  std::shared_ptr<bool> watched = std::make_shared<bool>(false);  // whether the team's flags were looked at after all it did
 };
 
 class CpuProgram final : public Program {
@@ -30,12 +55,14 @@ class CpuProgram final : public Program {
              const Common& common, Setting setting = {})
       : common_(common), threads_(options.threads), split_(plan.outputs.size()) {
     omp_set_num_threads(threads_);  // oneDNN shares work out when a primitive is made
+    *common_.watched = false;
     Builder builder(plan, constants, options, *common_.onednn, std::move(setting));
     builder.build();
     buffers_ = std::move(builder.buffers);
     kernels_ = std::move(builder.kernels);
     outputs_ = std::move(builder.outputs);
     results_ = builder.results;
+    losesNaN_ = builder.losesNaN;
     for (const auto* slots : {&plan.outputs, &plan.written})
       for (const uint32_t slot : *slots) outputBytes_.push_back(plan.slots[slot].bytes());
     placeInArena();
@@ -49,9 +76,13 @@ class CpuProgram final : public Program {
     using Clock = std::chrono::steady_clock;
     using Milliseconds = std::chrono::duration<double, std::milli>;
     std::vector<KernelTime> times;
-    const Clock::time_point begin = Clock::now();
+    Clock::time_point begin;
     execute(run, [&](const NamedKernel& kernel, const Pointers& pointers) {
       const Clock::time_point start = Clock::now();
+      if (&kernel == &kernels_.front()) {  // of a run that is repeated, the last one
+        begin = start;
+        times.clear();
+      }
       call(kernel, pointers);
       const Clock::time_point end = Clock::now();
       times.push_back({kernel.step, kernel.op, kernel.implementation, Milliseconds(start - begin).count(),
@@ -95,10 +126,20 @@ class CpuProgram final : public Program {
       results[buffer.index] = allocate(i);
       addresses[static_cast<size_t>(outputs_[i])] = results[buffer.index]->data();
     }
-    const Pointers pointers(addresses);
-    for (const NamedKernel& kernel : kernels_) {
-      if (*run.stopping) throw Error("run", "the environment is closing");
-      each(kernel, pointers);
+    const auto runAll = [&](bool keepsNaN) {
+      const Pointers pointers(addresses, keepsNaN);
+      for (const NamedKernel& kernel : kernels_) {
+        if (*run.stopping) throw Error("run", "the environment is closing");
+        each(kernel, pointers);
+      }
+    };
+    const bool watches = losesNaN_ && computesOnTeam();
+    if (watches && !*common_.watched) clearInvalid();
+    *common_.watched = false;
+    runAll(losesNaN_ && !watches);
+    if (watches) {
+      if (metInvalid()) runAll(true);  // kernels only read what a run is given, so it can be repeated
+      else *common_.watched = true;
     }
     for (size_t i = 0; i < outputs_.size(); ++i) {
       std::shared_ptr<HostMemory> memory = leave(i, results, addresses);
@@ -170,6 +211,7 @@ class CpuProgram final : public Program {
   std::vector<BufferId> outputs_;
   std::vector<size_t> outputBytes_;
   size_t results_ = 0;
+  bool losesNaN_ = false;  // see relu_convolution.h
   std::unique_ptr<SharedArena::Share> arena_;
   std::vector<std::pair<size_t, size_t>> placed_;  // buffers in the arena and where
   std::vector<char*> addresses_;  // of constants

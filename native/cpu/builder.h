@@ -43,7 +43,10 @@ struct Buffer {
 // Addresses of all buffers in one run.
 class Pointers {
  public:
-  explicit Pointers(const std::vector<char*>& all) : all_(all) {}
+  explicit Pointers(const std::vector<char*>& all, bool keepsNaN = false) : all_(all), keepsNaN_(keepsNaN) {}
+
+  // Whether kernels must do without what makes numbers of NaN.
+  bool keepsNaN() const { return keepsNaN_; }
 
   template <typename T = float>
   T* at(BufferId id) const {
@@ -58,6 +61,7 @@ class Pointers {
 
  private:
   const std::vector<char*>& all_;
+  bool keepsNaN_;
 };
 
 using Kernel = std::function<void(const Pointers&)>;
@@ -145,6 +149,7 @@ class Builder {
   std::vector<Buffer> buffers;
   std::vector<NamedKernel> kernels;
   std::vector<BufferId> outputs;  // for each output, then each written slot of the plan
+  bool losesNaN = false;          // whether a kernel may make a number of NaN, unless it is told to keep it
   size_t results = 0;             // buffers that leave the program and get their own memory in each run
 
  private:

@@ -48,7 +48,7 @@ template <Mask mask>
 inline __attribute__((always_inline)) float through(const float* dy, const float* y, float* kept, int64_t i) {
   const float gradient = dy[i];
   if (mask == Mask::none) return gradient;
-  const float own = y[i] > 0 ? gradient : 0;
+  const float own = y[i] <= 0 ? 0 : gradient;  // NaN lets through, as in PyTorch
   if (mask == Mask::kept) kept[i] = own;
   return own;
 }

@@ -98,10 +98,12 @@ void emitConvolution(Builder& b, const ConvolutionOperands& operands, const Conv
   if (y < 0) y = b.write(0, layout);
   const BufferId scratch = candidate.scratchBytes > 0 ? b.scratch(candidate.scratchBytes) : -1;
   const size_t bytes = bytesIn(b.output(), layout);
+  b.losesNaN |= candidate.losesNaN;
   const std::string implementation = candidate.implementation + (gate >= 0 ? ", gate as it stores" : "");
   b.emit(implementation, [=, run = candidate.run](const Pointers& p) {
     if (residual >= 0) std::memcpy(p.at<void>(y), p.at<void>(residual), bytes);
-    run({p.at<void>(x), p.at<void>(weights), p.maybe(bias), p.maybe(gate), p.at<void>(y), p.maybe<void>(scratch)});
+    run({p.at<void>(x), p.at<void>(weights), p.maybe(bias), p.maybe(gate), p.at<void>(y), p.maybe<void>(scratch),
+         p.keepsNaN()});
   });
 }
 

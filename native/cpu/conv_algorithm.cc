@@ -6,6 +6,7 @@
 
 #include "dnnl_adapter.h"
 #include "parallel.h"
+#include "relu_convolution.h"
 #include "tiled_conv2d.h"
 #include "vector.h"
 
@@ -15,8 +16,6 @@ using dnnl::memory;
 
 namespace {
 
-using PrimitiveDesc = dnnl::convolution_forward::primitive_desc;
-
 // A weight's descriptor as the plan has it: [O, C / groups, kh, kw].
 memory::desc plainWeights(const Shape& w, int64_t groups) {
   constexpr auto f32 = memory::data_type::f32;
@@ -25,18 +24,17 @@ memory::desc plainWeights(const Shape& w, int64_t groups) {
 }
 
 // The current step's convolution in one layout by one of oneDNN's algorithms; throws dnnl::error where it has none.
-PrimitiveDesc describeConvolution(Builder& b, const ConvolutionOperands& operands, const ConvolutionGeometry& g,
-                                  Layout layout, dnnl::algorithm algorithm) {
+ReluConvolution describeConvolution(Builder& b, const ConvolutionOperands& operands,
+                                    const ConvolutionGeometry& g, Layout layout, dnnl::algorithm algorithm) {
   using Tag = memory::format_tag;
   const auto tag = layout == Layout::plain ? Tag::nchw : layout == Layout::blocked ? Tag::nChw16c : Tag::nhwc;
   const auto type = layout == Layout::bfloat16 ? memory::data_type::bf16 : memory::data_type::f32;
   const Shape& w = b.input(1).shape;
-  dnnl::post_ops post;
-  if (operands.residual >= 0) post.append_sum(1.F);
-  if (operands.relu) appendRelu(post);
-  dnnl::primitive_attr attributes;
-  attributes.set_post_ops(post);
-  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  const auto post = [residual = operands.residual >= 0] {
+    dnnl::post_ops all;
+    if (residual) all.append_sum(1.F);
+    return all;
+  };
   ConvolutionShape c;
   c.source = memory::desc(b.input(0).shape, type, tag);
   c.weights = memory::desc(dimsOf(plainWeights(w, g.groups)), type, Tag::any);
@@ -46,13 +44,16 @@ PrimitiveDesc describeConvolution(Builder& b, const ConvolutionOperands& operand
   c.strides = g.stride;
   c.dilation = {g.dilation[0] - 1, g.dilation[1] - 1};
   c.padding = g.padding;
-  return describe(b.onednn(), algorithm, c, attributes);
+  return {b.onednn(), algorithm, c, post, operands.relu};
 }
 
-ConvolutionCandidate candidateOf(Onednn& onednn, const PrimitiveDesc& pd, Layout layout, const memory::desc& given) {
+ConvolutionCandidate candidateOf(Onednn& onednn, const ReluConvolution& convolution, Layout layout,
+                                 const memory::desc& given) {
+  const auto& pd = convolution.description();
   ConvolutionCandidate candidate;
   candidate.implementation = pd.impl_info_str();
   candidate.layout = layout;
+  candidate.losesNaN = convolution.losesNaN();
   candidate.winograd = candidate.implementation.find("wino") != std::string::npos;
   candidate.weightsBytes = pd.weights_desc().get_size();
   candidate.scratchBytes = pd.scratchpad_desc().get_size();
@@ -77,7 +78,7 @@ ConvolutionCandidate candidateOf(Onednn& onednn, const PrimitiveDesc& pd, Layout
   bind(DNNL_ARG_BIAS, pd.bias_desc());
   bind(DNNL_ARG_DST, pd.dst_desc());
   bind(DNNL_ARG_SCRATCHPAD, pd.scratchpad_desc());
-  candidate.run = [=, &onednn, primitive = dnnl::convolution_forward(pd)](const ConvolutionPlaces& at) mutable {
+  candidate.run = [=, &onednn, convolution = convolution](const ConvolutionPlaces& at) mutable {
     for (auto& [argument, memory] : arguments) {
       const void* place = argument == DNNL_ARG_SRC       ? at.x
                           : argument == DNNL_ARG_WEIGHTS ? at.weights
@@ -86,15 +87,14 @@ ConvolutionCandidate candidateOf(Onednn& onednn, const PrimitiveDesc& pd, Layout
                                                          : at.scratch;
       memory.set_data_handle(const_cast<void*>(place));
     }
-    primitive.execute(onednn.stream, arguments);
-    onednn.stream.wait();
+    convolution.run(onednn.stream, arguments, at.keepsNaN);
   };
   return candidate;
 }
 
 // oneDNN's Winograd: 2.x has it for AVX-512 only, 3.x for nothing on x86.
-std::optional<PrimitiveDesc> describeWinograd(Builder& b, const ConvolutionOperands& operands,
-                                              const ConvolutionGeometry& g) {
+std::optional<ReluConvolution> describeWinograd(Builder& b, const ConvolutionOperands& operands,
+                                                const ConvolutionGeometry& g) {
   const Shape& w = b.input(1).shape;
   if (g.groups != 1 || w[0] % 16 != 0 || w[1] % 16 != 0) return std::nullopt;
   try {
@@ -134,8 +134,9 @@ std::vector<ConvolutionCandidate> winogradCandidates(Builder& b, const Convoluti
   const Shape& w = b.input(1).shape;
   const std::vector<int64_t> ones{1, 1};
   if (w[2] != 3 || w[3] != 3 || g.stride != ones || g.dilation != ones) return found;
-  if (const auto pd = operands.gated ? std::nullopt : describeWinograd(b, operands, g))  // which applies none
-    found.push_back(candidateOf(b.onednn(), *pd, Layout::blocked, plainWeights(w, g.groups)));
+  const auto convolution = operands.gated ? std::nullopt : describeWinograd(b, operands, g);  // which applies no gate
+  if (convolution)
+    found.push_back(candidateOf(b.onednn(), *convolution, Layout::blocked, plainWeights(w, g.groups)));
   if (auto tiled = tiledCandidate(b, operands, g)) found.push_back(std::move(*tiled));
   return found;
 }

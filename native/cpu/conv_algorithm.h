@@ -30,6 +30,7 @@ struct ConvolutionPlaces {
   const float* gate;  // for each image and channel a factor of the convolution with its bias, or null
   void* y;
   void* scratch;
+  bool keepsNaN = false;  // see relu_convolution.h
 };
 
 // One way to do the convolution of a step: an algorithm, on one layout of images.
@@ -38,6 +39,7 @@ struct ConvolutionCandidate {
   Layout layout;
   bool winograd = false;
   bool gates = false;  // whether it applies a gate
+  bool losesNaN = false;  // see relu_convolution.h
   size_t weightsBytes = 0;
   std::string weightsOrder;  // equal names mean that `order` makes the same of the same weights; "" leaves them as they are
   std::function<void(const float* plain, void* ordered)> order;  // from [O, C / groups, kh, kw]

@@ -39,6 +39,15 @@ inline dnnl::memory::dims dimsOf(const dnnl::memory::desc& desc) {
 #endif
 }
 
+inline dnnl::memory::data_type dataTypeOf(const dnnl::memory::desc& desc) {
+#if DNNL_VERSION_MAJOR >= 3
+  return desc.get_data_type();
+#else
+  return desc.data_type();
+#endif
+}
+
+// NaN becomes 0: see relu_convolution.h.
 inline void appendRelu(dnnl::post_ops& ops) {
 #if DNNL_VERSION_MAJOR >= 3
   ops.append_eltwise(dnnl::algorithm::eltwise_relu, 0.F, 0.F);

@@ -8,6 +8,7 @@
 #include "dnnl_adapter.h"
 #include "linear_squeeze.h"
 #include "ops.h"
+#include "relu_convolution.h"
 #include "squeeze_excite.h"
 
 namespace seresnet::cpu {
@@ -78,19 +79,15 @@ LinearSqueeze geometry(Builder& b, const Operands& found) {
 }
 
 // A convolution of one image with the tail that is left to it.
-std::optional<dnnl::convolution_forward::primitive_desc> describeOne(Builder& b, const Operands& found,
-                                                                     const LinearSqueeze& s, Gate gate) {
+std::optional<ReluConvolution> describeOne(Builder& b, const Operands& found, const LinearSqueeze& s, Gate gate) {
   constexpr auto nhwc = memory::format_tag::nhwc;
-  dnnl::post_ops post;
-  if (gate == Gate::postOp)
-    post.append_binary(dnnl::algorithm::binary_mul, memory::desc({1, s.outputs, 1, 1}, f32, nhwc));
-  if (gate != Gate::image) {
-    if (found.residual >= 0) post.append_sum(1.F);
-    if (found.relu) appendRelu(post);
-  }
-  dnnl::primitive_attr attributes;
-  attributes.set_post_ops(post);
-  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  const auto post = [=, outputs = s.outputs, residual = found.residual >= 0] {
+    dnnl::post_ops all;
+    if (gate == Gate::postOp)
+      all.append_binary(dnnl::algorithm::binary_mul, memory::desc({1, outputs, 1, 1}, f32, nhwc));
+    if (gate != Gate::image && residual) all.append_sum(1.F);
+    return all;
+  };
   ConvolutionShape c;
   c.source = memory::desc({1, s.channels, s.height, s.width}, f32, nhwc);
   c.weights = memory::desc(b.input(1).shape, f32, memory::format_tag::any);
@@ -101,7 +98,7 @@ std::optional<dnnl::convolution_forward::primitive_desc> describeOne(Builder& b,
   c.dilation = {s.dilation[0] - 1, s.dilation[1] - 1};
   c.padding = s.padding;
   try {
-    return describe(b.onednn(), dnnl::algorithm::convolution_direct, c, attributes);
+    return ReluConvolution(b.onednn(), dnnl::algorithm::convolution_direct, c, post, found.relu && gate != Gate::image);
   } catch (const dnnl::error&) {
     return std::nullopt;
   }
@@ -151,7 +148,7 @@ SERESNET_CLONES void scaleRuns(const float* from, const int32_t* channels, const
 // What the step needs beside its own operands, by how it is done.
 struct Convolution {
   Gate gate;
-  dnnl::convolution_forward::primitive_desc primitive;
+  ReluConvolution primitive;
   std::shared_ptr<HostMemory> weights, channels;
 };
 
@@ -160,11 +157,14 @@ std::optional<Convolution> choose(Builder& b, const Operands& found, const Linea
   const std::string wanted = b.step().attributes.count("gate") > 0 ? b.step().text("gate") : "";
   const auto given = memory::desc(b.input(1).shape, f32, memory::format_tag::oihw);
   const auto make = [&](Gate gate) -> std::optional<Convolution> {
-    const auto pd = describeOne(b, found, s, gate);
-    if (!pd || (wanted.empty() && !isJit(*pd))) return std::nullopt;
-    Convolution c{gate, *pd, reordered(b.onednn(), given, b.constant(1)->data<void>(), pd->weights_desc()), nullptr};
+    const auto primitive = describeOne(b, found, s, gate);
+    if (!primitive) return std::nullopt;
+    const auto& pd = primitive->description();
+    if (wanted.empty() && !isJit(pd)) return std::nullopt;
+    Convolution c{gate, *primitive, reordered(b.onednn(), given, b.constant(1)->data<void>(), pd.weights_desc()),
+                  nullptr};
     if (gate == Gate::weights) {
-      c.channels = channelsOfRuns(b.onednn(), given, pd->weights_desc(), s.outputs);
+      c.channels = channelsOfRuns(b.onednn(), given, pd.weights_desc(), s.outputs);
       if (!c.channels) return std::nullopt;
     }
     return c;
@@ -187,18 +187,19 @@ std::string report(const Convolution& c, const LinearSqueeze& s) {
   char text[160];
   if (c.gate == Gate::weights)
     std::snprintf(text, sizeof text, "%s, gate on the weights: %.2f MB for the image's %.2f",
-                  c.primitive.impl_info_str(), weights, image);
+                  c.primitive.description().impl_info_str(), weights, image);
   else if (c.gate == Gate::postOp)
-    std::snprintf(text, sizeof text, "%s, gate as post-op: saves %.2f MB", c.primitive.impl_info_str(), image);
+    std::snprintf(text, sizeof text, "%s, gate as post-op: saves %.2f MB", c.primitive.description().impl_info_str(), image);
   else
     std::snprintf(text, sizeof text, "%s, gate on the image: %.2f MB for the weights' %.2f",
-                  c.primitive.impl_info_str(), image, weights);
+                  c.primitive.description().impl_info_str(), image, weights);
   return text;
 }
 
 // The convolution's kernel, image by image: each is in the cache still when its turn for the gate comes.
 void emitGated(Builder& b, const Operands& found, const LinearSqueeze& s, const Convolution& c, BufferId gates) {
-  const auto& pd = c.primitive;
+  const auto& pd = c.primitive.description();
+  b.losesNaN |= c.primitive.losesNaN();
   const Layout layout = Layout::channelsLast;
   const BufferId x = b.read(0, layout);
   b.touch(gates);
@@ -233,7 +234,7 @@ void emitGated(Builder& b, const Operands& found, const LinearSqueeze& s, const 
     argument(postGate, memory::desc({1, s.outputs, 1, 1}, f32, memory::format_tag::nhwc));
   const int64_t runs = static_cast<int64_t>(c.weights->bytes() / sizeof(float)) / run;
   b.emit(report(c, s), [=, &onednn, relu = found.relu, kind = c.gate,
-                        primitive = dnnl::convolution_forward(pd)](const Pointers& p) mutable {
+                        primitive = c.primitive](const Pointers& p) mutable {
     const auto bind = [&](int name, void* address) { arguments.at(name).set_data_handle(address); };
     if (scratchpad >= 0) bind(DNNL_ARG_SCRATCHPAD, p.at<void>(scratchpad));
     for (int64_t n = 0; n < s.images; ++n) {
@@ -259,8 +260,7 @@ void emitGated(Builder& b, const Operands& found, const LinearSqueeze& s, const 
       if (bias >= 0) bind(DNNL_ARG_BIAS, const_cast<float*>(offset));
       bind(DNNL_ARG_DST, kind == Gate::image ? p.at(raw) : to);
       if (kind == Gate::postOp) bind(postGate, gate);
-      primitive.execute(onednn.stream, arguments);
-      onednn.stream.wait();
+      primitive.run(onednn.stream, arguments, p.keepsNaN());
       if (kind == Gate::image) applyGate(p.at(raw), gate, shortcut, relu, to, plane, s.outputs);
     }
   });

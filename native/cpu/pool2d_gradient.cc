@@ -50,7 +50,7 @@ SERESNET_CLONES void largest(const float* x, int32_t at, float* best, int32_t* w
     const float value = x[c];
     const float old = best[c];
     const int32_t place = which[c];
-    const bool larger = (value > old) | ((value != value) & (old == old));  // no branches
+    const bool larger = (value > old) | (value != value);  // no branches
     best[c] = larger ? value : old;
     which[c] = larger ? at : place;
   }
@@ -106,7 +106,7 @@ Kernel maxOfChannelsLast(const Window& w, const Shape& shape, const std::vector<
 
 }  // namespace
 
-// Sends each window's gradient to its largest input (the first of equals, or the first NaN): x, dy -> dx.
+// Sends each window's gradient to its largest input (the first of equals, or the last NaN, as in PyTorch): x, dy -> dx.
 void maxPool2dGradient(Builder& b) {
   b.expectArity(2, 2);
   const Window w = window(b, b.input(0).shape, b.input(1).shape);
@@ -126,7 +126,7 @@ void maxPool2dGradient(Builder& b) {
         const int64_t column = left + j * dilation[1];
         if (row < 0 || row >= w.height || column < 0 || column >= w.width) continue;
         const float value = image[row * w.width + column];
-        if (best < 0 || value > image[best] || (std::isnan(value) && !std::isnan(image[best]))) best = row * w.width + column;
+        if (best < 0 || value > image[best] || std::isnan(value)) best = row * w.width + column;
       }
     if (best >= 0) out[best] += gradient;
   }));

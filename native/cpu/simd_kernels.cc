@@ -31,8 +31,9 @@ inline void store(float* x, V v) {
   __builtin_memcpy(x, &v, sizeof(V));
 }
 
-inline float larger(float a, float b) { return a > b ? a : b; }
-inline Vector larger(Vector a, Vector b) { return a > b ? a : b; }
+// NaN stays NaN: it is not below 0.
+inline float reluOf(float v) { return 0 > v ? 0 : v; }
+inline Vector reluOf(Vector v) { return Vector{} > v ? Vector{} : v; }
 
 // Sums of R rows and up to a panel's columns, in registers.
 template <int R, int vectors>
@@ -195,7 +196,7 @@ inline void finish(V v, const Epilogue& e, int64_t c, int64_t at, float* y) {
   if (e.bias != nullptr) v += load<V>(e.bias + c);
   if (e.gate != nullptr) v *= load<V>(e.gate + c);
   if (e.residual != nullptr) v += load<V>(e.residual + at);
-  if (e.relu) v = larger(v, V{});
+  if (e.relu) v = reluOf(v);
   store(y + at, v);
 }
 

@@ -68,7 +68,7 @@ namespace {
 SERESNET_CLONES void reluGradientLoop(const float* y, const float* dy, float* dx, int64_t count) {
   for (int64_t i = 0; i < count; ++i) {
     const float gradient = dy[i];  // loaded whether it is used or not, so that the loop has no branch
-    dx[i] = y[i] > 0 ? gradient : 0;
+    dx[i] = y[i] <= 0 ? 0 : gradient;  // NaN lets through, as in PyTorch
   }
 }
 

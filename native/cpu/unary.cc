@@ -3,16 +3,13 @@
 #include "integers.h"
 #include "ops.h"
 #include "parallel.h"
+#include "vector.h"
 
 namespace seresnet::cpu {
 
 namespace {
 
 using Loop = void (*)(const float* x, float* y, int64_t count);
-
-SERESNET_CLONES void reluLoop(const float* x, float* y, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) y[i] = x[i] < 0 ? 0 : x[i];  // NaN stays NaN
-}
 
 SERESNET_CLONES void negLoop(const float* x, float* y, int64_t count) {
   for (int64_t i = 0; i < count; ++i) y[i] = -x[i];
@@ -35,7 +32,7 @@ void logLoop(const float* x, float* y, int64_t count) {
 }
 
 Loop loopOf(const std::string& op) {
-  if (op == "relu") return reluLoop;
+  if (op == "relu") return relu;
   if (op == "neg") return negLoop;
   if (op == "sqrt") return sqrtLoop;
   if (op == "sigmoid") return sigmoidLoop;

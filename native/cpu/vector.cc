@@ -40,6 +40,21 @@ SERESNET_CLONES void roundToBfloat16(float* data, int64_t count) {
   for (int64_t i = 0; i < count; ++i) data[i] = Bfloat16(data[i]);
 }
 
+SERESNET_CLONES void relu(const float* x, float* y, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) y[i] = x[i] < 0 ? 0 : x[i];
+}
+
+void reluInPlace(float* data, int64_t count) {
+  parallel(count, 16384, [&](int64_t first, int64_t last) { relu(data + first, data + first, last - first); });
+}
+
+void reluInPlace(Bfloat16* data, int64_t count) {
+  parallel(count, 16384, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i)
+      if (data[i] < 0) data[i] = Bfloat16(0);
+  });
+}
+
 SERESNET_CLONES double sumOf(const float* x, int64_t count) {
   double sum = 0;
 #pragma omp simd reduction(+ : sum)

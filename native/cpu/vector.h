@@ -22,6 +22,12 @@ void widen(const Bfloat16* from, float* to, int64_t count);
 // in place
 void roundToBfloat16(float* data, int64_t count);
 
+// NaN stays NaN.
+void relu(const float* x, float* y, int64_t count);
+// The same on all threads of the team.
+void reluInPlace(float* data, int64_t count);
+void reluInPlace(Bfloat16* data, int64_t count);
+
 double sumOf(const float* x, int64_t count);
 
 }  // namespace seresnet::cpu

@@ -26,7 +26,7 @@ export const batchNormGradient: Kernel = ({ inputs, outputs, attributes }, share
     for (let n = 0; n < batch; n++) {
       const start = (n * channels + channel) * plane;
       for (let i = start; i < start + plane; i++) {
-        if (activated && !(activated[i] > 0)) continue;
+        if (activated && activated[i] <= 0) continue; // NaN lets through, as in PyTorch
         sum += gradient[i];
         product += gradient[i] * (from[i] - center) * inverse;
       }
@@ -36,7 +36,7 @@ export const batchNormGradient: Kernel = ({ inputs, outputs, attributes }, share
     for (let n = 0; n < batch; n++) {
       const start = (n * channels + channel) * plane;
       for (let i = start; i < start + plane; i++) {
-        const own = activated && !(activated[i] > 0) ? 0 : gradient[i];
+        const own = activated && activated[i] <= 0 ? 0 : gradient[i];
         if (masked) floats(masked)[i] = own;
         out[i] = scale * (own - meanPart - (from[i] - center) * variancePart);
       }

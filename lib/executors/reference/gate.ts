@@ -25,7 +25,7 @@ export const gateGradient: Kernel = ({ inputs: [x, by, dy, activated], outputs: 
   for (let index = first; index < last; index++) {
     let sum = 0;
     for (let i = index * plane; i < (index + 1) * plane; i++) {
-      const own = activated && !(floats(activated)[i] > 0) ? 0 : gradient[i];
+      const own = activated && floats(activated)[i] <= 0 ? 0 : gradient[i];
       if (masked) floats(masked)[i] = own;
       out[i] = own * factors[index];
       sum += own * from[i];

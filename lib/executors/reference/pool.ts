@@ -1,7 +1,7 @@
-import { join } from "node:path";
 import { Worker } from "node:worker_threads";
 import type { HostArray } from "../../dtype.js";
 import { ArgumentError, DeviceError, DtypeError, ShapeError } from "../../errors.js";
+import { packageFile } from "../../paths.js";
 import { Barrier, barrierWords } from "./barrier.js";
 import type { Program, Reply, Request, StepTime } from "./messages.js";
 
@@ -101,7 +101,7 @@ export class Pool {
 
 function newWorker(workerData: Int32Array): Worker {
   try {
-    return new Worker(join(__dirname, "worker.js"), { workerData, execArgv: [] });
+    return new Worker(packageFile("dist", "lib", "executors", "reference", "worker.js"), { workerData, execArgv: [] });
   } catch (cause) {
     throw new DeviceError(`reference: a worker thread could not be started: ${(cause as Error).message}`, { cause });
   }

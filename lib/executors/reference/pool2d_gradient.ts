@@ -1,6 +1,6 @@
 import { floats, type Kernel } from "./kernel.js";
 
-/** Sends each window's gradient to its largest input (the first of equals, or the first NaN). Inputs: x, dy. */
+/** Sends each window's gradient to its largest input (the first of equals, or the last NaN, as in PyTorch). Inputs: x, dy. */
 export const maxPool2dGradient: Kernel = ({ inputs: [x, dy], outputs: [dx], attributes }, share) => {
   const { kernelSize, stride, padding, dilation } = attributes as Record<string, readonly [number, number]>;
   const [batch, channels, height, width] = x.shape;
@@ -21,7 +21,7 @@ export const maxPool2dGradient: Kernel = ({ inputs: [x, dy], outputs: [dx], attr
             if (y < 0 || y >= height || at < 0 || at >= width) continue;
             const value = from[origin + y * width + at];
             const largest = best < 0 ? Number.NEGATIVE_INFINITY : from[origin + best];
-            if (best < 0 || value > largest || (Number.isNaN(value) && !Number.isNaN(largest))) best = y * width + at;
+            if (best < 0 || value > largest || Number.isNaN(value)) best = y * width + at;
           }
         if (best >= 0) plane[best] += gradient[(image * outH + row) * outW + column];
       }

@@ -47,7 +47,7 @@ export const sliceGradient: Kernel = ({ inputs: [dy], outputs: [dx], attributes 
 export const reluGradient: Kernel = ({ inputs: [y, dy], outputs: [dx] }, share) => {
   const [value, gradient, out] = [floats(y), floats(dy), floats(dx)];
   const [first, last] = share(out.length);
-  for (let i = first; i < last; i++) out[i] = value[i] > 0 ? gradient[i] : 0;
+  for (let i = first; i < last; i++) out[i] = value[i] <= 0 ? 0 : gradient[i]; // NaN lets through, as in PyTorch
 };
 
 /** dy y (1 - y). Inputs: y, dy. */

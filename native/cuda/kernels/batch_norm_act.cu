@@ -200,7 +200,7 @@ __global__ void __launch_bounds__(threads)
       float y[N];
       loadLanes(activated + place, y);
 #pragma unroll
-      for (int i = 0; i < N; ++i) gradient[i] = y[i] > 0 ? gradient[i] : 0.F;
+      for (int i = 0; i < N; ++i) gradient[i] = reluGradientOf(y[i], gradient[i]);
     }
     if (masked != nullptr) storeLanes(gradient, masked + place);
 #pragma unroll
@@ -283,7 +283,7 @@ __global__ void __launch_bounds__(threads)
       float y[N];
       loadLanes(activated + place, y);
 #pragma unroll
-      for (int i = 0; i < N; ++i) gradient[i] = y[i] > 0 ? gradient[i] : 0.F;
+      for (int i = 0; i < N; ++i) gradient[i] = reluGradientOf(y[i], gradient[i]);
     }
 #pragma unroll
     for (int i = 0; i < N; ++i)

@@ -47,7 +47,7 @@ void launchRunningStatistics(Stream stream, const RunningStatisticsArguments& ar
 size_t batchNormWorkspace(int64_t rows, int64_t channels);
 
 // Gradients of both. With `training` the statistics came from x itself and pass gradients on. With `activated`, the y of a
-// ReLU, dy counts only where that is above 0; `residual` then gets that masked dy. dgamma and dbeta [channels].
+// ReLU, dy counts only where that is not 0; `residual` then gets that masked dy. dgamma and dbeta [channels].
 struct BatchNormGradientArguments {
   const void* x = nullptr;
   const void* dy = nullptr;

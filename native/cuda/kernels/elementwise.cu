@@ -50,7 +50,7 @@ struct ApplyUnary {
 
 struct ApplyGradient {
   bool relu;
-  __device__ float operator()(float y, float dy) const { return relu ? (y > 0 ? dy : 0.F) : dy * y * (1 - y); }
+  __device__ float operator()(float y, float dy) const { return relu ? reluGradientOf(y, dy) : dy * y * (1 - y); }
 };
 
 template <typename F>

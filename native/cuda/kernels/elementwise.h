@@ -41,7 +41,7 @@ struct BroadcastArguments {
 };
 void launchBroadcast(Stream stream, const BroadcastArguments& arguments);
 
-// relu: dx = y > 0 ? dy : 0; sigmoid: dx = dy * y * (1 - y). dx may be dy or y.
+// relu: dx = y <= 0 ? 0 : dy; sigmoid: dx = dy * y * (1 - y). dx may be dy or y.
 struct ActivationGradientArguments {
   Unary op = Unary::relu;
   const void* y = nullptr;

@@ -28,7 +28,7 @@ __global__ void __launch_bounds__(threads)
       float y[N];
       loadLanes(static_cast<const T*>(a.activated) + place, y);
 #pragma unroll
-      for (int i = 0; i < N; ++i) gradient[i] = y[i] > 0 ? gradient[i] : 0.F;
+      for (int i = 0; i < N; ++i) gradient[i] = reluGradientOf(y[i], gradient[i]);
     }
     if (a.residual != nullptr) storeLanes(gradient, static_cast<T*>(a.residual) + place);
 #pragma unroll

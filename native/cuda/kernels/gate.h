@@ -5,7 +5,7 @@
 namespace seresnet::cuda {
 
 // Gradients of y = x * gate (+ residual) (+ ReLU), squeeze-and-excitation's last product, in one pass over the images. With
-// g = dy where `activated`, the y of a ReLU, is above 0, and everywhere without it: dx = g * gate,
+// g = dy where `activated`, the y of a ReLU, is not 0, and everywhere without it: dx = g * gate,
 // dgate [images, channels] = sum over an image of g * x; `residual` gets g.
 struct GateGradientArguments {
   const void* x = nullptr;

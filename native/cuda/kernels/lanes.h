@@ -17,6 +17,8 @@ __device__ __forceinline__ T fromFloat(float value) {
 }
 
 __device__ __forceinline__ float reluOf(float value) { return value < 0 ? 0.F : value; }  // NaN stays NaN
+// The gradient behind a ReLU whose result is y; NaN lets it through, as in PyTorch.
+__device__ __forceinline__ float reluGradientOf(float y, float dy) { return y <= 0 ? 0.F : dy; }
 __device__ __forceinline__ float sigmoidOf(float value) { return 1.F / (1.F + expf(-value)); }
 
 // How many elements 16 bytes hold.

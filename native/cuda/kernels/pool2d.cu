@@ -70,7 +70,7 @@ __device__ __forceinline__ int firstWindow(int at, int reach, int stride, int pa
   return from <= 0 ? 0 : (from + stride - 1) / stride;
 }
 
-// Which of the window's inputs is its largest: the first of equals, or the first NaN.
+// Which of the window's inputs is its largest: the first of equals, or the last NaN, as in PyTorch.
 template <typename T, int N>
 __device__ __forceinline__ void winners(const T* image, const Window& w, int top, int left, int (&winner)[N]) {
   float largest[N];
@@ -86,7 +86,7 @@ __device__ __forceinline__ void winners(const T* image, const Window& w, int top
       loadLanes(image + (int64_t{row} * w.width + column) * w.channels, value);
 #pragma unroll
       for (int k = 0; k < N; ++k) {
-        const bool better = winner[k] < 0 || value[k] > largest[k] || (value[k] != value[k] && largest[k] == largest[k]);
+        const bool better = winner[k] < 0 || value[k] > largest[k] || value[k] != value[k];
         if (better) {
           largest[k] = value[k];
           winner[k] = row * w.width + column;
