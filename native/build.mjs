@@ -199,6 +199,7 @@ function buildOnednn() {
     DNNL_CPU_RUNTIME: "OMP",
     DNNL_GPU_RUNTIME: "NONE",
     DNNL_ENABLE_PRIMITIVE: "CONVOLUTION;REORDER",
+    DNNL_ENABLE_JIT_PROFILING: "OFF",
     DNNL_BUILD_TESTS: "OFF",
     DNNL_BUILD_EXAMPLES: "OFF",
   };
@@ -294,7 +295,9 @@ function main() {
   } else if (values.cpu || values.release) {
     const variant = values.release ? "release" : "cpu";
     if (values.release) buildOnednn();
-    buildWithCMake(variant);
+    const { left } = buildWithCMake(variant);
+    const cpu = left.find(({ part }) => part === "cpu");
+    if (cpu) throw new BuildError(cpu.why, cpu.remedy);
     report(describeAddon(join(build, variant, "seresnet.node")), []);
   } else {
     const gyp = values.gyp || (values.optional && !versionOf("cmake"));

@@ -12,7 +12,8 @@ const script = (flags: string[], code: string) => run(process.execPath, [...flag
 describe("one implementation behind import and require", () => {
   it("exports the same names and the same classes", () => {
     const cjs = require("../dist/lib/index.js");
-    const names = (module: object) => Object.keys(module).filter((name) => !["__esModule", "module.exports"].includes(name));
+    const names = (module: object) =>
+      Object.keys(module).filter((name) => !["__esModule", "module.exports"].includes(name));
     expect(names(esm).sort()).toEqual(names(cjs).sort());
     expect(esm.Tensor).toBe(cjs.Tensor);
     expect(esmModels.SEBlock).toBe(require("../dist/models/index.js").SEBlock);
