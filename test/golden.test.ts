@@ -58,6 +58,18 @@ describe("one sentence for", () => {
   const header = (text: string) => bytesOf(`\x93NUMPY\x01\0`, text.length & 255, text.length >> 8, text);
   const vector = header("{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }");
   const npy = (data: Uint8Array, more: Partial<ZipItem> = {}): ZipItem[] => [{ name: "a.npy", data, ...more }];
+
+  test.each([0, 8])("bytes that are not those of the CRC-32 (method %d)", async (method) => {
+    const data = bytesOf(vector, ...new Array(8).fill(0));
+    const stored = method === 8 ? deflateRawSync(data) : data;
+    const item = { method, size: data.length, packedSize: stored.length };
+    expect(await contents(parseNpz(zipFile(npy(stored, item)), "good"))).toEqual([
+      ["a", "float32", [2], new Float32Array(2)],
+    ]);
+    expect(await refusal(zipFile(npy(stored, { ...item, crc: 1 })))).toMatch(
+      /^: entry "a.npy": expected bytes of CRC-32 1, got damaged ones, of [0-9a-f]+$/,
+    );
+  });
   const bomb = { data: deflateRawSync(Buffer.alloc(1e7)), method: 8 };
   test.each<[string, ZipItem[], string]>([
     [

@@ -174,16 +174,29 @@ describe("weights from the hub", () => {
     expect((await readdir(join(storage(), "blobs"))).filter((name) => /lock|incomplete/.test(name))).toEqual([]);
   });
 
-  it("do not wait for a process that is gone", async () => {
+  it.each([
+    ["long ago", new Date(0)],
+    ["in the future, by another machine's clock", new Date(Date.now() + 86_400_000)],
+  ])("do not wait for a process that is gone, whose lock was touched %s", async (_, touched) => {
     await fetchFromHub("hf:me/net");
     const [name] = (await wholeFiles()).filter((blob) => blob.length === 64);
     await rm(storage(), { recursive: true });
     await mkdir(join(storage(), "blobs"), { recursive: true });
     const lock = join(storage(), "blobs", `${name}.lock`);
     await writeFile(lock, "");
-    await utimes(lock, new Date(0), new Date(0));
+    await utimes(lock, touched, touched);
     await fetchFromHub("hf:me/net");
     expect(await wholeFiles()).not.toContain(`${name}.lock`);
+  });
+
+  it("give up on a download that stalls, and go on from there the next time", async () => {
+    hub.faults.set(/cdn\/model/, { pauses: 60_000 });
+    process.env.HF_HUB_DOWNLOAD_TIMEOUT = "0.2";
+    expect(await complaint()).toMatch(/expected \d+ bytes of model\.safetensors, got \d+, then: nothing for 0\.2 s/);
+    delete process.env.HF_HUB_DOWNLOAD_TIMEOUT;
+    hub.faults.clear();
+    await fetchFromHub("hf:me/net");
+    expect(fileRequests().at(-1)).toMatch(/bytes=\d+-/);
   });
 
   it("take a token where one is needed", async () => {

@@ -51,6 +51,12 @@ describe("bad files", () => {
       Buffer.concat([packed.subarray(0, 10), Buffer.alloc(20, 0xff)]),
       /an IDX file, plain or gzipped, got inv/,
     ],
+    [
+      "gzip of more than its header says",
+      gzipSync(Buffer.concat([good, Buffer.alloc(1 << 24)])),
+      /4 bytes of data .*, got more when/,
+    ],
+    ["gzip of a huge shape", gzipSync(idx([0xffff, 0xffff, 4], [])), /at most 1073741824 bytes, got 17179344900/],
     ["gzip of something else", gzipSync("hello, world"), /magic .*, got 68656c6c/],
   ];
   test.each(cases)("%s", async (_, bytes, message) => {

@@ -1,7 +1,7 @@
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { gunzip } from "node:zlib";
+import { constants, gunzip } from "node:zlib";
 import { ArgumentError, expected } from "../errors.js";
 import { readRegularFile, reason } from "../io/files.js";
 
@@ -46,14 +46,33 @@ export async function readIdx(path: string): Promise<IdxArray> {
   let bytes: Uint8Array;
   try {
     bytes = await readRegularFile(path, mostBytes);
-    if (bytes[0] === 0x1f && bytes[1] === 0x8b) bytes = await inflate(bytes, { maxOutputLength: mostBytes });
+    if (bytes[0] === 0x1f && bytes[1] === 0x8b) bytes = await unpack(bytes, path);
   } catch (error) {
+    if (error instanceof ArgumentError) throw error;
     throw new ArgumentError(expected(path, "an IDX file, plain or gzipped", reason(error)), { cause: error });
   }
-  return parseIdx(bytes, path);
+  const { shape, start, size } = parseHeader(bytes, path);
+  if (bytes.length !== start + size)
+    throw new ArgumentError(
+      expected(path, `${size} bytes of data for shape [${shape.join(", ")}]`, `${bytes.length - start}`),
+    );
+  return { shape, data: bytes.subarray(start) };
 }
 
-function parseIdx(bytes: Uint8Array, path: string): IdxArray {
+/** No more than the header says: a small file may unpack to gigabytes. */
+async function unpack(packed: Uint8Array, path: string): Promise<Uint8Array> {
+  const beginning = await inflate(packed.subarray(0, 4096), { finishFlush: constants.Z_SYNC_FLUSH });
+  const { shape, start, size } = parseHeader(beginning, path);
+  const wanted = `${size} bytes of data for shape [${shape.join(", ")}]`;
+  if (start + size > mostBytes) throw new ArgumentError(expected(path, `at most ${mostBytes} bytes`, `${size}`));
+  return inflate(packed, { maxOutputLength: start + size }).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ERR_BUFFER_TOO_LARGE")
+      throw new ArgumentError(expected(path, wanted, "more when unpacked"), { cause: error });
+    throw error;
+  });
+}
+
+function parseHeader(bytes: Uint8Array, path: string): { shape: number[]; start: number; size: number } {
   const fail = (what: string, got: string): never => {
     throw new ArgumentError(expected(path, what, got));
   };
@@ -68,10 +87,7 @@ function parseIdx(bytes: Uint8Array, path: string): IdxArray {
   if (bytes.length < start) fail(`an IDX header of ${start} bytes`, `a file of ${bytes.length}`);
   const view = new DataView(bytes.buffer, bytes.byteOffset, start);
   const shape = Array.from({ length: rank }, (_, axis) => view.getUint32(4 + 4 * axis));
-  const size = shape.reduce((product, extent) => product * extent, 1);
-  if (bytes.length !== start + size)
-    fail(`${size} bytes of data for shape [${shape.join(", ")}]`, `${bytes.length - start}`);
-  return { shape, data: bytes.subarray(start) };
+  return { shape, start, size: shape.reduce((product, extent) => product * extent, 1) };
 }
 
 /**

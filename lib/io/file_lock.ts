@@ -12,8 +12,9 @@ const staleMs = 15_000;
  * Whoever holds it touches it now and then, so a process that was killed stops nobody for long.
  */
 export async function withFileLock<T>(path: string, work: () => Promise<T>): Promise<T> {
+  const seen: Seen = { touched: undefined, since: 0 };
   while (!(await take(path))) {
-    await removeStale(path);
+    await removeStale(path, seen);
     await sleep(pollMs);
   }
   const touch = () => utimes(path, new Date(), new Date()).catch(() => {});
@@ -27,6 +28,12 @@ export async function withFileLock<T>(path: string, work: () => Promise<T>): Pro
   }
 }
 
+/** When whoever holds the lock touched it last, by its clock, and since when that is known, by ours. */
+interface Seen {
+  touched: number | undefined;
+  since: number;
+}
+
 async function take(path: string): Promise<boolean> {
   try {
     await (await open(path, "wx")).close();
@@ -38,9 +45,13 @@ async function take(path: string): Promise<boolean> {
 }
 
 /** Renamed before it is removed: of several that find the same stale lock, one moves it away. */
-async function removeStale(path: string): Promise<void> {
+async function removeStale(path: string, seen: Seen): Promise<void> {
   const found = await stat(path).catch(() => undefined);
-  if (found === undefined || Date.now() - found.mtimeMs < staleMs) return;
+  if (found === undefined) return;
+  if (found.mtimeMs !== seen.touched) Object.assign(seen, { touched: found.mtimeMs, since: performance.now() });
+  // a date may lie in the future, or be another machine's: then it tells nothing but whether it changes
+  const age = Math.max(Date.now() - found.mtimeMs, performance.now() - seen.since);
+  if (age < staleMs) return;
   const aside = `${path}.${randomBytes(4).toString("hex")}`;
   await rename(path, aside).catch(() => {});
   await rm(aside, { force: true });

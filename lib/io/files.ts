@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { type FileHandle, open, readFile, rename, rm, stat } from "node:fs/promises";
+import { type FileHandle, open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 
 /** What the system said, as a few words for people: `no such file`, `a folder`, … */
@@ -87,6 +87,7 @@ async function fill(file: FileHandle, pieces: readonly Uint8Array[], position: n
  */
 export async function writeFileAtomic(path: string, chunks: Iterable<Uint8Array>): Promise<void> {
   const folder = dirname(path);
+  await removeAbandoned(folder);
   const temporary = join(folder, `.seresnet-${randomBytes(8).toString("hex")}.tmp`);
   const file = await open(temporary, "wx");
   try {
@@ -102,6 +103,16 @@ export async function writeFileAtomic(path: string, chunks: Iterable<Uint8Array>
     throw error;
   }
   await syncFolder(folder);
+}
+
+/** Temporary files of processes that were killed: nobody has written to them for an hour. */
+async function removeAbandoned(folder: string): Promise<void> {
+  const names = await readdir(folder).catch(() => []);
+  for (const name of names.filter((one) => /^\.seresnet-[0-9a-f]{16}\.tmp$/.test(one))) {
+    const left = join(folder, name);
+    const touched = (await stat(left).catch(() => undefined))?.mtimeMs ?? Number.POSITIVE_INFINITY;
+    if (Date.now() - touched > 3_600_000) await rm(left, { force: true });
+  }
 }
 
 async function writeAll(file: FileHandle, chunk: Uint8Array): Promise<void> {

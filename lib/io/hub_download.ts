@@ -69,7 +69,7 @@ async function receive(
   const file = await open(incomplete, start > 0 ? "r+" : "w");
   try {
     onProgress?.({ file: path, received: start, total: size });
-    for await (const chunk of streamFrom(whole, start)) {
+    for await (const chunk of withoutStalls(streamFrom(whole, start))) {
       if (at + chunk.length > size) throw new Error("more bytes than it said");
       const { bytesWritten } = await file.write(chunk, 0, chunk.length, at);
       if (bytesWritten < chunk.length) throw new Error("a full disk");
@@ -92,6 +92,29 @@ async function receive(
 function streamFrom(blob: Blob | null, start: number): AsyncIterable<Uint8Array> {
   if (blob === null) throw new Error("nothing");
   return (start > 0 ? blob.slice(start) : blob).stream() as unknown as AsyncIterable<Uint8Array>;
+}
+
+/** Gives up on a stream that sends nothing for so long: HF_HUB_DOWNLOAD_TIMEOUT seconds, as for Python's hub; default 60. */
+async function* withoutStalls(stream: AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> {
+  const given = Number(process.env.HF_HUB_DOWNLOAD_TIMEOUT);
+  const seconds = given > 0 ? given : 60;
+  const chunks = stream[Symbol.asyncIterator]();
+  for (;;) {
+    let timer: NodeJS.Timeout | undefined;
+    const stalled = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => reject(new Error(`nothing for ${seconds} s`)), seconds * 1000);
+    });
+    try {
+      const { done, value } = await Promise.race([chunks.next(), stalled]);
+      if (done) return;
+      yield value;
+    } catch (error) {
+      void chunks.return?.(); // lets go of the connection
+      throw error;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
 }
 
 async function checksum(path: string, { size, oid }: BlobSource): Promise<string> {

@@ -24,7 +24,7 @@ const kinds: Readonly<Record<string, string>> = {
  * objects among them, which nothing here could run), and for more than 1 GiB.
  */
 export function parseNpz(bytes: Uint8Array, path: string): Record<string, Tensor> {
-  const zip = openZip(bytes, path, { unpacked: mostBytes });
+  const zip = openZip(bytes, path, { unpacked: mostBytes, checksums: true });
   const arrays = zip.names.map((entry) => {
     if (!entry.endsWith(".npy")) fail(path, "a file that numpy.savez wrote, of .npy entries alone", quoted(entry));
     const name = entry.slice(0, -".npy".length);

@@ -1,5 +1,6 @@
 import { inflateRawSync } from "node:zlib";
 import { expected, listed, WeightsError } from "../errors.js";
+import { crc32 } from "./crc32.js";
 import { quoted } from "./json.js";
 
 const endSignature = 0x06054b50;
@@ -16,6 +17,7 @@ const mostEntries = 100_000;
 interface ZipEntry {
   flags: number;
   method: number;
+  crc: number;
   packedSize: number;
   size: number;
   localHeader: number;
@@ -35,17 +37,28 @@ export interface ZipOptions {
    * as they are, which is how PyTorch writes them, and deflated ones are refused.
    */
   readonly unpacked?: number;
+  /** Whether each entry's CRC-32 has to be right. Default false: PyTorch can be told to write none. */
+  readonly checksums?: boolean;
 }
 
 /**
  * Opens a zip file, zip64 included. Nothing is unpacked before it is read, and no more than it says it is. `file` stands
  * in messages. Throws WeightsError for a truncated or damaged file and for parts of a multi-disk archive.
  */
-export function openZip(bytes: Uint8Array, file: string, { unpacked = 0 }: ZipOptions = {}): ZipArchive {
+export function openZip(
+  bytes: Uint8Array,
+  file: string,
+  { unpacked = 0, checksums = false }: ZipOptions = {},
+): ZipArchive {
   let room = unpacked;
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const directory = findDirectory(view, file);
   const entries = readDirectory(view, directory, file);
+  const checked = (contents: Uint8Array, { crc }: ZipEntry, where: string): Uint8Array => {
+    const got = checksums ? crc32(contents) : crc;
+    if (got !== crc) fail(where, `bytes of CRC-32 ${crc.toString(16)}`, `damaged ones, of ${got.toString(16)}`);
+    return contents;
+  };
   const read = (name: string): Uint8Array => {
     const entry = entries.get(name);
     if (entry === undefined)
@@ -57,10 +70,10 @@ export function openZip(bytes: Uint8Array, file: string, { unpacked = 0 }: ZipOp
     const where = `${file}: entry ${quoted(name)}`;
     const isPacked = unpacked > 0 && entry.method === 8;
     const stored = readEntry(view, entry, directory.start, where, isPacked);
-    if (!isPacked) return stored;
+    if (!isPacked) return checked(stored, entry, where);
     if (entry.size > room) fail(where, `at most ${unpacked} bytes in all`, `${entry.size} in an entry`);
     room -= entry.size;
-    return inflate(stored, entry.size, where);
+    return checked(inflate(stored, entry.size, where), entry, where);
   };
   return { names: [...entries.keys()], read };
 }
@@ -137,6 +150,7 @@ function readDirectory(view: DataView, { start, size, count }: Directory, file: 
     const entry = {
       flags: view.getUint16(at + 8, true),
       method: view.getUint16(at + 10, true),
+      crc: view.getUint32(at + 16, true),
       packedSize: view.getUint32(at + 20, true),
       size: view.getUint32(at + 24, true),
       localHeader: view.getUint32(at + 42, true),

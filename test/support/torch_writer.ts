@@ -1,3 +1,6 @@
+import { inflateRawSync } from "node:zlib";
+import { crc32 } from "../../dist/lib/io/crc32.js";
+
 /** Bytes of pickles, operation by operation, and of zip files with what is wrong in them. */
 
 type Piece = string | number | Uint8Array;
@@ -92,8 +95,18 @@ export interface ZipItem {
   size?: number;
   /** The packed size the file claims. */
   packedSize?: number;
+  /** The CRC-32 of the unpacked bytes that the file claims, by default theirs. */
+  crc?: number;
   /** Where the file claims that the local header is. */
   offset?: number;
+}
+
+function crcOf(data: Uint8Array, method: number): number {
+  try {
+    return crc32(method === 8 ? inflateRawSync(data) : data);
+  } catch {
+    return 0; // what is not deflated at all
+  }
 }
 
 export function zipFile(
@@ -103,7 +116,16 @@ export function zipFile(
   const locals: Buffer[] = [];
   const centrals: Buffer[] = [];
   let at = 0;
-  for (const { name, data, method = 0, flags = 0, packedSize = data.length, size = packedSize, offset = at } of items) {
+  for (const {
+    name,
+    data,
+    method = 0,
+    flags = 0,
+    packedSize = data.length,
+    size = packedSize,
+    offset = at,
+    crc = crcOf(data, method),
+  } of items) {
     const local = Buffer.alloc(30);
     local.writeUInt32LE(0x04034b50);
     local.writeUInt16LE(flags, 6);
@@ -115,6 +137,7 @@ export function zipFile(
     central.writeUInt32LE(0x02014b50);
     central.writeUInt16LE(flags, 8);
     central.writeUInt16LE(method, 10);
+    central.writeUInt32LE(crc, 16);
     central.writeUInt32LE(packedSize, 20);
     central.writeUInt32LE(size, 24);
     central.writeUInt16LE(name.length, 28);
