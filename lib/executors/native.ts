@@ -77,6 +77,8 @@ export interface Timing {
   readonly copied: number;
   /** The most bytes of memory that the device's plans and buffers have taken at any time. */
   readonly most: number;
+  /** Why runs are not put on the device with one call; empty where they are. */
+  readonly notReplayed: string;
 }
 
 /** The part of the addon that computes: native/node/runtime.h. Its errors carry `code` and `call`. */

@@ -223,18 +223,22 @@ BufferId Builder::upload(uint32_t slot, const Form& form) {
 BufferId Builder::uploaded(const Shape& shape, const void* contents, const Form& given, const Form& form) {
   const Stream stream = context_.stream.get();
   const size_t bytes = cuda::bytesOf(shape, given);
-  std::shared_ptr<DeviceMemory> memory = context_.pool->get(bytes);
+  std::shared_ptr<DeviceMemory> memory = context_.pool->get(bytes), converted;
+  const gpu::Drain drain({stream});
   if (bytes > 0) gpu::copyToDevice(stream, memory->data(), contents, bytes);
   const bool same = form.dtype == given.dtype && form.channels == 0 && (form.layout == given.layout || sameOrder(shape));
   if (!same) {
-    std::shared_ptr<DeviceMemory> converted = context_.pool->get(cuda::bytesOf(shape, form));
+    converted = context_.pool->get(cuda::bytesOf(shape, form));
     const std::vector<char*> addresses{memory->data(), converted->data()};
     conversion(shape, {given, 0}, form, 1)(stream, Pointers(addresses));
-    gpu::synchronize(stream);
-    memory = std::move(converted);
-  } else {
-    gpu::synchronize(stream);
   }
+  try {
+    gpu::synchronize(stream);
+  } catch (const Error& error) {
+    throw Error(error.call(), error.why() + " (bringing numbers " + format(shape) + " to the device for " + step_->op + ")",
+                error.kind());
+  }
+  if (converted) memory = std::move(converted);
   Buffer buffer;
   buffer.kind = Buffer::Kind::constant;
   buffer.block.bytes = memory->bytes();

@@ -62,6 +62,7 @@ std::vector<KernelTime> CudaProgram::profile(Run& run) {
   Lane& lane = takeLane();
   try {
     Written written;
+    const gpu::Drain drain(streams());
     const std::vector<char*> addresses = begin(lane, run, written);
     const Pointers pointers(addresses);
     const Stream stream = stream_.get();
@@ -69,10 +70,10 @@ std::vector<KernelTime> CudaProgram::profile(Run& run) {
     for (size_t i = 0; i < kernels_.size(); ++i) {
       expectGoing(run);
       watches[i].start(stream);
-      kernels_[i].kernel(stream, pointers);
+      launch(kernels_[i], pointers);
       watches[i].stop(stream);
     }
-    gpu::synchronize(stream);
+    await([&] { gpu::synchronize(stream); });
     std::vector<KernelTime> times;
     for (size_t i = 0; i < kernels_.size(); ++i)
       times.push_back(timeOf(kernels_[i], watches[i].since(watches[0]), watches[i].milliseconds()));
@@ -89,26 +90,28 @@ Timing CudaProgram::time(Run& run, const TimingOptions& options) {
   Lane& lane = takeLane();
   try {
     Written written;
+    const gpu::Drain drain(streams());
     const std::vector<char*> addresses = begin(lane, run, written);
     const Stream stream = stream_.get();
     Timing timing;
     for (int warm = 0; warm < 3; ++warm) enqueue(addresses);  // the second time records it
-    gpu::synchronize(stream);
+    await([&] { gpu::synchronize(stream); });
     for (int round = 0; round < options.rounds; ++round) {
       expectGoing(run);
       const auto start = std::chrono::steady_clock::now();
       enqueue(addresses);
-      gpu::synchronize(stream);
+      await([&] { gpu::synchronize(stream); });
       const std::chrono::duration<double, std::milli> alone = std::chrono::steady_clock::now() - start;
       timing.latencies.push_back(alone.count());
       Stopwatch watch;
       watch.start(stream);
       for (int call = 0; call < options.calls; ++call) enqueue(addresses);
       watch.stop(stream);
-      gpu::synchronize(stream);
+      await([&] { gpu::synchronize(stream); });
       timing.milliseconds.push_back(watch.milliseconds() / options.calls);
     }
     timing.most = context_.pool->most();
+    timing.notReplayed = synchronous_ ? "SERESNET_CUDA_SYNC is set" : notRecorded_;
     if (options.scratch > 0) {
       timing.copied = copySpeed(stream, options.scratch, options.rounds);
       timing.kernels = timeKernels(run, addresses, options);
@@ -134,10 +137,10 @@ std::vector<KernelTime> CudaProgram::timeKernels(const Run& run, const std::vect
     for (size_t i = 0; i < kernels_.size(); ++i) {
       gpu::clear(stream, flushed.get(), options.scratch);
       watches[i].start(stream);
-      kernels_[i].kernel(stream, pointers);
+      launch(kernels_[i], pointers);
       watches[i].stop(stream);
     }
-    gpu::synchronize(stream);
+    await([&] { gpu::synchronize(stream); });
     for (size_t i = 0; i < kernels_.size(); ++i) times[i].push_back(watches[i].milliseconds());
   }
   std::vector<KernelTime> medians;

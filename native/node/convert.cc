@@ -53,6 +53,7 @@ Napi::Object toObject(Napi::Env env, const Timing& timing) {
   object.Set("kernels", toArray(env, timing.kernels));
   object.Set("copied", timing.copied);
   object.Set("most", static_cast<double>(timing.most));
+  object.Set("notReplayed", timing.notReplayed);
   return object;
 }
 

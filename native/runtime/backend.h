@@ -55,6 +55,7 @@ struct Timing {
   std::vector<double> milliseconds;  // of one run of those that follow each other, one a round
   std::vector<KernelTime> kernels;   // one after the other, none with anything in the caches
   double copied = 0;                 // bytes a second that a copy on the device reads and writes together
+  std::string notReplayed;           // why runs are not put into the stream with one call; empty where they are
   size_t most = 0;                   // bytes of memory the device's programs and buffers have taken at any time
 };
 
