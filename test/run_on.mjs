@@ -14,7 +14,13 @@ const [device, mode] = process.argv.slice(2);
 const sim = join(root, "build", "sim", "seresnet.node");
 const judged = ["judged_layers", "judged_ops", "judged_training", "gated_conv2d", "ops", "ops_as_pytorch", "bad_input"];
 const training = ["gradients", "optim", "trajectory", "checkpoint", "amp"];
-const files = ["cuda", ...judged, ...training, "profile", ...(device === "cuda-sim" ? ["cuda_faults", "cuda_bench"] : [])];
+const files = [
+  "cuda",
+  ...judged,
+  ...training,
+  "profile",
+  ...(device === "cuda-sim" ? ["cuda_faults", "cuda_bench"] : []),
+];
 
 if (device === "cuda-sim") process.env.SERESNET_ADDON = sim;
 

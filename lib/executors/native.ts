@@ -117,6 +117,8 @@ export interface ConvolutionQuery {
   readonly padding: readonly number[];
   readonly dtype: "float32" | "tf32" | "float16" | "bfloat16";
   readonly pass?: "forward" | "inputGradient" | "weightGradient";
+  /** Bytes that the addresses of the input, the weight and the output are multiples of; 16 where it is left out. */
+  readonly alignment?: readonly [number, number, number];
   readonly gate?: boolean;
   readonly bias?: boolean;
   readonly residual?: boolean;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <filesystem>
 
 #include "../runtime/errors.h"
@@ -43,6 +44,7 @@ Api::Api(const std::string& file) : library_(openGraph(std::filesystem::path(fil
   };
   load(getVersion, "cudnnGetVersion");
   load(getErrorString, "cudnnGetErrorString");
+  load(getLastErrorString, "cudnnGetLastErrorString");
   load(create, "cudnnCreate");
   load(destroy, "cudnnDestroy");
   load(setStream, "cudnnSetStream");
@@ -55,7 +57,16 @@ Api::Api(const std::string& file) : library_(openGraph(std::filesystem::path(fil
 }
 
 void Api::check(cudnnStatus_t status, const std::string& call) const {
-  if (status != CUDNN_STATUS_SUCCESS) throw Error(call, getErrorString(status));
+  if (status == CUDNN_STATUS_SUCCESS) return;
+  char words[512] = {};
+  getLastErrorString(words, sizeof words);
+  const std::string said(words, std::strcspn(words, "\n"));
+  throw Error(call, getErrorString(status) + (said.empty() ? "" : ": " + said) + " (cuDNN " + version() + ")");
+}
+
+std::string Api::version() const {
+  const size_t number = getVersion();
+  return std::to_string(number / 10000) + "." + std::to_string(number % 10000 / 100) + "." + std::to_string(number % 100);
 }
 
 Descriptor::Descriptor(const Api& api, cudnnBackendDescriptorType_t type, const char* name) : api_(&api), name_(name) {
