@@ -2,10 +2,11 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { compile, createModel, saveSafetensors } from "../lib/index.js";
+import { createModel, nn, saveSafetensors } from "../lib/index.js";
 import { type Contender, contenders, GpuChild } from "./cuda_child.js";
 import { type Dtype, type Feed, type GpuJob, inputsOf, type Kernels } from "./cuda_runner.js";
 import { type Case, kernelsTable, type Row, table, targets } from "./cuda_table.js";
+import { referenceLogits } from "./reference_logits.js";
 import { type Bench, digits, median, oneOf, save, usableDevice } from "./report.js";
 import { trainedLooking } from "./weights.js";
 
@@ -44,16 +45,27 @@ const normalize = { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
 /** Different images in a batch. */
 const distinct = 2;
 
+/** A case to measure. */
+interface Wanted {
+  readonly model: string;
+  readonly dtype: Dtype;
+  readonly batch: number;
+}
+
 interface Options {
   readonly device: keyof typeof settings;
-  readonly models: readonly string[];
-  readonly dtypes: readonly Dtype[];
-  readonly batches: readonly number[];
+  readonly cases: readonly Wanted[];
   readonly rounds: number;
   /** No new case is begun after so many. */
   readonly minutes: number;
   readonly contenders: readonly Contender[];
   readonly python: string;
+  /** Seconds that each answer of a contender may take. */
+  readonly patience: number;
+  /** A folder with what the reference says, computed elsewhere. */
+  readonly logits?: string;
+  /** Only starts the contenders, which fills the caches that they keep from process to process. */
+  readonly warm: boolean;
   /** The folder of the results file. */
   readonly results?: string;
 }
@@ -64,11 +76,15 @@ const words = {
   model: text,
   dtype: text,
   batch: text,
+  cases: text,
   rounds: text,
   minutes: text,
   peers: { ...text, default: "eager,compile" },
   python: { ...text, default: process.env.SERESNET_PYTHON || "python3" },
   results: text,
+  patience: { ...text, default: "600" },
+  logits: text,
+  warm: { type: "boolean", default: false },
 } as const;
 
 function parse(args: readonly string[]): Options {
@@ -80,16 +96,35 @@ function parse(args: readonly string[]): Options {
   const number = (name: "rounds" | "minutes", otherwise: number) =>
     values[name] === undefined ? otherwise : positive(`--${name}`, values[name]);
   const peers = values.peers === "none" ? [] : list("peers", ["eager", "compile"]);
+  const lists = ["model", "dtype", "batch"].find((name) => values[name as "model"] !== undefined);
+  if (values.cases !== undefined && lists) throw new Error(`bench: expected --cases or --${lists}, got both`);
+  const sizes = values.batch?.split(",").map((word) => positive("--batch", word)) ?? batches;
+  const all = list("dtype", dtypes).flatMap((dtype) =>
+    sizes.flatMap((batch) => list("model", models).map((model) => ({ model, dtype, batch }) as Wanted)),
+  );
   return {
     device,
-    models: list("model", models),
-    dtypes: list("dtype", dtypes) as Dtype[],
-    batches: values.batch?.split(",").map((word) => positive("--batch", word)) ?? batches,
+    cases: values.cases?.split(",").map((word) => caseOf(word, models)) ?? all,
+    patience: positive("--patience", values.patience),
+    logits: values.logits,
+    warm: values.warm,
     rounds: number("rounds", rounds),
     minutes: number("minutes", Number.POSITIVE_INFINITY),
     contenders: contenders.filter((name) => name === "seresnet" || peers.includes(name.split(" ")[1])),
     python: values.python,
     results: values.results,
+  };
+}
+
+/** "seresnet50:float16:128". */
+function caseOf(word: string, models: readonly string[]): Wanted {
+  const [model, dtype, batch, ...rest] = word.split(":");
+  if (batch === undefined || rest.length > 0)
+    throw new Error(`bench: expected --cases like ${models[0]}:float16:128, got ${word}`);
+  return {
+    model: oneOf("--cases", model, models),
+    dtype: oneOf("--cases", dtype, dtypes) as Dtype,
+    batch: positive("--cases", batch),
   };
 }
 
@@ -126,6 +161,24 @@ export const cuda: Bench = {
   },
 };
 
+/** A network with weights as after a training, and some images: what every contender computes. */
+function subject(name: string, device: Options["device"]) {
+  const { image, numClasses } = settings[device];
+  nn.manualSeed(1);
+  const network = trainedLooking(createModel(name, { numClasses })).eval();
+  const images = Uint8Array.from({ length: distinct * product(image) }, (_, i) => Math.imul(i + 1, 2654435761) >>> 24);
+  const { float32: input } = inputsOf(images, { shape: [distinct, ...image], ...normalize });
+  return { network, images, input, numClasses };
+}
+
+/** Puts what the reference says of every network into a folder, for a machine whose time is dear: `--logits`. */
+export async function shipLogits(device: Options["device"], models: readonly string[], folder: string): Promise<void> {
+  for (const name of models) {
+    const { network, input } = subject(name, device);
+    await referenceLogits(name, network, input, folder);
+  }
+}
+
 /** One run of the benchmark: what has been found out so far, so that what is there can be saved at any time. */
 class Session {
   readonly #options: Options;
@@ -145,23 +198,46 @@ class Session {
 
   /** Measures case after case; `report` is called after each. */
   async run(report: () => void): Promise<void> {
-    const { models, dtypes, batches, minutes } = this.#options;
+    const { cases, minutes, warm } = this.#options;
     const prepared = new Map<string, { model: GpuJob["model"]; pixels: string; logits: Float32Array }>();
-    for (const dtype of dtypes)
-      for (const batch of batches)
-        for (const name of models) {
-          const what = `${name} ${dtype} batch ${batch}`;
-          if (performance.now() - this.#start > minutes * 60e3) {
-            this.#notRun.push(what);
-            continue;
-          }
-          if (!prepared.has(name)) prepared.set(name, await this.#prepare(name));
-          const { logits, ...files } = prepared.get(name) as NonNullable<ReturnType<typeof prepared.get>>;
-          if (this.#flops[dtype] === undefined) this.#flops[dtype] = await this.#ceiling(dtype);
-          console.error(`bench: ${what}`);
-          this.#cases.push(await this.#measure(name, dtype, batch, files, logits));
-          report();
-        }
+    for (const wanted of cases) {
+      const { model: name, dtype, batch } = wanted;
+      const what = `${name} ${dtype} batch ${batch}`;
+      if (performance.now() - this.#start > minutes * 60e3) {
+        this.#notRun.push(what);
+        continue;
+      }
+      if (!prepared.has(name)) prepared.set(name, await this.#prepare(name));
+      const { logits, ...files } = prepared.get(name) as NonNullable<ReturnType<typeof prepared.get>>;
+      console.error(`bench: ${what}`);
+      if (warm) {
+        await this.#warm(wanted, files);
+        continue;
+      }
+      if (this.#flops[dtype] === undefined) this.#flops[dtype] = await this.#ceiling(dtype);
+      this.#cases.push(await this.#measure(wanted, files, logits));
+      report();
+    }
+  }
+
+  /** Starts each contender once and says how long that took. */
+  async #warm(wanted: Wanted, files: Pick<GpuJob, "model" | "pixels">): Promise<void> {
+    const { contenders, python, patience } = this.#options;
+    for (const contender of contenders) {
+      const start = performance.now();
+      try {
+        await (await GpuChild.start(contender, this.#jobOf(wanted, files), python, patience)).stop();
+        console.error(`bench: ${contender} started in ${digits((performance.now() - start) / 1e3, 3)} s`);
+      } catch (error) {
+        this.#leftOut.set(contender, (error as Error).message);
+        console.error(`bench: ${contender}: ${(error as Error).message}`);
+      }
+    }
+  }
+
+  #jobOf({ batch, dtype }: Wanted, files: Pick<GpuJob, "model" | "pixels">): GpuJob {
+    const { device } = this.#options;
+    return { device, ...files, shape: [batch, ...settings[device].image], dtype, ...normalize };
   }
 
   figures() {
@@ -194,20 +270,15 @@ class Session {
 
   /** A model's weights as a file, some images, and what the reference says of them. */
   async #prepare(name: string) {
-    const { image, numClasses } = settings[this.#options.device];
-    const network = trainedLooking(createModel(name, { numClasses })).eval();
+    const { device, logits: folder } = this.#options;
+    const { network, images, input, numClasses } = subject(name, device);
     const weights = join(this.#folder, `${name}.safetensors`);
     await saveSafetensors(weights, network.stateDict());
     const pixels = join(this.#folder, "pixels.bin");
-    const images = Uint8Array.from(
-      { length: distinct * product(image) },
-      (_, i) => Math.imul(i + 1, 2654435761) >>> 24,
-    );
     writeFileSync(pixels, images);
-    const reference = await compile(network, { device: "reference" });
-    const { float32 } = inputsOf(images, { shape: [distinct, ...image], ...normalize });
-    const logits = (await (await reference.run(float32)).data()) as Float32Array;
-    await reference.dispose();
+    const { logits, shipped } = await referenceLogits(name, network, input, folder);
+    if (folder && !shipped)
+      console.error(`bench: the reference's logits of ${name} were not there, or of other weights`);
     return { model: { name, weights, numClasses }, pixels, logits };
   }
 
@@ -215,7 +286,8 @@ class Session {
   async #ceiling(dtype: Dtype): Promise<number> {
     const { device, rounds } = this.#options;
     const { product: shape, scratch } = settings[device];
-    const child = await GpuChild.start("seresnet", { device, shape, dtype, pixels: "", ...normalize }, "");
+    const job = { device, shape, dtype, pixels: "", ...normalize };
+    const child = await GpuChild.start("seresnet", job, "", this.#options.patience);
     try {
       const { kernels } = await child.ask({ ask: "kernels", rounds, scratch });
       return Math.max(...kernels.map(({ flops, milliseconds }) => flops / (milliseconds / 1e3)));
@@ -224,23 +296,17 @@ class Session {
     }
   }
 
-  async #measure(
-    name: string,
-    dtype: Dtype,
-    batch: number,
-    files: Pick<GpuJob, "model" | "pixels">,
-    reference: Float32Array,
-  ): Promise<Case> {
-    const { device, python } = this.#options;
-    const { image } = settings[device];
-    const job: GpuJob = { device, ...files, shape: [batch, ...image], dtype, ...normalize };
+  async #measure(wanted: Wanted, files: Pick<GpuJob, "model" | "pixels">, reference: Float32Array): Promise<Case> {
+    const { python, patience } = this.#options;
+    const { dtype, batch } = wanted;
+    const job = this.#jobOf(wanted, files);
     const children: GpuChild[] = [];
     const rows: Row[] = [];
     try {
       for (const contender of this.#options.contenders.filter((name) => !this.#leftOut.has(name))) {
         const fail = (why: string) => rows.push({ contender, failed: why });
         try {
-          const child = await GpuChild.start(contender, job, python);
+          const child = await GpuChild.start(contender, job, python, patience);
           children.push(child);
           this.#versions[contender] = child.started.versions;
           const differences = await differencesOf(child, reference, batch);
@@ -257,12 +323,10 @@ class Session {
           if (this.#cases.length === 0) this.#leftOut.set(contender, why); // what is not there does not come later
         }
       }
-      if (rows[0].failed !== undefined) return { model: name, dtype, batch, rows };
+      if (rows[0].failed !== undefined) return { ...wanted, rows };
       const timed = await this.#alternate(children, batch);
       return {
-        model: name,
-        dtype,
-        batch,
+        ...wanted,
         rows: rows.map((row) => ({ ...row, ...timed.get(row.contender) })),
         kernels: await this.#kernels(children[0], dtype),
       };

@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { compile, createModel, listDevices, summary } from "seresnet";
@@ -43,6 +43,10 @@ test.each([
   [["--model", "vgg"], /expected --model seresnet50, .*got vgg/],
   [["--batch", "0"], /expected --batch to be a whole number, got 0/],
   [["--minutes", "soon"], /expected --minutes to be a whole number, got soon/],
+  [["--patience", "0"], /expected --patience to be a whole number, got 0/],
+  [["--cases", "vgg:float16:1"], /expected --cases seresnet50, .*got vgg/],
+  [["--cases", "seresnet50:float16"], /expected --cases like seresnet50:float16:128, got seresnet50:float16$/m],
+  [["--cases", "seresnet50:float16:1", "--batch", "2"], /expected --cases or --batch, got both/],
 ])("refuses %j", (args, sentence) => {
   const { status, stderr } = bench(...args);
   expect(stderr).toMatch(sentence);
@@ -127,7 +131,7 @@ test("targets are compared with what was measured, and with nothing else", () =>
     kernels: { kernels: [], copied: 1, most: 1, leastMilliseconds: ours / 2 },
   });
   const cases = [one("seresnet50", 128, 2, 3), one("resnet50", 128, 1.6), one("seresnet50", 1, 0.5, 1)];
-  expect(targets(cases).map(({ got }) => got)).toEqual([64000, 1.5, 0.5, 25]);
+  expect(targets(cases).map(({ got }) => got)).toEqual([50, 1.5, 0.5, 25]);
   expect(targets(cases.slice(1, 2))).toEqual([]);
   expect(rooflineShare(cases[0])).toBe(0.5);
 });
@@ -216,6 +220,46 @@ describe.runIf(sim)("the whole benchmark on the host", () => {
       expect(differs).toBeLessThan(5e-3);
       expect(resident?.milliseconds).toBeGreaterThan(0);
     }
+  });
+
+  test("runs the cases it is asked for, in order, with what the reference said elsewhere", () => {
+    const logits = join(folder, "logits");
+    const cases = "resnet14_cifar:float32:1,seresnet14_cifar:float16:2";
+    const words = ["--device", "cuda-sim", "--cases", cases, "--rounds", "1", "--peers", "none"];
+    const run = () => bench(...words, "--results", folder, "--logits", logits);
+    const first = run();
+    expect(first.status, first.stderr).toBe(0);
+    expect(first.stderr).toContain("the reference's logits of resnet14_cifar were not there");
+    const second = run();
+    expect(second.stderr).toBe("bench: resnet14_cifar float32 batch 1\nbench: seresnet14_cifar float16 batch 2\n");
+    expect((resultsOf().cases as Case[]).map(({ model, dtype, batch }) => `${model}:${dtype}:${batch}`).join()).toBe(
+      cases,
+    );
+    // and what was kept is what ours are judged by
+    const file = join(logits, "resnet14_cifar.logits.json");
+    const kept = JSON.parse(readFileSync(file, "utf8"));
+    writeFileSync(file, JSON.stringify({ ...kept, logits: kept.logits.map((logit: number) => -logit) }));
+    const third = run();
+    expect(third.status).toBe(1);
+    expect(third.stderr).toMatch(/resnet14_cifar float32 batch 1: wrong: it differs from the reference by 2 and 2/);
+    writeFileSync(file, JSON.stringify({ ...kept, digest: "of other weights" }));
+    expect(run().stderr).toContain("the reference's logits of resnet14_cifar were not there, or of other weights");
+  });
+
+  test("whoever does not answer in time is left out, and told", () => {
+    const slow = join(folder, "python");
+    writeFileSync(slow, "#!/bin/sh\nsleep 60\n", { mode: 0o755 });
+    const { status, stdout, stderr } = bench(
+      ...quick,
+      "--model",
+      "resnet14_cifar",
+      "--python",
+      slow,
+      "--patience",
+      "3",
+    );
+    expect(status, stderr).toBe(0);
+    expect(stdout).toMatch(/LEFT OUT torch eager: torch eager: no answer in 3 s/);
   });
 
   test("a Python that is not there is left out, and told", () => {
