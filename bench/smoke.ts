@@ -2,6 +2,7 @@ import { fork } from "node:child_process";
 import { availableParallelism } from "node:os";
 import { parseArgs } from "node:util";
 import type { DeviceName } from "../lib/executors/executor.js";
+import { nativeVersions } from "../lib/executors/native.js";
 import {
   compile,
   createModel,
@@ -14,13 +15,14 @@ import {
 } from "../lib/index.js";
 import { sizeOf } from "../lib/plan/plan.js";
 import { SqueezeExcite } from "../models/index.js";
-import { oneOf } from "./report.js";
+import { oneOf, usableDevice } from "./report.js";
 import { noise, trainedLooking } from "./weights.js";
 
 /*
  * A first look at a device: one process for each family of ops, so that the one that breaks the device takes no other with
  * it, and every result compared with the reference's.
  *   node dist/bench/smoke.js --device cuda             every family in a process of its own, some seconds at most each
+ *   node dist/bench/smoke.js --device cuda --look      only what the device is, or why it cannot be used
  *   node dist/bench/smoke.js --device cuda --only all  all of them in this one, as sanitizers want them; or one by name
  */
 
@@ -222,11 +224,24 @@ function apart(name: string, device: DeviceName, seconds: number): Promise<Outco
   });
 }
 
+/** What is there, in a line; throws where it cannot be used. */
+function described(device: DeviceName): string {
+  const { description, details } = usableDevice(device);
+  const facts = Object.entries(details).map(([name, fact]) => `${name} ${fact}`);
+  return [description, `cuDNN headers ${nativeVersions()?.cudnn?.compiled ?? "none"}`, ...facts].join("; ");
+}
+
 async function main(): Promise<void> {
   const text = { type: "string" } as const;
-  const options = { device: { ...text, default: "cuda" }, only: text, seconds: { ...text, default: "20" } } as const;
-  const { device: asked, only, seconds } = parseArgs({ options }).values;
+  const options = {
+    device: { ...text, default: "cuda" },
+    only: text,
+    seconds: { ...text, default: "20" },
+    look: { type: "boolean" },
+  } as const;
+  const { device: asked, only, seconds, look } = parseArgs({ options }).values;
   const device = oneOf("--device", asked, ["cuda", "cuda-sim", "cpu"]) as DeviceName;
+  if (look) return console.log(described(device));
   const known = Object.keys(families);
   const names = only === undefined || only === "all" ? known : [oneOf("--only", only, known)];
   const waiting = [...names];

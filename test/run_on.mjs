@@ -19,13 +19,18 @@ const [device] = positionals;
 const sim = join(root, "build", "sim", "seresnet.node");
 const judged = ["judged_layers", "judged_ops", "judged_training", "gated_conv2d", "ops", "ops_as_pytorch", "bad_input"];
 const training = ["gradients", "optim", "trajectory", "checkpoint", "amp"];
-const files = [
-  "cuda",
-  ...judged,
-  ...training,
-  "profile",
-  ...(device === "cuda-sim" ? ["cuda_faults", "cuda_bench"] : []),
-];
+const onHost = device === "cuda-sim" ? ["cuda_faults", "cuda_bench", "gpu_kit"] : [];
+const known = ["cuda", ...judged, ...training, "profile", ...onHost];
+const files = values.only?.split(",") ?? known;
+const unknown = files.find((name) => !known.includes(name));
+if (unknown !== undefined || !(Number(values.seconds ?? 1) > 0)) {
+  const sentence =
+    unknown === undefined
+      ? `--seconds to be above 0, got ${values.seconds}`
+      : `--only ${known.join(", ")}, got ${unknown}`;
+  console.error(`run_on: expected ${sentence}`);
+  process.exit(2);
+}
 
 if (device === "cuda-sim") process.env.SERESNET_ADDON = sim;
 
