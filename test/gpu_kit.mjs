@@ -86,7 +86,7 @@ function addCaches(kit, from) {
 function built() {
   const folder = join(root, "build", "cmake-kit");
   const cmake = require.resolve("cmake-js/bin/cmake-js");
-  const given = ["--CDCMAKE_DISABLE_FIND_PACKAGE_dnnl=ON", "--CDSERESNET_FOLDER=kit"];
+  const given = ["--CDCMAKE_DISABLE_FIND_PACKAGE_dnnl=ON", "--CDSERESNET_FOLDER=kit-addon"];
   const env = { ...process.env, SERESNET_CUDA: "1" };
   for (const step of ["configure", "build"]) {
     const child = spawnSync(process.execPath, [cmake, step, "--out", folder, ...given], {
@@ -97,7 +97,7 @@ function built() {
     if (child.status !== 0)
       throw new Error(`the kit's addon could not be built:\n${`${child.stdout}${child.stderr}`.slice(-3000)}`);
   }
-  const addon = join(root, "build", "kit", "seresnet.node");
+  const addon = join(root, "build", "kit-addon", "seresnet.node");
   const holder = { exports: {} };
   process.dlopen(holder, addon);
   const [device] = holder.exports.listDevices([]);

@@ -86,7 +86,7 @@ test.runIf(builds)(
     const packed = pack(kit);
     expect(packed.status, packed.stderr).toBe(0);
     expect(packed.stdout).toMatch(/: \d+\.\d MiB of at most 60\.0 MiB; there: sh gpu\.sh OUT first\n$/);
-    expect(needs(join(root, "build/kit/seresnet.node"))).toEqual([]);
+    expect(needs(join(root, "build/kit-addon/seresnet.node"))).toEqual([]);
     if (usableDevices.includes("cuda")) return;
     const { status, table } = call(kit, machine(), "first");
     expect(status).toBe(1);
