@@ -66,10 +66,13 @@ function speed({ device, commit, cases, flops, targets, versions }: Figures): st
     }
   for (const { what, got, wanted } of targets) lines.push(`target: ${what}: ${got}, wanted ${wanted}`);
   const kernels = [...(cases[0]?.kernels?.kernels ?? [])].sort((a, b) => b.milliseconds - a.milliseconds);
-  for (const { layer, op, implementation, milliseconds, bytes } of kernels.slice(0, most.kernels))
-    lines.push(
-      `  kernel ${layer} ${op} ${implementation}: ${digits(milliseconds, 3)} ms${copied ? `, ${digits(bytes / milliseconds / 1e6, 3)} GB/s` : ""}`,
-    );
+  for (const { layer, op, implementation, milliseconds, bytes, bound } of kernels.slice(0, most.kernels)) {
+    const share = bound
+      ? `, ${digits((100 * bound.milliseconds) / milliseconds, 3)} % of its bound by ${bound.by}`
+      : "";
+    const speed = `${digits(milliseconds, 3)} ms, ${digits(bytes / milliseconds / 1e6, 3)} GB/s`;
+    lines.push(`  kernel ${layer} ${op} ${implementation}: ${speed}${share}`);
+  }
   return lines;
 }
 

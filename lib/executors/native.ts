@@ -54,7 +54,11 @@ export type BufferHandle = { readonly [handle]: "buffer" };
 export type PlanHandle = { readonly [handle]: "plan" };
 
 /** What one kernel took; `step` is an index into the plan's steps, or -1. */
-export type KernelTime = Omit<StepProfile, "layer"> & { readonly step: number };
+export type KernelTime = Omit<StepProfile, "layer"> & {
+  readonly step: number;
+  /** Floating-point operations of its products of matrices, where the executor says so: cuda's does. */
+  readonly flops: number;
+};
 
 /** How a plan is timed with everything on the device. */
 export interface TimingOptions {

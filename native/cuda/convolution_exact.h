@@ -34,6 +34,11 @@ inline int64_t productsOf(const Convolution& c) {
   return c.pass == Convolution::Pass::weightGradient ? c.batch * c.outHeight * c.outWidth : taps * (c.channels / c.groups);
 }
 
+// Multiply-adds of the whole, those with padding included.
+inline int64_t macsOf(const Convolution& c) {
+  return c.batch * c.outHeight * c.outWidth * c.outChannels * c.kernel[0] * c.kernel[1] * (c.channels / c.groups);
+}
+
 // Element `index` of the result; `at(operand, i)` is element i of an operand.
 template <typename At>
 double exactElement(const Convolution& c, int64_t index, const At& at) {

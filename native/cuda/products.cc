@@ -112,6 +112,8 @@ void matmul(Builder& b) {
     copy.walk.strides[0][i] = source[i];
     copy.walk.strides[1][i] = target[i];
   }
+  b.passes(turned, 2);  // written, then read
+  b.computes(2.0 * static_cast<double>(pairs.size()) * static_cast<double>(height * width * depth));
   b.emit(plan->name(), [=](Stream stream, const Pointers& p) mutable {
     copy.x = p.at(from);
     copy.y = p.at(turned);

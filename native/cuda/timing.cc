@@ -153,10 +153,11 @@ std::vector<KernelTime> CudaProgram::timeKernels(const Run& run, const std::vect
 }
 
 KernelTime CudaProgram::timeOf(const NamedKernel& kernel, double start, double milliseconds) const {
-  return {kernel.step, kernel.op, kernel.implementation, start, milliseconds, bytesOf(kernel)};
+  return {kernel.step, kernel.op, kernel.implementation, start, milliseconds, bytesOf(kernel), kernel.flops};
 }
 
-// Operands and results, each once. What lives during this kernel alone is scratch memory.
+// Operands and results, each once unless the kernel says something else. What lives during this kernel alone is scratch
+// memory.
 double CudaProgram::bytesOf(const NamedKernel& kernel) const {
   std::vector<BufferId> touched = kernel.touched;
   std::sort(touched.begin(), touched.end());
@@ -165,7 +166,10 @@ double CudaProgram::bytesOf(const NamedKernel& kernel) const {
   for (const BufferId id : touched) {
     const Buffer& buffer = buffers_[static_cast<size_t>(id)];
     const bool scratch = buffer.kind == Buffer::Kind::arena && buffer.block.first == buffer.block.last;
-    if (!scratch) total += static_cast<double>(buffer.block.bytes);
+    double times = scratch ? 0 : 1;
+    for (const auto& [which, said] : kernel.passes)
+      if (which == id) times = said;
+    total += times * static_cast<double>(buffer.block.bytes);
   }
   return total;
 }

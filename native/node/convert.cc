@@ -41,6 +41,7 @@ Napi::Array toArray(Napi::Env env, const std::vector<KernelTime>& times) {
     object.Set("start", time.start);
     object.Set("milliseconds", time.milliseconds);
     object.Set("bytes", time.bytes);
+    object.Set("flops", time.flops);
     array.Set(i, object);
   }
   return array;

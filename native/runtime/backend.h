@@ -39,7 +39,8 @@ struct KernelTime {
   std::string implementation;  // the library's or our own name of what ran
   double start = 0;            // milliseconds since the run began
   double milliseconds = 0;
-  double bytes = 0;  // of its operands and results, each counted once
+  double bytes = 0;  // that it has to move: of its operands and results, each once unless the executor knows better
+  double flops = 0;  // floating-point operations of products of matrices, where the executor says so
 };
 
 // How a program is timed.
