@@ -16,6 +16,7 @@ import { nativeVersions } from "../dist/lib/executors/native.js";
 import { needs } from "./gpu_kit/needs.mjs";
 import { usableDevices } from "./support/devices.js";
 import { canMakeUp, madeUpLibraries } from "./support/made_up.js";
+import { pythonWith } from "./support/python.js";
 
 // The kit for a lent GPU machine (test/gpu_kit.mjs), rehearsed: its calls, with the device cuda-sim, on a machine that has a
 // shell's tools and nothing else, and where steps hang, crash or lack what they need.
@@ -175,6 +176,23 @@ describe.skipIf(reason !== undefined)("the kit", () => {
       expect(readdirSync(out)).toContain("training-cuda-sim.json");
     },
   );
+
+  const torch = pythonWith(["torch"], "the kit beside PyTorch");
+  test.runIf(torch)("where there is PyTorch it is started to fill its caches, and measured beside us", patient, () => {
+    const python = execFileSync(torch as string, ["-c", "import sys; print(sys.executable)"], {
+      encoding: "utf8",
+    }).trim();
+    const { status, table, lines, out } = run(machine({ python3: `exec ${python} "$@"` }), "only", "warm,beside");
+    expect(status, table).toBe(0);
+    expect(lines.map((line) => line.split(/ {2,}/)[0]).slice(0, 8)).toEqual(
+      expect.arrayContaining(["unpack", "torch", "device", "warm", "beside"]),
+    );
+    expect(table).toMatch(/^torch .* ok: PyTorch \d/m);
+    expect(table).toMatch(/seresnet14_cifar float16 batch 2 torch compile: [\d.]+ images\/s/);
+    expect(table).toMatch(/^ {2}torch compile: \{"torch":/m);
+    const log = readFileSync(join(out, "log.txt"), "utf8");
+    expect(log.match(/^bench: torch compile started in [\d.]+ s$/gm)).toHaveLength(2);
+  });
 
   test("a device that cannot be used ends the call at once, with the reason", () => {
     const env = readFileSync(join(kit, "kit.env"), "utf8");

@@ -134,8 +134,8 @@ if has parity first; then
   step parity 110 node test/run_on.mjs "$device" --seconds 20 $parity
   [ -n "$warming" ] && kill $warming 2>/dev/null && wait $warming # it would disturb what is timed
 fi
-has speed first && step speed 100 node dist/bench/main.js cuda --device "$device" --peers none --cases "$cases" --rounds 3 \
-  --patience 60 --logits logits --results "$out"
+has speed first && step speed 130 node dist/bench/main.js cuda --device "$device" --peers none --cases "$cases" --rounds 3 \
+  --patience 100 --logits logits --results "$out"
 has speed first && keep plans
 if has warm first && [ $torch -eq 0 ]; then
   optional warm $(($(within 200) - 25)) node dist/bench/main.js cuda --device "$device" --warm --peers compile \
@@ -146,9 +146,9 @@ fi
 has beside second && step beside 190 node dist/bench/main.js cuda --device "$device" --peers "$peers" --cases "$cases" \
   --rounds 5 --patience 150 --logits logits --results "$out"
 has beside second && keep plans
-# five kinds of kernels, with what they really move
+# four kinds of kernels, with what they really move
 has ncu second && optional ncu 50 ncu --target-processes all --clock-control none --kernel-name-base demangled \
-  --kernel-name 'regex:globalPool|excite|channelwise|Pool2d|toChannelsLast' --launch-count 40 --csv \
+  --kernel-name 'regex:globalPoolKernel|exciteKernel|channelwiseKernel|poolKernel' --launch-count 24 --csv \
   --metrics gpu__time_duration.sum,dram__bytes_read.sum,dram__bytes_write.sum,dram__throughput.avg.pct_of_peak_sustained_elapsed \
   node dist/bench/main.js cuda --device "$device" --peers none --cases "${cases%%,*}" --rounds 1 --patience 45 \
   --logits logits --results "$work"
