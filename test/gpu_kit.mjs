@@ -45,7 +45,7 @@ const kinds = {
     cases: "seresnet14_cifar:float16:2,resnet14_cifar:float16:1",
     parity: "--only judged_ops,profile",
     trained: "seresnet14_cifar",
-    effort: 0,
+    effort: 1,
   },
 };
 

@@ -66,6 +66,10 @@ function machine(made: Record<string, string> = {}): string {
   return bin;
 }
 
+/** The file that a Python is, which needs no PATH. */
+const executableOf = (python: string) =>
+  execFileSync(python, ["-c", "import sys; print(sys.executable)"], { encoding: "utf8" }).trim();
+
 /** A call in an empty environment; `lines` are those of the table at its end. */
 function call(kit: string, path: string, ...words: string[]) {
   const out = mkdtempSync(join(folder, "out-"));
@@ -179,10 +183,8 @@ describe.skipIf(reason !== undefined)("the kit", () => {
 
   const torch = pythonWith(["torch"], "the kit beside PyTorch");
   test.runIf(torch)("where there is PyTorch it is started to fill its caches, and measured beside us", patient, () => {
-    const python = execFileSync(torch as string, ["-c", "import sys; print(sys.executable)"], {
-      encoding: "utf8",
-    }).trim();
-    const { status, table, lines, out } = run(machine({ python3: `exec ${python} "$@"` }), "only", "warm,beside");
+    const path = machine({ python3: `exec ${executableOf(torch as string)} "$@"` });
+    const { status, table, lines, out } = run(path, "only", "warm,beside");
     expect(status, table).toBe(0);
     expect(lines.map((line) => line.split(/ {2,}/)[0]).slice(0, 8)).toEqual(
       expect.arrayContaining(["unpack", "torch", "device", "warm", "beside"]),
@@ -192,6 +194,17 @@ describe.skipIf(reason !== undefined)("the kit", () => {
     expect(table).toMatch(/^ {2}torch compile: \{"torch":/m);
     const log = readFileSync(join(out, "log.txt"), "utf8");
     expect(log.match(/^bench: torch compile started in [\d.]+ s$/gm)).toHaveLength(2);
+  });
+
+  const python = pythonWith(["lzma"], "the kit where there is no xz");
+  test.runIf(python)("where there is no xz Python unpacks it", patient, () => {
+    const path = machine({ python3: `exec ${executableOf(python as string)} "$@"` });
+    rmSync(join(path, "xz"));
+    const { status, table } = run(path, "only", "smoke");
+    expect(status, table).toBe(0);
+    expect(table).toMatch(/^unpack .* ok: /m);
+    expect(table).toMatch(/^smoke .* ok: smoke: /m);
+    expect(table).toMatch(/^only: \d+ s of at most 600, all went well$/m);
   });
 
   test("a device that cannot be used ends the call at once, with the reason", () => {
