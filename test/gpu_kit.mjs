@@ -77,8 +77,8 @@ function main() {
 /** What came back of the first call and saves the second time. */
 function addCaches(kit, from) {
   if (!existsSync(join(kit, "kit.tar.xz"))) throw new Error(`expected a kit in ${kit}: node test/gpu_kit.mjs ${kit}`);
-  const caches = ["plans.tar.gz", "compile.tar.gz"].filter((name) => existsSync(join(from, name)));
-  if (caches.length === 0) throw new Error(`expected plans.tar.gz or compile.tar.gz in ${from}`);
+  const caches = ["plans.tar", "compile.tar"].filter((name) => existsSync(join(from, name)));
+  if (caches.length === 0) throw new Error(`expected plans.tar or compile.tar in ${from}`);
   for (const name of caches) copyFileSync(join(from, name), join(kit, name));
 }
 

@@ -24,9 +24,8 @@ const root = join(__dirname, "..");
 const folder = mkdtempSync(join(tmpdir(), "seresnet-kit-test-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-const tools = "sh timeout date mkdir mktemp cat cut tee tail grep wc ls tar xz gzip rm dirname mv sleep printf".split(
-  " ",
-);
+const tools =
+  "sh timeout date mkdir mktemp cat cut tee tail grep wc ls tar xz gzip rm dirname mv sleep printf tr".split(" ");
 const found = new Map(
   tools.map((name) => [name, spawnSync("sh", ["-c", `command -v ${name}`], { encoding: "utf8" }).stdout.trim()]),
 );
@@ -155,9 +154,9 @@ describe.skipIf(reason !== undefined)("the kit", () => {
     () => {
       const back = join(folder, "back");
       mkdirSync(back);
-      expect(pack(kit, "--back", back).stderr).toBe(`gpu_kit: expected plans.tar.gz or compile.tar.gz in ${back}\n`);
-      execFileSync("tar", ["-C", join(root, "models/labels"), "-czf", join(back, "plans.tar.gz"), "."]);
-      expect(pack(kit, "--back", back).stdout).toMatch(/plans\.tar\.gz\n/);
+      expect(pack(kit, "--back", back).stderr).toBe(`gpu_kit: expected plans.tar or compile.tar in ${back}\n`);
+      execFileSync("tar", ["-C", join(root, "models/labels"), "-czf", join(back, "plans.tar"), "."]);
+      expect(pack(kit, "--back", back).stdout).toMatch(/plans\.tar\n/);
       const path = machine({
         "nvidia-smi": "trap '' TERM; echo it hangs; while :; do sleep 1; done",
         "compute-sanitizer": "echo it crashes; kill -SEGV $$",
@@ -223,6 +222,12 @@ describe.skipIf(reason !== undefined)("the kit", () => {
     expect(stderr).toBe("usage: sh gpu.sh OUT first|second|only STEP[,STEP]\n");
     expect(stdout).toBe("");
     expect(status).toBe(2);
+  });
+
+  test("refuses steps that are none", () => {
+    const { status, stderr, stdout } = run(machine(), "only", "smoke,mirrors");
+    expect(stderr).toMatch(/^gpu\.sh: expected steps of: smoke parity .* training, got mirrors\n$/);
+    expect([status, stdout]).toEqual([2, ""]);
   });
 
   test("packing says what it lacks", () => {

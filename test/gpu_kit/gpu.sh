@@ -5,7 +5,7 @@
 #   sh gpu.sh OUT only STEP[,STEP]  some steps of either, each with its own limit
 # Every step has a limit, at which it is killed. Results are written to OUT as they come, at most eight files. The last thing
 # printed is a table. Beside this file lie kit.tar.xz, kit.env (what differs from kit to kit) and, for the second call, what
-# the first gave back: plans.tar.gz and compile.tar.gz (node test/gpu_kit.mjs KIT --back FOLDER).
+# the first gave back: plans.tar and compile.tar, compressed (node test/gpu_kit.mjs KIT --back FOLDER).
 usage="usage: sh gpu.sh OUT first|second|only STEP[,STEP]"
 begun=$(date +%s)
 call=$2
@@ -18,6 +18,12 @@ esac
 if [ -z "$total" ] || { [ "$call" = only ] && [ -z "$3" ]; }; then
   echo "$usage" >&2
   exit 2
+fi
+known="smoke parity speed warm beside ncu memcheck racecheck training"
+if [ "$call" = only ]; then
+  for name in $(echo "$3" | tr , ' '); do
+    case " $known " in *" $name "*) ;; *) echo "gpu.sh: expected steps of: $known, got $name" >&2; exit 2 ;; esac
+  done
 fi
 kit=$(cd "$(dirname "$0")" && pwd) || exit 1
 out=$(mkdir -p "$1" && cd "$1" && pwd) || exit 1
@@ -78,9 +84,9 @@ has() {
 # keep NAME: the folder of that name for the next call, unless that is more than comes back.
 keep() {
   [ -n "$(ls -A "$work/$1" 2>/dev/null)" ] || return 0
-  optional "keep $1" 25 tar -C "$work/$1" -czf "$work/$1.tar.gz" . || return 1
-  size=$(($(wc -c <"$work/$1.tar.gz") / 1048576))
-  if [ "$size" -lt 15 ]; then mv "$work/$1.tar.gz" "$out/"; else say "keep $1" 0 "LEFT OUT: $size MiB are more than comes back"; fi
+  optional "keep $1" 25 tar -C "$work/$1" -I "$squeeze" -cf "$work/$1.tar" . || return 1
+  size=$(($(wc -c <"$work/$1.tar") / 1048576))
+  if [ "$size" -lt 15 ]; then mv "$work/$1.tar" "$out/"; else say "keep $1" 0 "LEFT OUT: $size MiB are more than comes back"; fi
 }
 
 finish() {
@@ -92,14 +98,16 @@ finish() {
   exit $failed
 }
 
+squeeze=gzip
 if command -v xz >/dev/null; then
+  squeeze="xz -T0"
   step unpack 60 tar -xJf "$kit/kit.tar.xz" || exit 1
 else
   step unpack 60 python3 -c 'import sys, tarfile; tarfile.open(sys.argv[1]).extractall(".")' "$kit/kit.tar.xz" || exit 1
 fi
 mkdir -p plans compile
 for cache in plans compile; do
-  [ -f "$kit/$cache.tar.gz" ] && optional "use $cache" 20 tar -C "$cache" -xzf "$kit/$cache.tar.gz"
+  [ -f "$kit/$cache.tar" ] && optional "use $cache" 20 tar -C "$cache" -xf "$kit/$cache.tar"
 done
 export PATH="$work/bin:$PATH" SERESNET_COMMIT="$commit" SERESNET_CACHE="$work/plans" SERESNET_TEST_REPORT="$work/parity.json"
 export TORCHINDUCTOR_CACHE_DIR="$work/compile/inductor" TRITON_CACHE_DIR="$work/compile/triton" PYTHONUNBUFFERED=1
