@@ -1,102 +1,21 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
-import { compile, createModel, saveSafetensors } from "../lib/index.js";
-import { type Contender, contenders, GpuChild } from "./cuda_child.js";
+import { createModel, nn, saveSafetensors } from "../lib/index.js";
+import { type Contender, GpuChild } from "./cuda_child.js";
+import { type Options, parse, settings, type Wanted } from "./cuda_options.js";
 import { type Dtype, type Feed, type GpuJob, inputsOf, type Kernels } from "./cuda_runner.js";
 import { type Case, kernelsTable, type Row, table, targets } from "./cuda_table.js";
-import { type Bench, digits, median, oneOf, save, usableDevice } from "./report.js";
+import { referenceLogits } from "./reference_logits.js";
+import { type Bench, digits, median, save, usableDevice } from "./report.js";
 import { trainedLooking } from "./weights.js";
 
-/** What is measured where: on a GPU, and on the host, kernels and all, to see that the benchmark itself works. */
-const settings = {
-  cuda: {
-    models: ["seresnet50", "resnet50", "seresnet18", "resnet18"],
-    image: [3, 224, 224],
-    numClasses: 1000,
-    batches: [128, 1, 256, 32], // what is asked for most comes first
-    rounds: 7,
-    /** Milliseconds that a turn takes. */
-    turn: 200,
-    /** Bytes: many times the caches. */
-    scratch: 2 ** 30,
-    /** A convolution 1x1 of as many channels as it has in and out: a large product of matrices. */
-    product: [2, 4096, 64, 64],
-  },
-  "cuda-sim": {
-    models: ["seresnet14_cifar", "resnet14_cifar"],
-    image: [3, 9, 8],
-    numClasses: 10,
-    batches: [2, 1],
-    rounds: 2,
-    turn: 0,
-    scratch: 2 ** 12,
-    product: [1, 8, 4, 4],
-  },
-} as const;
-
-const dtypes: readonly Dtype[] = ["float16", "bfloat16", "tf32", "float32"];
 /** Relative error of the logits, ‖out - ref‖ / ‖ref‖. */
 const tolerance: Readonly<Record<Dtype, number>> = { float32: 1e-4, tf32: 3e-3, float16: 5e-3, bfloat16: 2e-2 };
 const feeds: readonly Feed[] = ["resident", "float32", "uint8"];
 const normalize = { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
 /** Different images in a batch. */
 const distinct = 2;
-
-interface Options {
-  readonly device: keyof typeof settings;
-  readonly models: readonly string[];
-  readonly dtypes: readonly Dtype[];
-  readonly batches: readonly number[];
-  readonly rounds: number;
-  /** No new case is begun after so many. */
-  readonly minutes: number;
-  readonly contenders: readonly Contender[];
-  readonly python: string;
-  /** The folder of the results file. */
-  readonly results?: string;
-}
-
-const text = { type: "string" } as const;
-const words = {
-  device: { ...text, default: "cuda" },
-  model: text,
-  dtype: text,
-  batch: text,
-  rounds: text,
-  minutes: text,
-  peers: { ...text, default: "eager,compile" },
-  python: { ...text, default: process.env.SERESNET_PYTHON || "python3" },
-  results: text,
-} as const;
-
-function parse(args: readonly string[]): Options {
-  const { values } = parseArgs({ args: [...args], options: words });
-  const device = oneOf("--device", values.device, Object.keys(settings)) as Options["device"];
-  const { models, batches, rounds } = settings[device];
-  const list = (name: "model" | "dtype" | "peers", known: readonly string[]) =>
-    values[name]?.split(",").map((word) => oneOf(`--${name}`, word, known)) ?? known;
-  const number = (name: "rounds" | "minutes", otherwise: number) =>
-    values[name] === undefined ? otherwise : positive(`--${name}`, values[name]);
-  const peers = values.peers === "none" ? [] : list("peers", ["eager", "compile"]);
-  return {
-    device,
-    models: list("model", models),
-    dtypes: list("dtype", dtypes) as Dtype[],
-    batches: values.batch?.split(",").map((word) => positive("--batch", word)) ?? batches,
-    rounds: number("rounds", rounds),
-    minutes: number("minutes", Number.POSITIVE_INFINITY),
-    contenders: contenders.filter((name) => name === "seresnet" || peers.includes(name.split(" ")[1])),
-    python: values.python,
-    results: values.results,
-  };
-}
-
-function positive(name: string, word: string): number {
-  if (!/^[1-9]\d{0,5}$/.test(word)) throw new Error(`bench: expected ${name} to be a whole number, got ${word}`);
-  return Number(word);
-}
 
 export const cuda: Bench = {
   title:
@@ -126,6 +45,24 @@ export const cuda: Bench = {
   },
 };
 
+/** A network with weights as after a training, and some images: what every contender computes. */
+function subject(name: string, device: Options["device"]) {
+  const { image, numClasses } = settings[device];
+  nn.manualSeed(1);
+  const network = trainedLooking(createModel(name, { numClasses })).eval();
+  const images = Uint8Array.from({ length: distinct * product(image) }, (_, i) => Math.imul(i + 1, 2654435761) >>> 24);
+  const { float32: input } = inputsOf(images, { shape: [distinct, ...image], ...normalize });
+  return { network, images, input, numClasses };
+}
+
+/** Puts what the reference says of every network into a folder, for a machine whose time is dear: `--logits`. */
+export async function shipLogits(device: Options["device"], models: readonly string[], folder: string): Promise<void> {
+  for (const name of models) {
+    const { network, input } = subject(name, device);
+    await referenceLogits(name, network, input, folder);
+  }
+}
+
 /** One run of the benchmark: what has been found out so far, so that what is there can be saved at any time. */
 class Session {
   readonly #options: Options;
@@ -145,23 +82,46 @@ class Session {
 
   /** Measures case after case; `report` is called after each. */
   async run(report: () => void): Promise<void> {
-    const { models, dtypes, batches, minutes } = this.#options;
+    const { cases, minutes, warm } = this.#options;
     const prepared = new Map<string, { model: GpuJob["model"]; pixels: string; logits: Float32Array }>();
-    for (const dtype of dtypes)
-      for (const batch of batches)
-        for (const name of models) {
-          const what = `${name} ${dtype} batch ${batch}`;
-          if (performance.now() - this.#start > minutes * 60e3) {
-            this.#notRun.push(what);
-            continue;
-          }
-          if (!prepared.has(name)) prepared.set(name, await this.#prepare(name));
-          const { logits, ...files } = prepared.get(name) as NonNullable<ReturnType<typeof prepared.get>>;
-          if (this.#flops[dtype] === undefined) this.#flops[dtype] = await this.#ceiling(dtype);
-          console.error(`bench: ${what}`);
-          this.#cases.push(await this.#measure(name, dtype, batch, files, logits));
-          report();
-        }
+    for (const wanted of cases) {
+      const { model: name, dtype, batch } = wanted;
+      const what = `${name} ${dtype} batch ${batch}`;
+      if (performance.now() - this.#start > minutes * 60e3) {
+        this.#notRun.push(what);
+        continue;
+      }
+      if (!prepared.has(name)) prepared.set(name, await this.#prepare(name));
+      const { logits, ...files } = prepared.get(name) as NonNullable<ReturnType<typeof prepared.get>>;
+      console.error(`bench: ${what}`);
+      if (warm) {
+        await this.#warm(wanted, files);
+        continue;
+      }
+      if (this.#flops[dtype] === undefined) this.#flops[dtype] = await this.#ceiling(dtype);
+      this.#cases.push(await this.#measure(wanted, files, logits));
+      report();
+    }
+  }
+
+  /** Starts each of the others once and says how long that took. */
+  async #warm(wanted: Wanted, files: Pick<GpuJob, "model" | "pixels">): Promise<void> {
+    const { contenders, python, patience } = this.#options;
+    for (const contender of contenders.filter((name) => name !== "seresnet")) {
+      const start = performance.now();
+      try {
+        await (await GpuChild.start(contender, this.#jobOf(wanted, files), python, patience)).stop();
+        console.error(`bench: ${contender} started in ${digits((performance.now() - start) / 1e3, 3)} s`);
+      } catch (error) {
+        this.#leftOut.set(contender, (error as Error).message);
+        console.error(`bench: ${contender}: ${(error as Error).message}`);
+      }
+    }
+  }
+
+  #jobOf({ batch, dtype }: Wanted, files: Pick<GpuJob, "model" | "pixels">): GpuJob {
+    const { device } = this.#options;
+    return { device, ...files, shape: [batch, ...settings[device].image], dtype, ...normalize };
   }
 
   figures() {
@@ -194,20 +154,15 @@ class Session {
 
   /** A model's weights as a file, some images, and what the reference says of them. */
   async #prepare(name: string) {
-    const { image, numClasses } = settings[this.#options.device];
-    const network = trainedLooking(createModel(name, { numClasses })).eval();
+    const { device, logits: folder } = this.#options;
+    const { network, images, input, numClasses } = subject(name, device);
     const weights = join(this.#folder, `${name}.safetensors`);
     await saveSafetensors(weights, network.stateDict());
     const pixels = join(this.#folder, "pixels.bin");
-    const images = Uint8Array.from(
-      { length: distinct * product(image) },
-      (_, i) => Math.imul(i + 1, 2654435761) >>> 24,
-    );
     writeFileSync(pixels, images);
-    const reference = await compile(network, { device: "reference" });
-    const { float32 } = inputsOf(images, { shape: [distinct, ...image], ...normalize });
-    const logits = (await (await reference.run(float32)).data()) as Float32Array;
-    await reference.dispose();
+    const { logits, shipped } = await referenceLogits(name, network, input, folder);
+    if (folder && !shipped)
+      console.error(`bench: the reference's logits of ${name} were not there, or of other weights`);
     return { model: { name, weights, numClasses }, pixels, logits };
   }
 
@@ -215,7 +170,8 @@ class Session {
   async #ceiling(dtype: Dtype): Promise<number> {
     const { device, rounds } = this.#options;
     const { product: shape, scratch } = settings[device];
-    const child = await GpuChild.start("seresnet", { device, shape, dtype, pixels: "", ...normalize }, "");
+    const job = { device, shape, dtype, pixels: "", ...normalize };
+    const child = await GpuChild.start("seresnet", job, "", this.#options.patience);
     try {
       const { kernels } = await child.ask({ ask: "kernels", rounds, scratch });
       return Math.max(...kernels.map(({ flops, milliseconds }) => flops / (milliseconds / 1e3)));
@@ -224,23 +180,17 @@ class Session {
     }
   }
 
-  async #measure(
-    name: string,
-    dtype: Dtype,
-    batch: number,
-    files: Pick<GpuJob, "model" | "pixels">,
-    reference: Float32Array,
-  ): Promise<Case> {
-    const { device, python } = this.#options;
-    const { image } = settings[device];
-    const job: GpuJob = { device, ...files, shape: [batch, ...image], dtype, ...normalize };
+  async #measure(wanted: Wanted, files: Pick<GpuJob, "model" | "pixels">, reference: Float32Array): Promise<Case> {
+    const { python, patience } = this.#options;
+    const { dtype, batch } = wanted;
+    const job = this.#jobOf(wanted, files);
     const children: GpuChild[] = [];
     const rows: Row[] = [];
     try {
       for (const contender of this.#options.contenders.filter((name) => !this.#leftOut.has(name))) {
         const fail = (why: string) => rows.push({ contender, failed: why });
         try {
-          const child = await GpuChild.start(contender, job, python);
+          const child = await GpuChild.start(contender, job, python, patience);
           children.push(child);
           this.#versions[contender] = child.started.versions;
           const differences = await differencesOf(child, reference, batch);
@@ -257,12 +207,10 @@ class Session {
           if (this.#cases.length === 0) this.#leftOut.set(contender, why); // what is not there does not come later
         }
       }
-      if (rows[0].failed !== undefined) return { model: name, dtype, batch, rows };
+      if (rows[0].failed !== undefined) return { ...wanted, rows };
       const timed = await this.#alternate(children, batch);
       return {
-        model: name,
-        dtype,
-        batch,
+        ...wanted,
         rows: rows.map((row) => ({ ...row, ...timed.get(row.contender) })),
         kernels: await this.#kernels(children[0], dtype),
       };

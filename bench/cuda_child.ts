@@ -37,10 +37,13 @@ export class GpuChild {
   }
 
   started!: GpuStarted;
+  /** Seconds that every answer may take. */
+  #patience = Number.POSITIVE_INFINITY;
 
-  /** Starts a process and waits until it can be asked. Throws what it says when it cannot. */
-  static async start(contender: Contender, job: GpuJob, python: string): Promise<GpuChild> {
+  /** Starts a process and waits until it can be asked. Throws what it says when it cannot, or when it says nothing. */
+  static async start(contender: Contender, job: GpuJob, python: string, patience: number): Promise<GpuChild> {
     const child = contender === "seresnet" ? GpuChild.#ours(job) : GpuChild.#torch(contender, job, python);
+    child.#patience = patience;
     try {
       child.started = (await child.#reply()) as GpuStarted;
       return child;
@@ -81,12 +84,19 @@ export class GpuChild {
     const ended = new Promise((resolve) => this.#process.once("exit", resolve));
     this.#process.kill("SIGKILL");
     await ended;
+    // processes that it started may live on and hold these, which would keep this one alive
+    for (const stream of [this.#process.stdin, this.#process.stdout, this.#process.stderr]) stream?.destroy();
   }
 
   #reply(): Promise<unknown> {
     return new Promise((resolve, reject) => {
+      const silent = `${this.contender}: no answer in ${this.#patience} s`;
+      const timer = Number.isFinite(this.#patience)
+        ? setTimeout(() => this.#settle?.({ failed: silent }), 1e3 * this.#patience)
+        : undefined;
       this.#settle = ({ answer, failed }) => {
         this.#settle = undefined;
+        clearTimeout(timer);
         if (failed === undefined) resolve(answer);
         else reject(new Error(failed));
       };

@@ -3,7 +3,7 @@ import { setDefaultDevice } from "../lib/device.js";
 import { type KernelTime, nativeVersions } from "../lib/executors/native.js";
 import { NativePlan } from "../lib/executors/native_executor.js";
 import { type CompiledModel, compile, createModel, loadWeights, nn, type Tensor, tensor } from "../lib/index.js";
-import { flopsOf, leastTime } from "./roofline.js";
+import { type Bound, boundOf, leastTime } from "./roofline.js";
 import { noise } from "./weights.js";
 
 /*
@@ -44,12 +44,15 @@ export interface Times {
 }
 
 export interface Kernels {
-  readonly kernels: readonly (KernelTime & { readonly layer: string; readonly flops: number })[];
+  /** Each with its bound, where the ceiling of computing was given. */
+  readonly kernels: readonly (KernelTime & { readonly layer: string; readonly bound?: Bound })[];
   /** Bytes a second that a copy reads and writes together. */
   readonly copied: number;
   readonly most: number;
   /** What the kernels need at least, where the ceiling of computing was given. */
   readonly leastMilliseconds?: number;
+  /** Why the device is given kernel after kernel where it could be given all at once; empty where it is. */
+  readonly notReplayed: string;
 }
 
 export interface GpuAnswers {
@@ -116,24 +119,18 @@ class Runner {
 
   async kernels({ rounds, scratch, flops }: { rounds: number; scratch: number; flops?: number }): Promise<Kernels> {
     const plan = await this.#plan();
-    const { kernels, copied, most } = await plan.time(await this.#request(), { rounds, scratch });
-    const { steps } = plan.plan;
-    // what brings operands into order has another op, and what only moves numbers in a step no implementation's name: the
-    // step's products are the slowest of the others
-    const slowest = new Map<number, KernelTime>();
-    for (const kernel of kernels) {
-      if (kernel.op !== steps[kernel.step]?.op || kernel.implementation === "") continue;
-      if (kernel.milliseconds >= (slowest.get(kernel.step)?.milliseconds ?? 0)) slowest.set(kernel.step, kernel);
-    }
+    const { kernels, copied, most, notReplayed } = await plan.time(await this.#request(), { rounds, scratch });
+    const ceilings = flops === undefined ? undefined : { bytes: copied, flops };
     return {
       kernels: kernels.map((kernel) => ({
         ...kernel,
-        layer: steps[kernel.step]?.layer ?? "",
-        flops: slowest.get(kernel.step) === kernel ? flopsOf(plan.plan, steps[kernel.step]) : 0,
+        layer: plan.plan.steps[kernel.step]?.layer ?? "",
+        ...(ceilings && { bound: boundOf(kernel, ceilings) }),
       })),
       copied,
       most,
-      ...(flops !== undefined && { leastMilliseconds: leastTime(plan.plan, kernels, { bytes: copied, flops }) }),
+      notReplayed,
+      ...(ceilings && { leastMilliseconds: leastTime(kernels, ceilings) }),
     };
   }
 

@@ -92,6 +92,8 @@ class Trainer {
 
   private constructor(
     readonly name: string,
+    /** Seconds that an answer may take. */
+    readonly patience: number,
     command: string,
     args: readonly string[],
   ) {
@@ -112,8 +114,8 @@ class Trainer {
   }
 
   /** Throws what the process says when it cannot start. */
-  static async start(name: string, command: string, ...args: string[]): Promise<Trainer> {
-    const trainer = new Trainer(name, command, args);
+  static async start(name: string, patience: number, command: string, ...args: string[]): Promise<Trainer> {
+    const trainer = new Trainer(name, patience, command, args);
     try {
       const { note } = JSON.parse(await trainer.#reply()) as { note: string };
       trainer.note = note;
@@ -143,13 +145,21 @@ class Trainer {
     if (exitCode !== null || signalCode !== null || pid === undefined) return;
     this.#process.kill("SIGKILL");
     await once(this.#process, "exit");
+    for (const stream of [this.#process.stdin, this.#process.stdout, this.#process.stderr]) stream.destroy();
   }
 
-  #reply(): Promise<string> {
-    return new Promise((resolve, reject) => {
-      this.#answer = resolve;
-      this.#fail = reject;
-    });
+  async #reply(): Promise<string> {
+    let timer: NodeJS.Timeout | undefined;
+    try {
+      return await new Promise((resolve, reject) => {
+        this.#answer = resolve;
+        this.#fail = reject;
+        const silent = new Error(`${this.name}: no answer in ${this.patience} s`);
+        timer = setTimeout(() => reject(silent), 1e3 * this.patience);
+      });
+    } finally {
+      clearTimeout(timer);
+    }
   }
 }
 
@@ -192,17 +202,25 @@ interface Turns {
   readonly rounds: number;
   /** Milliseconds of work in each. */
   readonly turn: number;
+  /** Seconds that every answer may take. */
+  readonly patience: number;
 }
 
-async function compare(job: TrainingJob, { python, peers, rounds, turn }: Turns): Promise<Measured[]> {
+async function compare(job: TrainingJob, { python, peers, rounds, turn, patience }: Turns): Promise<Measured[]> {
   const trainers = [
-    await Trainer.start("seresnet", process.execPath, join(__dirname, "training_runner.js"), JSON.stringify(job)),
+    await Trainer.start(
+      "seresnet",
+      patience,
+      process.execPath,
+      join(__dirname, "training_runner.js"),
+      JSON.stringify(job),
+    ),
   ];
   try {
     const script = join(root, "bench/peers/torch_training.py");
     for (const peer of peers)
       try {
-        trainers.push(await Trainer.start(`PyTorch ${peer}`, python, script, peer, JSON.stringify(job)));
+        trainers.push(await Trainer.start(`PyTorch ${peer}`, patience, python, script, peer, JSON.stringify(job)));
       } catch (error) {
         console.error(`bench: LEFT OUT ${(error as Error).message}`);
       }
@@ -238,7 +256,7 @@ async function compare(job: TrainingJob, { python, peers, rounds, turn }: Turns)
 /** Steps of SGD: forward, backward and update, ours and PyTorch's in alternating processes. */
 export const training: Bench = {
   title:
-    "SGD steps beside PyTorch's [--device cpu|cuda] [--dtype …] [--peers eager,compile|none] [--python PATH] [--quick]",
+    "SGD steps beside PyTorch's [--device cpu|cuda] [--model …] [--dtype …] [--peers eager,compile|none] [--python PATH] [--quick]",
   async run(args = []) {
     const text = { type: "string" } as const;
     const options = {
@@ -247,15 +265,21 @@ export const training: Bench = {
       peers: text,
       results: text,
       python: { ...text, default: process.env.SERESNET_PYTHON || "python3" },
+      model: text,
+      patience: { ...text, default: "600" },
       quick: { type: "boolean", default: false },
     } as const;
     const { values } = parseArgs({ args: [...args], options });
     const device = oneOf("--device", values.device, Object.keys(settings)) as TrainingJob["device"];
     const { cases, dtypes, turn, ...setting } = settings[device];
-    const list = (name: "dtype" | "peers", known: readonly string[]) =>
+    const list = (name: "dtype" | "peers" | "model", known: readonly string[]) =>
       values[name]?.split(",").map((word) => oneOf(`--${name}`, word, known)) ?? known;
     const peers = values.peers === "none" ? [] : list("peers", setting.peers);
-    const turns = { python: values.python, peers, rounds: values.quick ? 3 : 9, turn };
+    const models = list("model", [...new Set(cases.map(({ model }) => model))]);
+    const patience = Number(values.patience);
+    if (!(patience > 0))
+      throw new Error(`bench: expected --patience to be a number of seconds, got ${values.patience}`);
+    const turns = { python: values.python, peers, rounds: values.quick ? 3 : 9, turn, patience };
     const { rounds } = turns;
     const found = usableDevice(device);
     const folder = mkdtempSync(join(tmpdir(), "seresnet-bench-"));
@@ -271,7 +295,7 @@ export const training: Bench = {
     });
     try {
       for (const dtype of list("dtype", dtypes) as TrainingJob["dtype"][])
-        for (const item of cases) {
+        for (const item of cases.filter(({ model }) => models.includes(model))) {
           process.stderr.write(`${item.model}, ${dtype}, batch ${item.shape[0]}\n`);
           const job = { ...(await prepare(item, folder)), device, dtype };
           const rows = await compare(job, turns).catch((error: Error) => void failures.push(error.message));

@@ -1,17 +1,18 @@
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { compile, createModel, listDevices, summary } from "seresnet";
 import { afterAll, describe, expect, test } from "vitest";
 import { differencesOf } from "../dist/bench/cuda.js";
 import type { GpuAnswers, GpuTurn } from "../dist/bench/cuda_runner.js";
-import { type Case, rooflineShare, targets } from "../dist/bench/cuda_table.js";
-import { flopsOf, leastTime } from "../dist/bench/roofline.js";
+import { type Case, kernelsTable, rooflineShare, targets } from "../dist/bench/cuda_table.js";
+import { boundOf, leastTime } from "../dist/bench/roofline.js";
 import type { KernelTime } from "../dist/lib/executors/native.js";
 import { NativePlan } from "../dist/lib/executors/native_executor.js";
-import { usableDevices } from "./support/devices.js";
-import { conv, planOf, single } from "./support/plans.js";
+import type { Plan } from "../dist/lib/plan/plan.js";
+import { executorOf } from "./support/devices.js";
+import { contents, conv, single } from "./support/plans.js";
 import { pythonWith } from "./support/python.js";
 import { image } from "./support/weights.js";
 
@@ -43,56 +44,47 @@ test.each([
   [["--model", "vgg"], /expected --model seresnet50, .*got vgg/],
   [["--batch", "0"], /expected --batch to be a whole number, got 0/],
   [["--minutes", "soon"], /expected --minutes to be a whole number, got soon/],
+  [["--patience", "0"], /expected --patience to be a whole number, got 0/],
+  [["--cases", "vgg:float16:1"], /expected --cases seresnet50, .*got vgg/],
+  [["--cases", "seresnet50:float16"], /expected --cases like seresnet50:float16:128, got seresnet50:float16$/m],
+  [["--cases", "seresnet50:float16:1", "--batch", "2"], /expected --cases or --batch, got both/],
 ])("refuses %j", (args, sentence) => {
   const { status, stderr } = bench(...args);
   expect(stderr).toMatch(sentence);
   expect(status).toBe(1);
 });
 
-const kernel = (step: number, bytes: number): KernelTime => ({
-  step,
+const kernel = (bytes: number, flops = 0): KernelTime => ({
+  step: 0,
   op: "op",
   implementation: "made up",
   start: 0,
   milliseconds: 1,
   bytes,
+  flops,
 });
 
-test("floating-point operations are two for each multiply-add, and a step takes as long as computing or moving does", () => {
-  const grouped = single(
-    "conv2d",
-    conv(1, 1, 1, 2),
-    [
-      [2, 6, 5, 4],
-      [8, 3, 3, 3],
-    ],
-    [[2, 8, 5, 4]],
-  );
-  expect(flopsOf(grouped, grouped.steps[0])).toBe(2 * (2 * 8 * 5 * 4) * (3 * 3 * 3));
-  const product = single("linear", {}, [[7, 5], [3, 5], [3]], [[7, 3]]);
-  expect(flopsOf(product, product.steps[0])).toBe(2 * 7 * 3 * 5);
-  const two = planOf(
-    [[7, 5], [3, 5], [3]],
-    [
-      { op: "linear", from: [0, 1, 2], to: [[7, 3]] },
-      { op: "relu", from: [3], to: [[7, 3]] },
-    ],
-  );
-  // 210 operations at 100 a second and 6 bytes at 10; 40 bytes at 10; and 10 that belong to no step
-  const kernels = [kernel(0, 2), kernel(0, 4), kernel(1, 40), kernel(-1, 10)];
-  expect(leastTime(two, kernels, { bytes: 10, flops: 100 })).toBeCloseTo(1e3 * (2.1 + 4 + 1), 9);
+test("a kernel takes as long as moving its bytes or computing its products does, whichever is longer", () => {
+  const ceilings = { bytes: 10, flops: 100 };
+  expect(boundOf(kernel(40, 210), ceilings)).toEqual({ milliseconds: 4000, by: "memory" });
+  expect(boundOf(kernel(6, 210), ceilings)).toEqual({ milliseconds: 2100, by: "products" });
+  expect(leastTime([kernel(40, 210), kernel(6, 210), kernel(10)], ceilings)).toBeCloseTo(4000 + 2100 + 1000, 9);
 });
 
-const native = usableDevices.find((name) => name !== "reference");
-test.runIf(native)("a network's plan has the operations that summary counts", async () => {
-  const model = createModel("resnet14_cifar");
-  const shape = [2, 3, 9, 8];
-  const compiled = await compile(model, { device: native });
-  const { plan } = await compiled.prepare(shape);
-  if (!(plan instanceof NativePlan)) throw new Error("expected a plan of the addon's");
-  const flops = plan.plan.steps.reduce((sum, step) => sum + flopsOf(plan.plan, step), 0);
-  expect(flops).toBe(2 * summary(model, shape).macs);
-  await compiled.dispose();
+test("the kernels' table has the bound of each, of all of a kind, and says when runs are not replayed", () => {
+  const bound = { milliseconds: 0.25, by: "memory" } as const;
+  const kernels = [1, 2, 3].map((i) => ({ ...kernel(1e6 * i), layer: `layer${i}`, bound }));
+  const one = { model: "resnet50", dtype: "float16", batch: 1, rows: [] } as const;
+  const found = { kernels, copied: 4e9, most: 1, leastMilliseconds: 0.75, notReplayed: "" };
+  const table = kernelsTable({ ...one, kernels: found });
+  expect(table).toMatch(/│ layer3 +│ op made up +│ 1 +│ 3 +│ 3 +│ +│ memory +│ 0\.25 +│ 25 % +│/);
+  expect(table).toMatch(/│ op made up +│ 3 +│ 3 +│ 6 +│ 2 +│ +│ memory +│ 0\.75 +│ 25 % +│/);
+  expect(table).toMatch(/│ all +│ 3 +│ 3 +│ 6 +│/);
+  expect(table).not.toContain("NOT REPLAYED");
+  const eager = { ...found, notReplayed: "the capture failed" };
+  expect(kernelsTable({ ...one, kernels: eager })).toContain(
+    "NOT REPLAYED: runs are given kernel by kernel: the capture",
+  );
 });
 
 test("what one image in a batch gets wrong is seen, in floats and in pixels", async () => {
@@ -124,10 +116,10 @@ test("targets are compared with what was measured, and with nothing else", () =>
       { contender: "seresnet", resident: speed(ours) },
       ...(compiled === undefined ? [] : [{ contender: "torch compile" as const, resident: speed(compiled) }]),
     ],
-    kernels: { kernels: [], copied: 1, most: 1, leastMilliseconds: ours / 2 },
+    kernels: { kernels: [], copied: 1, most: 1, leastMilliseconds: ours / 2, notReplayed: "" },
   });
   const cases = [one("seresnet50", 128, 2, 3), one("resnet50", 128, 1.6), one("seresnet50", 1, 0.5, 1)];
-  expect(targets(cases).map(({ got }) => got)).toEqual([64000, 1.5, 0.5, 25]);
+  expect(targets(cases).map(({ got }) => got)).toEqual([50, 1.5, 0.5, 25]);
   expect(targets(cases.slice(1, 2))).toEqual([]);
   expect(rooflineShare(cases[0])).toBe(0.5);
 });
@@ -192,9 +184,11 @@ describe.runIf(sim)("the whole benchmark on the host", () => {
       expect(kernels?.leastMilliseconds).toBeGreaterThan(0);
       const counted = kernels?.kernels.reduce((sum, { flops }) => sum + flops, 0);
       const macs = summary(createModel(model, { numClasses: 10 }), [2, 3, 9, 8]).macs;
-      // the two little products of a gate are not counted
+      // a linear squeeze needs fewer products than the layers it stands for
       expect(counted).toBeGreaterThan(1.9 * macs);
       expect(counted).toBeLessThanOrEqual(2 * macs);
+      const bounds = kernels?.kernels.map(({ bound }) => bound?.milliseconds ?? 0) ?? [];
+      expect(bounds.reduce((sum, bound) => sum + bound, 0)).toBeCloseTo(kernels?.leastMilliseconds ?? 0, 9);
       for (const { op, bytes, milliseconds } of kernels?.kernels ?? []) {
         expect(bytes, op).toBeGreaterThan(0);
         expect(milliseconds, op).toBeGreaterThanOrEqual(0);
@@ -218,11 +212,125 @@ describe.runIf(sim)("the whole benchmark on the host", () => {
     }
   });
 
+  test("runs the cases it is asked for, in order, with what the reference said elsewhere", () => {
+    const logits = join(folder, "logits");
+    const cases = "resnet14_cifar:float32:1,seresnet14_cifar:float16:2";
+    const words = ["--device", "cuda-sim", "--cases", cases, "--rounds", "1", "--peers", "none"];
+    const run = () => bench(...words, "--results", folder, "--logits", logits);
+    const first = run();
+    expect(first.status, first.stderr).toBe(0);
+    expect(first.stderr).toContain("the reference's logits of resnet14_cifar were not there");
+    const second = run();
+    expect(second.stderr).toBe("bench: resnet14_cifar float32 batch 1\nbench: seresnet14_cifar float16 batch 2\n");
+    expect((resultsOf().cases as Case[]).map(({ model, dtype, batch }) => `${model}:${dtype}:${batch}`).join()).toBe(
+      cases,
+    );
+    // and what was kept is what ours are judged by
+    const file = join(logits, "resnet14_cifar.logits.json");
+    const kept = JSON.parse(readFileSync(file, "utf8"));
+    writeFileSync(file, JSON.stringify({ ...kept, logits: kept.logits.map((logit: number) => -logit) }));
+    const third = run();
+    expect(third.status).toBe(1);
+    expect(third.stderr).toMatch(/resnet14_cifar float32 batch 1: wrong: it differs from the reference by 2 and 2/);
+    writeFileSync(file, JSON.stringify({ ...kept, digest: "of other weights" }));
+    expect(run().stderr).toContain("the reference's logits of resnet14_cifar were not there, or of other weights");
+  });
+
+  test("whoever does not answer in time is left out, and told", () => {
+    const slow = join(folder, "python");
+    writeFileSync(slow, "#!/bin/sh\nsleep 60\n", { mode: 0o755 });
+    const { status, stdout, stderr } = bench(
+      ...quick,
+      "--model",
+      "resnet14_cifar",
+      "--python",
+      slow,
+      "--patience",
+      "3",
+    );
+    expect(status, stderr).toBe(0);
+    expect(stdout).toMatch(/LEFT OUT torch eager: torch eager: no answer in 3 s/);
+  });
+
   test("a Python that is not there is left out, and told", () => {
     const { status, stdout, stderr } = bench(...quick, "--model", "resnet14_cifar", "--python", join(folder, "none"));
     expect(status, stderr).toBe(0);
     expect(stdout).toMatch(/LEFT OUT torch eager: torch eager: it could not be started: spawn .* ENOENT/);
     expect(Object.keys(resultsOf().leftOut)).toEqual(["torch eager", "torch compile"]);
+  });
+
+  test("a network's kernels compute the operations that summary counts", async () => {
+    const model = createModel("resnet14_cifar");
+    const shape = [2, 3, 9, 8];
+    for (const dtype of ["float32", "float16"] as const) {
+      const compiled = await compile(model, { device: "cuda-sim", dtype });
+      const { plan } = await compiled.prepare(shape);
+      const request = { inputs: [await image("flops", shape).data()], variables: [] };
+      const { kernels } = await (plan as NativePlan).time(request, { rounds: 1, scratch: 256 });
+      // padding the colours to four channels is no work that was asked for
+      expect(kernels.reduce((sum, { flops }) => sum + flops, 0)).toBeCloseTo(2 * summary(model, shape).macs, 3);
+      await compiled.dispose();
+    }
+  });
+
+  const images = [2, 8, 6, 4]; // 384 numbers
+  const vector = [8];
+  const act = { eps: 1e-5, relu: true, residual: false };
+  const product = 2 * 3 * 5 * 7;
+  test.each<[string, Plan, number, number]>([
+    ["relu", single("relu", {}, [[3, 37]], [[3, 37]]), 2 * 111, 0],
+    ["add", single("add", {}, [[3, 37], [37]], [[3, 37]]), 111 + 37 + 111, 0],
+    ["slice", single("slice", { starts: [1, 2], steps: [2, 1] }, [[4, 6]], [[2, 3]]), 2 * 6, 0],
+    ["pad", single("pad", { before: [1, 0] }, [[2, 3]], [[4, 5]]), 6 + 20 + 6, 0],
+    ["mean", single("mean", { dims: [1], keepDims: false }, [[4, 9]], [[4]]), 36 + 4, 0],
+    ["linear", single("linear", {}, [[3, 5], [7, 5], [7]], [[3, 7]]), 15 + 35 + 7 + 21, product],
+    // the right matrices are turned: written and read once more, each on a multiple of eight numbers
+    [
+      "matmul",
+      single(
+        "matmul",
+        {},
+        [
+          [2, 3, 5],
+          [2, 5, 7],
+        ],
+        [[2, 3, 7]],
+      ),
+      30 + 70 + 2 * 80 + 42,
+      2 * product,
+    ],
+    ["conv2d", single("conv2d", conv(), [images, [4, 8, 1, 1]], [[2, 4, 6, 4]]), 384 + 32 + 192, 2 * 48 * 32],
+    // a quarter of the pixels is read
+    ["conv2d", single("conv2d", conv(2), [images, [4, 8, 1, 1]], [[2, 4, 3, 2]]), 96 + 32 + 48, 2 * 12 * 32],
+    // for the statistics, then to be normalised
+    [
+      "batch_norm_train",
+      single("batch_norm_train", act, [images, vector, vector], [images, vector, vector]),
+      3 * 384 + 4 * 8,
+      0,
+    ],
+    // x, dy and what the ReLU made of them twice
+    [
+      "batch_norm_gradient",
+      single(
+        "batch_norm_gradient",
+        { ...act, training: true },
+        [images, vector, vector, images, vector, images],
+        [images, vector, vector],
+      ),
+      3 * 2 * 384 + 384 + 5 * 8,
+      0,
+    ],
+    ["gate", single("gate", { residual: false, relu: true }, [images, [2, 8, 1, 1]], [images]), 2 * 384 + 16, 0],
+  ])("%s says what it moves and computes", async (op, plan, elements, flops) => {
+    const loaded = (await executorOf("cuda-sim").load(plan, [])) as NativePlan;
+    const request = { inputs: plan.inputs.map((slot) => contents(plan.slots[slot])), variables: [] };
+    const { kernels } = await loaded.time(request, { rounds: 1, scratch: 256 });
+    const own = kernels.filter((kernel) => kernel.op === op);
+    expect(own).toHaveLength(1);
+    expect(own[0].bytes).toBe(4 * elements);
+    expect(own[0].flops).toBe(flops);
+    await loaded.dispose();
   });
 
   test("times as often as it is told", async () => {

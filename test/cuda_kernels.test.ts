@@ -1,5 +1,5 @@
 import { execFile, spawnSync } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -78,4 +78,25 @@ describe.skipIf(!canBuild)("CUDA kernels on the host", () => {
       expect(ok).toBe(true);
     }
   }, 600_000);
+});
+
+it("every kernel says what it moves and what bounds it", () => {
+  const folder = join(root, "native", "cuda", "kernels");
+  const silent: string[] = [];
+  let count = 0;
+  for (const file of readdirSync(folder).filter((name) => /\.(cu|h)$/.test(name))) {
+    const lines = readFileSync(join(folder, file), "utf8").split("\n");
+    for (const [i, line] of lines.entries()) {
+      if (!line.startsWith("__global__")) continue;
+      count++;
+      let first = lines[i - 1].startsWith("template") ? i - 1 : i;
+      const last = first;
+      while (lines[first - 1].startsWith("//")) first--;
+      const comment = lines.slice(first, last).join(" ").replaceAll(" // ", " ");
+      const name = /(\w+Kernel)\(/.exec(`${line}${lines[i + 1]}`)?.[1];
+      if (!/\bMoves .+ Bound: (memory|L2|latency)/.test(comment)) silent.push(`${file}: ${name}`);
+    }
+  }
+  expect(silent).toEqual([]);
+  expect(count).toBeGreaterThan(30);
 });

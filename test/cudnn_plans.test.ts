@@ -6,6 +6,7 @@ import { createModel, summary } from "seresnet";
 import { afterAll, describe, expect, it } from "vitest";
 import type { ConvolutionQuery, ConvolutionSupport } from "../dist/lib/executors/native.js";
 import { cudnnCandidates, nativeVersions } from "../dist/lib/executors/native.js";
+import { canMakeUp, madeUpLibraries } from "./support/made_up.js";
 
 // cuDNN plans convolutions for an H200 that is not there, from its properties. This proves support, not numbers.
 // SERESNET_CUDNN_PLANS=all asks for three networks at batch 1 and 128; otherwise ResNet-50 at batch 128 stands for them.
@@ -91,6 +92,50 @@ function ask(queries: readonly ConvolutionQuery[]): ConvolutionSupport[] {
   return JSON.parse(child.stdout);
 }
 
+it("nothing is used that cuDNN 9.10 lacks, except where its version is asked for", () => {
+  const folder = join(__dirname, "..", "native", "cuda");
+  const { names } = JSON.parse(readFileSync(join(__dirname, "fixtures", "cudnn_names.json"), "utf8"));
+  const known = new Set<string>(names);
+  const files = readdirSync(folder).filter((name) => /^cudnn_\w+\.(cc|h)$/.test(name));
+  const used = files.flatMap((name) => readFileSync(join(folder, name), "utf8").match(/\bCUDNN_[A-Z]+_\w+/g) ?? []);
+  expect(used.length).toBeGreaterThan(100);
+  // cudnnSupport asks for 9.11 before it plans for a device that is not there
+  const newer = [...new Set(used)].filter((name) => !known.has(name) && !/^SERESNET_/.test(name));
+  expect(newer.sort()).toEqual([
+    "CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION",
+    "CUDNN_ATTR_ENGINEHEUR_DEVICEPROP",
+    "CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP",
+    "CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR",
+  ]);
+});
+
+it.skipIf(!nativeVersions()?.cudnn || !nativeVersions()?.cuda || !canMakeUp)(
+  "a cuDNN that is too old for plans without a device says which is needed and which is there",
+  () => {
+    const { library } = madeUpLibraries(folder);
+    const functions = [
+      ...["GetErrorString", "GetLastErrorString", "Create", "Destroy", "SetStream", "BackendCreateDescriptor"],
+      ...[
+        "BackendDestroyDescriptor",
+        "BackendFinalize",
+        "BackendSetAttribute",
+        "BackendGetAttribute",
+        "BackendExecute",
+      ],
+    ];
+    const place = library(
+      "libcudnn_graph.so.9",
+      `unsigned long cudnnGetVersion(void) { return 91002; }
+       ${functions.map((name) => `int cudnn${name}(void) { return 1; }`).join("\n")}`,
+    );
+    library("libcublasLt.so.13", "int nothing;", place);
+    const script = `const { cudnnSupport } = require(${JSON.stringify(join(__dirname, "../dist/lib/executors/native.js"))});
+      try { cudnnSupport(process.argv[1], "{}", []); } catch (error) { console.log(error.message); }`;
+    const child = spawnSync(process.execPath, ["-e", script, join(place, "libcudnn.so.9")], { encoding: "utf8" });
+    expect(child.stdout, child.stderr).toBe("cudnnSupport: expected cuDNN 9.11, got 9.10.2\n");
+  },
+);
+
 const dtypes = ["float32", "tf32", "float16", "bfloat16"] as const;
 const fused = { bias: true, relu: true };
 
@@ -118,6 +163,36 @@ describe.skipIf(lacking.length > 0)("cuDNN plans for an H200 that is not there",
     );
     const without = answers.filter(({ plan }) => plan === "").map(({ convolution }) => convolution);
     expect(without).toEqual([]);
+  });
+
+  it("are there for products of matrices that begin wherever they do in a tensor", { timeout: 600_000 }, () => {
+    makeStubs(dirname(cudnn as string));
+    const queries: ConvolutionQuery[] = [];
+    for (const dtype of dtypes)
+      for (const [rows, depth, columns] of [
+        [3, 5, 7],
+        [64, 48, 40],
+        [17, 64, 33],
+      ])
+        for (const alignment of [
+          [16, 16, 16],
+          [4, 16, 4],
+          [2, 16, 2],
+          [16, 16, 8],
+        ] as const) {
+          if (Math.min(...alignment) < (/16/.test(dtype) ? 2 : 4)) continue; // a number is not cut
+          const product = {
+            input: [rows, depth, 1, 1],
+            weight: [columns, depth, 1, 1],
+            stride: [1, 1],
+            padding: [0, 0],
+          };
+          queries.push({ ...product, dtype, alignment });
+        }
+    const answers = ask(queries);
+    expect(answers.filter(({ plan }) => plan === "").map(({ convolution }) => convolution)).toEqual([]);
+    // what is promised is part of what is asked, and of the plan's key
+    expect(new Set(answers.map(({ convolution }) => convolution)).size).toBe(queries.length);
   });
 
   it("say what is wrong with a question", () => {

@@ -56,7 +56,11 @@ export type BufferHandle = { readonly [handle]: "buffer" };
 export type PlanHandle = { readonly [handle]: "plan" };
 
 /** What one kernel took; `step` is an index into the plan's steps, or -1. */
-export type KernelTime = Omit<StepProfile, "layer"> & { readonly step: number };
+export type KernelTime = Omit<StepProfile, "layer"> & {
+  readonly step: number;
+  /** Floating-point operations of its products of matrices, where the executor says so: cuda's does. */
+  readonly flops: number;
+};
 
 /** How a plan is timed with everything on the device. */
 export interface TimingOptions {
@@ -79,6 +83,8 @@ export interface Timing {
   readonly copied: number;
   /** The most bytes of memory that the device's plans and buffers have taken at any time. */
   readonly most: number;
+  /** Why runs are not put on the device with one call; empty where they are. */
+  readonly notReplayed: string;
 }
 
 /** The part of the addon that computes: native/node/runtime.h. Its errors carry `code` and `call`. */
@@ -118,6 +124,8 @@ export interface ConvolutionQuery {
   readonly padding: readonly number[];
   readonly dtype: "float32" | "tf32" | "float16" | "bfloat16";
   readonly pass?: "forward" | "inputGradient" | "weightGradient";
+  /** Bytes that the addresses of the input, the weight and the output are multiples of; 16 where it is left out. */
+  readonly alignment?: readonly [number, number, number];
   readonly gate?: boolean;
   readonly bias?: boolean;
   readonly residual?: boolean;

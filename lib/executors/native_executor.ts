@@ -110,7 +110,7 @@ export class NativePlan implements LoadedPlan {
 
   async profile(request: RunRequest): Promise<StepProfile[]> {
     const times = await this.#submit(request, this.#executor.addon.profile);
-    return times.map(({ step, ...time }) => ({ ...time, layer: this.plan.steps[step]?.layer ?? "" }));
+    return times.map(({ step, flops: _, ...time }) => ({ ...time, layer: this.plan.steps[step]?.layer ?? "" }));
   }
 
   /** Runs it many times with everything on the device, which tells how long that takes: of the device cuda alone. */

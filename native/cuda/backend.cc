@@ -14,6 +14,7 @@ class CudaBackend final : public Backend {
   std::shared_ptr<Memory> upload(std::shared_ptr<HostMemory> contents) override {
     const Context& context = ready();
     std::shared_ptr<DeviceMemory> memory = context.pool->get(contents->bytes());
+    const gpu::Drain drain({context.stream.get()});
     if (contents->bytes() > 0)
       gpu::copyToDevice(context.stream.get(), memory->data(), contents->data(), contents->bytes());
     gpu::synchronize(context.stream.get());
@@ -24,6 +25,7 @@ class CudaBackend final : public Backend {
     const Context& context = ready();
     const auto& memory = static_cast<const DeviceMemory&>(*contents);
     auto copy = std::make_shared<HostMemory>(memory.bytes());
+    const gpu::Drain drain({context.stream.get()});
     if (memory.ready) gpu::wait(context.stream.get(), memory.ready.get());
     if (copy->bytes() > 0) gpu::copyToHost(context.stream.get(), copy->data(), memory.data(), memory.bytes());
     gpu::synchronize(context.stream.get());

@@ -154,6 +154,7 @@ void batchNormTrain(Builder& b) {
   const BufferId mean = b.write(1, statistics);
   const BufferId variance = b.write(2, statistics);
   b.touch(x);
+  b.passes(x, 2);  // for the statistics, then to be normalised with them
   b.emit("", [=](Stream stream, const Pointers& p) mutable {
     arguments.x = p.at(x);
     arguments.residual = p.at(residual);
@@ -234,6 +235,14 @@ void batchNormGradient(Builder& b) {
   const BufferId dbeta = b.write(2, vector);
   const RowsOut masked = residual ? writeRows(b, 3) : RowsOut{none, none};
   b.touch(x);
+  // for the sums, then for dx; what the ReLU lets through is kept where the residual's gradient is wanted, and read again
+  b.passes(x, 2);
+  if (residual) {
+    b.passes(masked.rows, 2);
+  } else {
+    b.passes(dy, 2);
+    b.passes(activated, 2);
+  }
   b.emit("", [=](Stream stream, const Pointers& p) mutable {
     arguments.x = p.at(x);
     arguments.dy = p.at(dy);

@@ -157,8 +157,9 @@ BufferId Builder::readSlot(uint32_t slot, const Form& form) {
 BufferId Builder::convert(uint32_t slot, const Held& from, const Form& to) {
   const Shape& shape = plan_.slots[slot].shape;
   const Held source = from;
-  const std::vector<BufferId> waiting = std::move(touched_);  // they belong to the kernel that is being built
-  touched_.clear();
+  const auto waiting = std::exchange(touched_, {});  // they belong to the kernel that is being built
+  const auto said = std::exchange(passes_, {});
+  const double flops = std::exchange(flops_, 0);
   Buffer buffer;
   buffer.block.bytes = bytesOf(shape, to);
   const BufferId target = add(std::move(buffer));
@@ -173,6 +174,8 @@ BufferId Builder::convert(uint32_t slot, const Held& from, const Form& to) {
   emit("", conversion(shape, source, to, target));
   step_ = current;
   touched_ = waiting;
+  passes_ = said;
+  flops_ = flops;
   set(slot, to, target);
   return target;
 }
@@ -223,18 +226,22 @@ BufferId Builder::upload(uint32_t slot, const Form& form) {
 BufferId Builder::uploaded(const Shape& shape, const void* contents, const Form& given, const Form& form) {
   const Stream stream = context_.stream.get();
   const size_t bytes = cuda::bytesOf(shape, given);
-  std::shared_ptr<DeviceMemory> memory = context_.pool->get(bytes);
+  std::shared_ptr<DeviceMemory> memory = context_.pool->get(bytes), converted;
+  const gpu::Drain drain({stream});
   if (bytes > 0) gpu::copyToDevice(stream, memory->data(), contents, bytes);
   const bool same = form.dtype == given.dtype && form.channels == 0 && (form.layout == given.layout || sameOrder(shape));
   if (!same) {
-    std::shared_ptr<DeviceMemory> converted = context_.pool->get(cuda::bytesOf(shape, form));
+    converted = context_.pool->get(cuda::bytesOf(shape, form));
     const std::vector<char*> addresses{memory->data(), converted->data()};
     conversion(shape, {given, 0}, form, 1)(stream, Pointers(addresses));
-    gpu::synchronize(stream);
-    memory = std::move(converted);
-  } else {
-    gpu::synchronize(stream);
   }
+  try {
+    gpu::synchronize(stream);
+  } catch (const Error& error) {
+    throw Error(error.call(), error.why() + " (bringing numbers " + format(shape) + " to the device for " + step_->op + ")",
+                error.kind());
+  }
+  if (converted) memory = std::move(converted);
   Buffer buffer;
   buffer.kind = Buffer::Kind::constant;
   buffer.block.bytes = memory->bytes();
@@ -283,8 +290,11 @@ void Builder::emit(std::string implementation, Kernel kernel) {
     if (block.first < 0) block.first = time;
     block.last = time;
   }
-  kernels.push_back({step_->op, std::move(implementation), step, std::move(touched_), std::move(kernel)});
+  kernels.push_back({step_->op, std::move(implementation), step, std::move(touched_), std::move(passes_), flops_,
+                     std::move(kernel)});
   touched_.clear();
+  passes_.clear();
+  flops_ = 0;
 }
 
 bool Builder::join(size_t shared) {
@@ -332,6 +342,10 @@ BufferId Builder::add(Buffer buffer) {
 BufferId Builder::touch(BufferId id) {
   if (id >= 0) touched_.push_back(id);
   return id;
+}
+
+void Builder::passes(BufferId id, double times) {
+  if (id >= 0) passes_.emplace_back(id, times);
 }
 
 // One channel, or one pixel: both layouts are one.

@@ -64,6 +64,8 @@ struct NamedKernel {
   std::string implementation;  // what runs it; empty where that says nothing more
   int step;                    // its step in the plan, or -1
   std::vector<BufferId> touched;
+  std::vector<std::pair<BufferId, double>> passes;  // how often it goes over a buffer, where that is not once
+  double flops;  // floating-point operations of its products of matrices; 0 for what only moves bytes
   Kernel kernel;
 
   std::string name() const { return implementation.empty() ? op : op + " " + implementation; }
@@ -136,6 +138,12 @@ class Builder {
   bool join(size_t shared);
   // Names a buffer for the next kernel, too.
   BufferId touch(BufferId id);
+  // Says how often the next kernel goes over all of a buffer: two passes, or a part of one. Left unsaid it is once, and never
+  // for what only it itself uses. This is what its bound is worked out from, so it counts what must come from or go to device
+  // memory; what caches give twice counts once.
+  void passes(BufferId id, double times);
+  // Says how many floating-point operations the next kernel's products of matrices are: two for each multiply-add.
+  void computes(double flops) { flops_ += flops; }
   void check(BufferId flag, std::function<Error(int32_t, const Run&)> error);
   // Which of the plan's inputs an input of the step is; -1 for none.
   int planInput(size_t input) const;
@@ -178,6 +186,8 @@ class Builder {
   size_t first_ = 0;  // and of the first that its kernel does
   std::vector<Value> values_;
   std::vector<BufferId> touched_;
+  std::vector<std::pair<BufferId, double>> passes_;
+  double flops_ = 0;
 };
 
 // Bytes of a tensor in a form.

@@ -2,14 +2,29 @@
 
 #include <algorithm>
 
+#include "convolution_exact.h"
 #include "emit_convolution.h"
 #include "kernels/bias_act.h"
 #include "ops.h"
 
 namespace seresnet::cuda {
 
+namespace {
+
+// The part of an image's pixels that windows further apart than they are large leave in use: all, or a quarter where a 1x1
+// convolution strides by 2. The gradient is 0 elsewhere, and written.
+double touchedPart(const Convolution& c) {
+  double part = 1;
+  for (int dim = 0; dim < 2; ++dim)
+    if (c.kernel[dim] < c.stride[dim] && c.pass != Convolution::Pass::inputGradient)
+      part *= static_cast<double>(c.kernel[dim]) / static_cast<double>(c.stride[dim]);
+  return part;
+}
+
+}  // namespace
+
 // Adds the kernels of a convolution on buffers: one where the engine has the epilogue too, else a second for that.
-void emitConvolution(Builder& b, const Convolution& convolution, const ConvolutionBuffers& buffers) {
+void emitConvolution(Builder& b, const Convolution& convolution, const ConvolutionBuffers& buffers, int64_t channels) {
   const Convolution& c = convolution;
   Convolution done = c;  // what the engine does of it
   auto plan = b.engine().plan(done);
@@ -28,6 +43,9 @@ void emitConvolution(Builder& b, const Convolution& convolution, const Convoluti
   if (done.bias) b.touch(buffers.bias);
   if (done == c)
     for (const BufferId id : {buffers.gate, buffers.residual}) b.touch(id);
+  const double share = channels == 0 ? 1 : static_cast<double>(channels) / static_cast<double>(c.channels);
+  b.computes(2.0 * share * static_cast<double>(macsOf(done)));
+  b.passes(buffers.x, touchedPart(done));
   b.emit(plan->name(), [plan, buffers, done, workspace](Stream stream, const Pointers& p) {
     ConvolutionPointers pointers;
     pointers.x = p.at(buffers.x);
@@ -133,8 +151,9 @@ void conv2d(Builder& b) {
   if (hasBias) buffers.bias = b.read(2);
   if (hasResidual) buffers.residual = b.read(b.inputs() - 1, Layout::channelsLast);
   buffers.y = b.write(0, Layout::channelsLast);
+  const int64_t own = c.channels;
   if (padded > 0) c.channels = padded;
-  emitConvolution(b, c, buffers);
+  emitConvolution(b, c, buffers, own);
 }
 
 // conv2d_input_gradient: dy, weight -> dx; conv2d_weight_gradient: x, dy -> dweight.

@@ -17,6 +17,9 @@ std::string Convolution::text() const {
   if (bias) all += " +bias";
   if (residual) all += " +residual";
   if (relu) all += " relu";
+  if (xAlignment != 16) all += " x at " + std::to_string(xAlignment);
+  if (wAlignment != 16) all += " w at " + std::to_string(wAlignment);
+  if (yAlignment != 16) all += " y at " + std::to_string(yAlignment);
   return all;
 }
 

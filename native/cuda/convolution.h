@@ -24,6 +24,8 @@ struct Convolution {
   int64_t kernel[2] = {1, 1}, stride[2] = {1, 1}, padding[2] = {0, 0}, dilation[2] = {1, 1};
   int64_t groups = 1;
   bool gate = false, bias = false, residual = false, relu = false;
+  // The addresses of x, w and y are multiples of so many bytes; all others of 16.
+  int64_t xAlignment = 16, wAlignment = 16, yAlignment = 16;
 
   bool fused() const { return gate || bias || residual || relu; }
   bool operator==(const Convolution&) const = default;

@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -7,7 +6,7 @@
 #include <unistd.h>
 
 #include "../runtime/errors.h"
-#include "convolution.h"
+#include "autotune.h"
 #include "cudnn_graph.h"
 
 // ConvolutionEngine on cuDNN's graph API.
@@ -173,53 +172,9 @@ class CudnnEngine final : public ConvolutionEngine {
       able.push_back(std::make_shared<CudnnPlan>(session_, plan, candidate.name, c));
       if (!options_.autotune || able.size() == mostTimed) break;
     }
-    if (able.size() > 1) return fastest(c, able);
-    return able.empty() ? nullptr : able.front();
-  }
-
-  // Times candidates on memory of their own; one that fails there is not taken.
-  std::shared_ptr<const CudnnPlan> fastest(const Convolution& c,
-                                           const std::vector<std::shared_ptr<const CudnnPlan>>& able) {
-    const size_t element = c.dtype == DType::float32 ? 4 : 2;
-    const auto bytes = [&](int64_t count) { return static_cast<size_t>(count) * element; };
-    struct Scratch {
-      explicit Scratch(size_t size) : data(gpu::allocate(size > 0 ? size : 1)) {}
-      ~Scratch() { gpu::free(data); }
-      Scratch(const Scratch&) = delete;
-      Scratch& operator=(const Scratch&) = delete;
-      void* data;
-    };
-    size_t workspace = 0;
-    for (const auto& plan : able) workspace = std::max(workspace, plan->workspace());
-    const int64_t outputs = c.batch * c.outHeight * c.outWidth * c.outChannels;
-    const Scratch x(bytes(c.batch * c.height * c.width * c.channels)), y(bytes(outputs)), residual(bytes(outputs)),
-        w(bytes(c.outChannels * c.kernel[0] * c.kernel[1] * c.channels / c.groups)),
-        gate(bytes(c.batch * c.outChannels)), bias(bytes(c.outChannels)), work(workspace);
-    for (const Scratch* part : {&x, &y, &residual, &w, &gate, &bias, &work})
-      if (part->data == nullptr) return able.front();  // no room to try in
-    const ConvolutionPointers pointers{x.data, w.data, y.data, gate.data, bias.data, residual.data, work.data};
-    const auto stream = gpu::makeStream();
-    const auto from = gpu::makeEvent(true), to = gpu::makeEvent(true);
-    gpu::clear(stream.get(), x.data, bytes(c.batch * c.height * c.width * c.channels));
-    std::shared_ptr<const CudnnPlan> best = able.front();
-    float least = -1;
-    for (const auto& plan : able) {
-      try {
-        constexpr int repeats = 5;
-        plan->run(stream.get(), pointers);
-        gpu::record(from.get(), stream.get());
-        for (int i = 0; i < repeats; ++i) plan->run(stream.get(), pointers);
-        gpu::record(to.get(), stream.get());
-        gpu::synchronize(to.get());
-        const float time = gpu::milliseconds(from.get(), to.get()) / repeats;
-        if (least >= 0 && time >= least) continue;
-        least = time;
-        best = plan;
-      } catch (const Error&) {
-        gpu::synchronize(stream.get());
-      }
-    }
-    return best;
+    if (!options_.autotune || able.empty()) return able.empty() ? nullptr : able.front();
+    const auto best = fastest(c, {able.begin(), able.end()});
+    return best ? able[*best] : nullptr;
   }
 
   EngineOptions options_;

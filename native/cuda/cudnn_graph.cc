@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <filesystem>
 
 #include "../runtime/errors.h"
@@ -43,6 +44,7 @@ Api::Api(const std::string& file) : library_(openGraph(std::filesystem::path(fil
   };
   load(getVersion, "cudnnGetVersion");
   load(getErrorString, "cudnnGetErrorString");
+  load(getLastErrorString, "cudnnGetLastErrorString");
   load(create, "cudnnCreate");
   load(destroy, "cudnnDestroy");
   load(setStream, "cudnnSetStream");
@@ -55,7 +57,16 @@ Api::Api(const std::string& file) : library_(openGraph(std::filesystem::path(fil
 }
 
 void Api::check(cudnnStatus_t status, const std::string& call) const {
-  if (status != CUDNN_STATUS_SUCCESS) throw Error(call, getErrorString(status));
+  if (status == CUDNN_STATUS_SUCCESS) return;
+  char words[512] = {};
+  getLastErrorString(words, sizeof words);
+  const std::string said(words, std::strcspn(words, "\n"));
+  throw Error(call, getErrorString(status) + (said.empty() ? "" : ": " + said) + " (cuDNN " + version() + ")");
+}
+
+std::string Api::version() const {
+  const size_t number = getVersion();
+  return std::to_string(number / 10000) + "." + std::to_string(number % 10000 / 100) + "." + std::to_string(number % 100);
 }
 
 Descriptor::Descriptor(const Api& api, cudnnBackendDescriptorType_t type, const char* name) : api_(&api), name_(name) {
@@ -148,7 +159,8 @@ cudnnDataType_t typeOf(DType dtype) {
 }
 
 // Dims [N, C, H, W] of a channels-last tensor.
-Descriptor tensor(const Api& api, int64_t id, const std::array<int64_t, 4>& dims, DType dtype, bool isVirtual = false) {
+Descriptor tensor(const Api& api, int64_t id, const std::array<int64_t, 4>& dims, DType dtype, int64_t alignment = 16,
+                  bool isVirtual = false) {
   const auto [n, c, h, w] = dims;
   Descriptor made(api, CUDNN_BACKEND_TENSOR_DESCRIPTOR, "tensor");
   const cudnnDataType_t type = typeOf(dtype);
@@ -156,7 +168,7 @@ Descriptor tensor(const Api& api, int64_t id, const std::array<int64_t, 4>& dims
   made.set(CUDNN_ATTR_TENSOR_DIMENSIONS, std::vector<int64_t>{n, c, h, w});
   made.set(CUDNN_ATTR_TENSOR_STRIDES, std::vector<int64_t>{h * w * c, 1, w * c, c});
   made.set(CUDNN_ATTR_TENSOR_UNIQUE_ID, id);
-  made.set(CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, int64_t{16});
+  made.set(CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, alignment);
   if (isVirtual) made.set(CUDNN_ATTR_TENSOR_IS_VIRTUAL, CUDNN_TYPE_BOOLEAN, 1, &isVirtual);
   made.finalize();
   return made;
@@ -253,7 +265,8 @@ Descriptor operationGraph(const Api& api, const Target& target, const Convolutio
   int64_t next = idVirtual;
   // y after so many of the points: what leaves, or what stays inside.
   const auto after = [&](size_t done) {
-    return done == points.size() ? tensor(api, idY, yDims, c.dtype) : tensor(api, next++, yDims, DType::float32, true);
+    return done == points.size() ? tensor(api, idY, yDims, c.dtype, c.yAlignment)
+                                 : tensor(api, next++, yDims, DType::float32, 16, true);
   };
   const PassNames names = namesOf(c.pass);
   Descriptor current = after(0);
@@ -262,8 +275,9 @@ Descriptor operationGraph(const Api& api, const Target& target, const Convolutio
   operation.set(names.alpha, CUDNN_TYPE_FLOAT, 1, &one);
   operation.set(names.beta, CUDNN_TYPE_FLOAT, 1, &zero);
   operation.set(names.convolution, convolutionOf(api, c));
-  operation.set(names.x, tensor(api, idX, {c.batch, c.channels, c.height, c.width}, c.dtype));
-  operation.set(names.w, tensor(api, idW, {c.outChannels, c.channels / c.groups, c.kernel[0], c.kernel[1]}, c.dtype));
+  operation.set(names.x, tensor(api, idX, {c.batch, c.channels, c.height, c.width}, c.dtype, c.xAlignment));
+  const std::array<int64_t, 4> wDims{c.outChannels, c.channels / c.groups, c.kernel[0], c.kernel[1]};
+  operation.set(names.w, tensor(api, idW, wDims, c.dtype, c.wAlignment));
   operation.set(names.y, current);
   operation.finalize();
   std::vector<Descriptor> operations{operation};

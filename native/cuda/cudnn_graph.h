@@ -11,7 +11,8 @@
 #include "convolution.h"
 
 // cuDNN's graph API (its C functions, called "backend" there), with what convolutions need of it. Only builds with cuDNN's
-// headers have this; the library itself is opened at run time.
+// headers have this; the library itself is opened at run time, and may be older than they are: whoever uses what cuDNN 9.10
+// lacks asks for its version first. test/cudnn_plans.test.ts has the names that are there.
 namespace seresnet::cuda::cudnn {
 
 // The functions of libcudnn_graph.so.9.
@@ -20,11 +21,15 @@ class Api {
   // `file` is libcudnn.so.9 as findCudnn found it.
   explicit Api(const std::string& file);
 
-  // Throws Error(call, …) unless the status says success.
+  // Throws Error(call, …), in cuDNN's words, unless the status says success.
   void check(cudnnStatus_t status, const std::string& call) const;
+
+  // "9.10.2".
+  std::string version() const;
 
   decltype(&cudnnGetVersion) getVersion;
   decltype(&cudnnGetErrorString) getErrorString;
+  decltype(&cudnnGetLastErrorString) getLastErrorString;
   decltype(&cudnnCreate) create;
   decltype(&cudnnDestroy) destroy;
   decltype(&cudnnSetStream) setStream;

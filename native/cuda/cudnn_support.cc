@@ -18,7 +18,7 @@ std::vector<Support> cudnnSupport(const std::string& file, const std::string& js
   const cudnn::Api api(file);
   constexpr size_t leastVersion = 91100;
   if (api.getVersion() < leastVersion)
-    throw Error("cudnnSupport", "expected cuDNN 9.11, got " + std::to_string(api.getVersion()));
+    throw Error("cudnnSupport", "expected cuDNN 9.11, got " + api.version());
   const cudnn::Target target{nullptr, cudnn::deviceProperties(api, json)};
   std::vector<Support> all;
   for (const Convolution& c : convolutions) {

@@ -58,6 +58,7 @@ BufferId emitGate(Builder& b, const Convolution& c, BufferId x, size_t at) {
   const auto b2 = b.readVector(at + 3);
   const BufferId gate = b.scratch(static_cast<size_t>(c.batch * c.outChannels) * deviceBytes(c.dtype));
   b.touch(pooled);
+  b.computes(2.0 * static_cast<double>(c.batch * excite.hidden * (c.channels + c.outChannels)));
   b.emit("excite", [=](Stream stream, const Pointers& p) mutable {
     excite.pooled = p.at(pooled);
     excite.gate = p.at(gate);

@@ -4,6 +4,9 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
+
+#include "../runtime/errors.h"
 
 struct CUstream_st;
 struct CUevent_st;
@@ -60,7 +63,30 @@ class Graph {
   virtual void launch(Stream stream) = 0;
 };
 
-// Records what `work` puts into the stream; nothing runs yet. `work` must not synchronise or allocate.
-std::unique_ptr<Graph> capture(Stream stream, std::function<void()> work);
+// Records what `work` puts into the stream; nothing runs yet. `work` must not synchronise or allocate. Throws Error where
+// the device does not record it, and what `work` throws; the stream is as it was then.
+std::unique_ptr<Graph> capture(Stream stream, const std::function<void()>& work);
+
+// Waits for streams when its scope ends: memory declared before it is given back when nothing uses it any more, whatever
+// throws in between.
+class Drain {
+ public:
+  explicit Drain(std::vector<Stream> streams) : streams_(std::move(streams)) {}
+  ~Drain() {
+    try {
+      for (const Stream stream : streams_) synchronize(stream);
+    } catch (const Error&) {
+      // the device is lost, which the next call tells: nothing runs on it any more
+    }
+  }
+  Drain(const Drain&) = delete;
+  Drain& operator=(const Drain&) = delete;
+
+  // Somebody else waits.
+  void dismiss() { streams_.clear(); }
+
+ private:
+  std::vector<Stream> streams_;
+};
 
 }  // namespace seresnet::cuda::gpu

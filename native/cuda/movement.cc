@@ -23,6 +23,10 @@ void emitCopy(Builder& b, Layout layout, const Shape& shape, const std::vector<i
   arguments.width = static_cast<int>(width);
   arguments.walk = walkOver(shape, layout, {xSteps, ySteps});
   const size_t bytes = static_cast<size_t>(b.output().size()) * width;
+  // of what is larger, the part that is moved; cleared memory is written before
+  const double elements = static_cast<double>(sizeOf(shape));
+  if (b.input(0).size() > 0) b.passes(x, elements / static_cast<double>(b.input(0).size()));
+  if (b.output().size() > 0) b.passes(y, (clear ? 1 : 0) + elements / static_cast<double>(b.output().size()));
   b.emit("", [=](Stream stream, const Pointers& p) mutable {
     if (clear && bytes > 0) gpu::clear(stream, p.at(y), bytes);
     arguments.x = p.at<char>(x) + static_cast<size_t>(xOrigin) * width;

@@ -1,4 +1,4 @@
-#include <algorithm>
+#include <numeric>
 
 #include "emit_convolution.h"
 #include "kernels/movement.h"
@@ -18,6 +18,11 @@ Convolution product(Builder& b, int64_t rows, int64_t depth, int64_t features) {
   c.outChannels = features;
   c.height = c.width = c.outHeight = c.outWidth = 1;
   return c;
+}
+
+// The bytes that addresses are multiples of which are so many elements apart, 16 at most.
+int64_t alignmentOf(int64_t elements, size_t element) {
+  return std::gcd(elements * static_cast<int64_t>(element), int64_t{16});
 }
 
 }  // namespace
@@ -82,27 +87,33 @@ void matmul(Builder& b) {
     pairs = std::move(more);
   }
 
-  const Convolution c = product(b, height, depth, width);
+  Convolution c = product(b, height, depth, width);
+  const size_t element = deviceBytes(c.dtype);
+  const int64_t matrices = b.input(1).size() / (depth * width);
+  // only the first of several matrices need begin at a multiple of 16 bytes; the turned ones lie as we like
+  if (left.size() > 2 && b.input(0).size() > height * depth) c.xAlignment = alignmentOf(height * depth, element);
+  if (pairs.size() > 1) c.yAlignment = alignmentOf(height * width, element);
+  const int64_t apart = (depth * width + 7) / 8 * 8;
   const auto plan = b.engine().plan(c);
   if (!plan) throw Error("matmul", "cuDNN has no engine for " + c.text());
-  const size_t element = deviceBytes(c.dtype);
   const BufferId a = b.read(0);
   const BufferId from = b.read(1);
-  const BufferId turned = b.scratch(static_cast<size_t>(b.input(1).size()) * element);
+  const BufferId turned = b.scratch(static_cast<size_t>(matrices * apart) * element);
   const BufferId workspace = b.scratch(plan->workspace());
   const BufferId out = b.write(0);
   CopyArguments copy;
   copy.width = static_cast<int>(element);
   copy.walk.rank = 3;
-  const int64_t matrices = b.input(1).size() / (depth * width);
   const int64_t extents[] = {matrices, width, depth};
   const int64_t source[] = {depth * width, 1, width};
-  const int64_t target[] = {depth * width, depth, 1};
+  const int64_t target[] = {apart, depth, 1};
   for (int i = 0; i < 3; ++i) {
     copy.walk.shape[i] = extents[i];
     copy.walk.strides[0][i] = source[i];
     copy.walk.strides[1][i] = target[i];
   }
+  b.passes(turned, 2);  // written, then read
+  b.computes(2.0 * static_cast<double>(pairs.size()) * static_cast<double>(height * width * depth));
   b.emit(plan->name(), [=](Stream stream, const Pointers& p) mutable {
     copy.x = p.at(from);
     copy.y = p.at(turned);
@@ -111,7 +122,7 @@ void matmul(Builder& b) {
     for (const auto& [i, j] : pairs) {
       ConvolutionPointers pointers;
       pointers.x = p.at<char>(a) + static_cast<size_t>(i * height * depth) * element;
-      pointers.w = p.at<char>(turned) + static_cast<size_t>(j * width * depth) * element;
+      pointers.w = p.at<char>(turned) + static_cast<size_t>(j * apart) * element;
       pointers.y = y;
       pointers.workspace = p.at(workspace);
       plan->run(stream, pointers);

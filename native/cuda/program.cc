@@ -1,6 +1,7 @@
 #include "program.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 
 #include "../runtime/threads.h"
@@ -13,11 +14,16 @@ constexpr size_t mostGraphs = 8;
 
 DeviceMemory& device(const std::shared_ptr<Memory>& memory) { return static_cast<DeviceMemory&>(*memory); }
 
+bool synchronousByWish() {
+  const char* wish = std::getenv("SERESNET_CUDA_SYNC");
+  return wish != nullptr && std::string(wish) != "" && std::string(wish) != "0";
+}
+
 }  // namespace
 
 CudaProgram::CudaProgram(Plan plan, const std::vector<std::shared_ptr<HostMemory>>& constants, Context& context,
                          DType compute, bool tf32)
-    : plan_(std::move(plan)), context_(context) {
+    : plan_(std::move(plan)), context_(context), synchronous_(synchronousByWish()) {
   Builder builder(plan_, constants, context_, compute, tf32);
   builder.build();
   buffers_ = std::move(builder.buffers);
@@ -50,12 +56,12 @@ CudaProgram::CudaProgram(Plan plan, const std::vector<std::shared_ptr<HostMemory
 }
 
 CudaProgram::~CudaProgram() {
-  try {  // memory goes back to the pool when the device has done with it
+  try {
     gpu::use(context_.device);
-    for (const auto& stream : {inStream_, stream_, outStream_}) gpu::synchronize(stream.get());
   } catch (const Error&) {
-    // the device is lost: nothing runs on it any more
+    // the device is lost, which waiting finds out as well
   }
+  const gpu::Drain drain(streams());  // memory goes back to the pool when the device has done with it
 }
 
 void CudaProgram::run(Run& run) {
@@ -63,6 +69,7 @@ void CudaProgram::run(Run& run) {
   Lane& lane = takeLane();
   try {
     Written written;
+    gpu::Drain drain(streams());
     enqueue(begin(lane, run, written));
     gpu::record(lane.computed.get(), stream_.get());
     if (!written.empty()) {
@@ -72,6 +79,7 @@ void CudaProgram::run(Run& run) {
     }
     copyOut(lane);
     for (auto& memory : written) run.written.push_back(std::move(memory));
+    drain.dismiss();  // finish waits
   } catch (...) {
     release(lane);
     throw;
@@ -153,8 +161,8 @@ void CudaProgram::enqueue(const std::vector<char*>& addresses) {
   for (Recorded& known : recorded_) {
     if (known.addresses != addresses) continue;
     known.lastUse = uses_;
-    if (!known.graph) known.graph = gpu::capture(stream_.get(), [this, addresses] { compute(addresses); });
-    known.graph->launch(stream_.get());
+    if (record(known)) known.graph->launch(stream_.get());
+    else compute(addresses);
     return;
   }
   compute(addresses);
@@ -164,12 +172,56 @@ void CudaProgram::enqueue(const std::vector<char*>& addresses) {
     if (oldest->graph) gpu::synchronize(stream_.get());  // it may be running
     recorded_.erase(oldest);
   }
-  recorded_.push_back({addresses, nullptr, uses_});
+  recorded_.push_back({addresses, nullptr, uses_, synchronous_});
+}
+
+// Whether work is recorded now. A graph only saves time: where there is none, the kernels themselves say what is wrong.
+bool CudaProgram::record(Recorded& known) {
+  if (known.graph) return true;
+  if (known.refused) return false;
+  try {
+    known.graph = gpu::capture(stream_.get(), [&] { compute(known.addresses); });
+  } catch (const Error& error) {
+    known.refused = true;
+    notRecorded_ = error.what();
+  }
+  return known.graph != nullptr;
 }
 
 void CudaProgram::compute(const std::vector<char*>& addresses) {
   const Pointers pointers(addresses);
-  for (const NamedKernel& kernel : kernels_) kernel.kernel(stream_.get(), pointers);
+  for (const NamedKernel& kernel : kernels_) launch(kernel, pointers);
+}
+
+void CudaProgram::launch(const NamedKernel& kernel, const Pointers& pointers) {
+  try {
+    kernel.kernel(stream_.get(), pointers);
+    if (synchronous_) gpu::synchronize(stream_.get());
+  } catch (const Error& error) {
+    const auto number = &kernel - kernels_.data() + 1;
+    throw Error(error.call(), error.why() + " (kernel " + std::to_string(number) + " of " + std::to_string(kernels_.size()) +
+                                  ", " + kernel.name() + shapesOf(kernel.step) + ")", error.kind());
+  }
+}
+
+// ": [2, 3, 8, 8], [4, 3, 1, 1] -> [2, 4, 8, 8]", or nothing for what belongs to no step.
+std::string CudaProgram::shapesOf(int step) const {
+  if (step < 0) return "";
+  std::string all;
+  const auto& [op, attributes, inputs, outputs] = plan_.steps[static_cast<size_t>(step)];
+  for (const uint32_t slot : inputs) all += (all.empty() ? ": " : ", ") + format(plan_.slots[slot].shape);
+  for (size_t i = 0; i < outputs.size(); ++i) all += (i == 0 ? " -> " : ", ") + format(plan_.slots[outputs[i]].shape);
+  return all;
+}
+
+// Waiting tells of failures of what ran before, and of which kernel's it is only where each was waited for.
+void CudaProgram::await(const std::function<void()>& wait) const {
+  try {
+    wait();
+  } catch (const Error& error) {
+    if (synchronous_) throw;
+    throw Error(error.call(), error.why() + " (SERESNET_CUDA_SYNC=1 names the kernel that failed)", error.kind());
+  }
 }
 
 void CudaProgram::copyOut(Lane& lane) {
@@ -183,7 +235,7 @@ void CudaProgram::copyOut(Lane& lane) {
 
 void CudaProgram::collect(Lane& lane, Run& run) {
   gpu::use(context_.device);
-  gpu::synchronize(lane.copiedOut.get());
+  await([&] { gpu::synchronize(lane.copiedOut.get()); });
   for (const Check& check : checks_) {
     int32_t found = 0;
     std::memcpy(&found, lane.resultStaging[buffers_[static_cast<size_t>(check.flag)].index]->data(), sizeof found);

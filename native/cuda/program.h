@@ -1,8 +1,10 @@
 #pragma once
 
 #include <condition_variable>
+#include <functional>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <vector>
 
 #include "builder.h"
@@ -40,6 +42,7 @@ class CudaProgram final : public Program {
     std::vector<char*> addresses;
     std::unique_ptr<gpu::Graph> graph;  // null until the addresses come a second time
     uint64_t lastUse = 0;
+    bool refused = false;  // it could not be recorded: put into the stream kernel by kernel
   };
 
   // New memory for the plan's written slots.
@@ -52,7 +55,12 @@ class CudaProgram final : public Program {
   void copyIn(Lane& lane, const Run& run);
   std::vector<char*> addressesOf(const Lane& lane, const Run& run, const Written& written) const;
   void enqueue(const std::vector<char*>& addresses);
+  bool record(Recorded& known);
   void compute(const std::vector<char*>& addresses);
+  void launch(const NamedKernel& kernel, const Pointers& pointers);
+  std::string shapesOf(int step) const;
+  void await(const std::function<void()>& wait) const;
+  std::vector<gpu::Stream> streams() const { return {inStream_.get(), stream_.get(), outStream_.get()}; }
   void copyOut(Lane& lane);
   void collect(Lane& lane, Run& run);
   void placeInArena();
@@ -76,6 +84,8 @@ class CudaProgram final : public Program {
   std::condition_variable released_;
   std::vector<Recorded> recorded_;
   uint64_t uses_ = 0;
+  std::string notRecorded_;   // why the last that could not be recorded could not
+  const bool synchronous_;    // SERESNET_CUDA_SYNC=1: every kernel is waited for, so that the one that fails is named
 };
 
 }  // namespace seresnet::cuda

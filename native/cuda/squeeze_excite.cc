@@ -23,6 +23,7 @@ void emitSqueezeExcite(Builder& b, const Images& images, bool relu, BufferId x, 
   arguments.relu = relu;
   const BufferId workspace = b.scratch(squeezeExciteWorkspace(images, arguments.dtype));
   for (const BufferId id : {x, e.w1, e.w2, e.b1.first, e.b2.first, residual, y}) b.touch(id);
+  b.computes(4.0 * static_cast<double>(images.batch * images.channels * e.hidden));
   b.emit("", [=](Stream stream, const Pointers& p) mutable {
     arguments.x = p.at(x);
     arguments.residual = p.at(residual);

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "kernels/trial.h"
 #include "program.h"
 
 // Times are taken by the device itself, between events in the program's stream. Built, never run on a GPU.
@@ -41,7 +42,8 @@ void expectGoing(const Run& run) {
 // Bytes a second that a copy on the device reads and writes together.
 double copySpeed(Stream stream, size_t bytes, int rounds) {
   const auto from = scratch(bytes), to = scratch(bytes);
-  gpu::clear(stream, from.get(), bytes);
+  // zeros may be quicker than what is copied otherwise
+  launchNoise(stream, {from.get(), DType::float32, static_cast<int64_t>(bytes / sizeof(float)), 1});
   gpu::copyOnDevice(stream, to.get(), from.get(), bytes);
   std::vector<double> times;
   for (int round = 0; round < rounds; ++round) {
@@ -62,6 +64,7 @@ std::vector<KernelTime> CudaProgram::profile(Run& run) {
   Lane& lane = takeLane();
   try {
     Written written;
+    const gpu::Drain drain(streams());
     const std::vector<char*> addresses = begin(lane, run, written);
     const Pointers pointers(addresses);
     const Stream stream = stream_.get();
@@ -69,10 +72,10 @@ std::vector<KernelTime> CudaProgram::profile(Run& run) {
     for (size_t i = 0; i < kernels_.size(); ++i) {
       expectGoing(run);
       watches[i].start(stream);
-      kernels_[i].kernel(stream, pointers);
+      launch(kernels_[i], pointers);
       watches[i].stop(stream);
     }
-    gpu::synchronize(stream);
+    await([&] { gpu::synchronize(stream); });
     std::vector<KernelTime> times;
     for (size_t i = 0; i < kernels_.size(); ++i)
       times.push_back(timeOf(kernels_[i], watches[i].since(watches[0]), watches[i].milliseconds()));
@@ -89,26 +92,28 @@ Timing CudaProgram::time(Run& run, const TimingOptions& options) {
   Lane& lane = takeLane();
   try {
     Written written;
+    const gpu::Drain drain(streams());
     const std::vector<char*> addresses = begin(lane, run, written);
     const Stream stream = stream_.get();
     Timing timing;
     for (int warm = 0; warm < 3; ++warm) enqueue(addresses);  // the second time records it
-    gpu::synchronize(stream);
+    await([&] { gpu::synchronize(stream); });
     for (int round = 0; round < options.rounds; ++round) {
       expectGoing(run);
       const auto start = std::chrono::steady_clock::now();
       enqueue(addresses);
-      gpu::synchronize(stream);
+      await([&] { gpu::synchronize(stream); });
       const std::chrono::duration<double, std::milli> alone = std::chrono::steady_clock::now() - start;
       timing.latencies.push_back(alone.count());
       Stopwatch watch;
       watch.start(stream);
       for (int call = 0; call < options.calls; ++call) enqueue(addresses);
       watch.stop(stream);
-      gpu::synchronize(stream);
+      await([&] { gpu::synchronize(stream); });
       timing.milliseconds.push_back(watch.milliseconds() / options.calls);
     }
     timing.most = context_.pool->most();
+    timing.notReplayed = synchronous_ ? "SERESNET_CUDA_SYNC is set" : notRecorded_;
     if (options.scratch > 0) {
       timing.copied = copySpeed(stream, options.scratch, options.rounds);
       timing.kernels = timeKernels(run, addresses, options);
@@ -134,10 +139,10 @@ std::vector<KernelTime> CudaProgram::timeKernels(const Run& run, const std::vect
     for (size_t i = 0; i < kernels_.size(); ++i) {
       gpu::clear(stream, flushed.get(), options.scratch);
       watches[i].start(stream);
-      kernels_[i].kernel(stream, pointers);
+      launch(kernels_[i], pointers);
       watches[i].stop(stream);
     }
-    gpu::synchronize(stream);
+    await([&] { gpu::synchronize(stream); });
     for (size_t i = 0; i < kernels_.size(); ++i) times[i].push_back(watches[i].milliseconds());
   }
   std::vector<KernelTime> medians;
@@ -150,10 +155,11 @@ std::vector<KernelTime> CudaProgram::timeKernels(const Run& run, const std::vect
 }
 
 KernelTime CudaProgram::timeOf(const NamedKernel& kernel, double start, double milliseconds) const {
-  return {kernel.step, kernel.op, kernel.implementation, start, milliseconds, bytesOf(kernel)};
+  return {kernel.step, kernel.op, kernel.implementation, start, milliseconds, bytesOf(kernel), kernel.flops};
 }
 
-// Operands and results, each once. What lives during this kernel alone is scratch memory.
+// Operands and results, each once unless the kernel says something else. What lives during this kernel alone is scratch
+// memory.
 double CudaProgram::bytesOf(const NamedKernel& kernel) const {
   std::vector<BufferId> touched = kernel.touched;
   std::sort(touched.begin(), touched.end());
@@ -162,7 +168,10 @@ double CudaProgram::bytesOf(const NamedKernel& kernel) const {
   for (const BufferId id : touched) {
     const Buffer& buffer = buffers_[static_cast<size_t>(id)];
     const bool scratch = buffer.kind == Buffer::Kind::arena && buffer.block.first == buffer.block.last;
-    if (!scratch) total += static_cast<double>(buffer.block.bytes);
+    double times = scratch ? 0 : 1;
+    for (const auto& [which, said] : kernel.passes)
+      if (which == id) times = said;
+    total += times * static_cast<double>(buffer.block.bytes);
   }
   return total;
 }

@@ -41,6 +41,7 @@ Napi::Array toArray(Napi::Env env, const std::vector<KernelTime>& times) {
     object.Set("start", time.start);
     object.Set("milliseconds", time.milliseconds);
     object.Set("bytes", time.bytes);
+    object.Set("flops", time.flops);
     array.Set(i, object);
   }
   return array;
@@ -53,6 +54,7 @@ Napi::Object toObject(Napi::Env env, const Timing& timing) {
   object.Set("kernels", toArray(env, timing.kernels));
   object.Set("copied", timing.copied);
   object.Set("most", static_cast<double>(timing.most));
+  object.Set("notReplayed", timing.notReplayed);
   return object;
 }
 

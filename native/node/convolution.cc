@@ -51,6 +51,12 @@ cuda::Convolution toConvolution(const Napi::Object& given) {
   const std::string pass = given.Has("pass") ? given.Get("pass").ToString().Utf8Value() : "forward";
   if (pass == "inputGradient") c.pass = cuda::Convolution::Pass::inputGradient;
   else if (pass == "weightGradient") c.pass = cuda::Convolution::Pass::weightGradient;
+  if (given.Has("alignment")) {
+    const auto bytes = integers(given, "alignment", 3);
+    c.xAlignment = bytes[0];
+    c.wAlignment = bytes[1];
+    c.yAlignment = bytes[2];
+  }
   c.gate = flag(given, "gate");
   c.bias = flag(given, "bias");
   c.residual = flag(given, "residual");

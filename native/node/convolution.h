@@ -9,7 +9,8 @@
 namespace seresnet::node {
 
 // Convolutions as JavaScript describes them: { input: [N, C, H, W], weight: [O, C / groups, kh, kw], stride, padding, dtype,
-// pass?, groups?, gate?, bias?, residual?, relu? }. Throws Error where that is not what is given.
+// pass?, alignment?, gate?, bias?, residual?, relu? }, alignment being the bytes that the addresses of x, w and y are multiples
+// of. Throws Error where that is not what is given.
 std::vector<cuda::Convolution> toConvolutions(const Napi::Value& value);
 
 }  // namespace seresnet::node

@@ -39,7 +39,8 @@ struct KernelTime {
   std::string implementation;  // the library's or our own name of what ran
   double start = 0;            // milliseconds since the run began
   double milliseconds = 0;
-  double bytes = 0;  // of its operands and results, each counted once
+  double bytes = 0;  // that it has to move: of its operands and results, each once unless the executor knows better
+  double flops = 0;  // floating-point operations of products of matrices, where the executor says so
 };
 
 // How a program is timed.
@@ -55,6 +56,7 @@ struct Timing {
   std::vector<double> milliseconds;  // of one run of those that follow each other, one a round
   std::vector<KernelTime> kernels;   // one after the other, none with anything in the caches
   double copied = 0;                 // bytes a second that a copy on the device reads and writes together
+  std::string notReplayed;           // why runs are not put into the stream with one call; empty where they are
   size_t most = 0;                   // bytes of memory the device's programs and buffers have taken at any time
 };
 

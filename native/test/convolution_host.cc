@@ -1,17 +1,18 @@
 #include <cstring>
-#include <vector>
 
-#include "../cuda/convolution.h"
+#include "../cuda/autotune.h"
+#include "../cuda/convolution_exact.h"
 #include "../runtime/errors.h"
+#include "faults_host.h"
 #include "simt.h"
+#include "streams_host.h"
 
 // ConvolutionEngine in plain loops with float64 sums, for the device "cuda-sim". It refuses some epilogues, so that the
-// executor has to go the ways it has for engines that do.
+// executor has to go the ways it has for engines that do. As a device does, it is lost by an address that is not aligned as
+// its plan was promised. Autotuning finds others beside the plain loops: quick ones, each wrong in its own way.
 namespace seresnet::cuda {
 
 namespace {
-
-size_t bytesOf(DType dtype) { return dtype == DType::float32 ? 4 : 2; }
 
 double get(const void* data, DType dtype, int64_t i) {
   switch (dtype) {
@@ -38,106 +39,77 @@ void put(void* data, DType dtype, int64_t i, double value) {
   }
 }
 
+// What may be wrong with an engine: nothing; it forgets the last elements; every element is a little off; everything is 0, as
+// it is right where all operands are; it writes not a number; it fails when it is asked to run.
+enum class Flaw : uint8_t { none, short_, inexact, zero, notANumber, fails };
+
 class HostPlan final : public ConvolutionPlan {
  public:
-  explicit HostPlan(const Convolution& convolution) : c_(convolution) {}
+  HostPlan(const Convolution& convolution, Flaw flaw) : c_(convolution), flaw_(flaw) {}
 
   // Some bytes, and none for forward passes, as engines do: whoever forgets to give it is found out.
   size_t workspace() const override { return c_.pass == Convolution::Pass::forward ? 0 : 256; }
-  std::string name() const override { return "plain loops"; }
+  std::string name() const override { return flaw_ == Flaw::none ? "plain loops" : "quick loops"; }
 
-  void run(gpu::Stream, const ConvolutionPointers& p) const override {
-    if (workspace() > 0) std::memset(p.workspace, 0xff, workspace());
-    if (c_.pass == Convolution::Pass::forward) return forward(p);
-    if (c_.pass == Convolution::Pass::inputGradient) return inputGradient(p);
-    weightGradient(p);
+  void run(gpu::Stream stream, const ConvolutionPointers& pointers) const override {
+    if (flaw_ == Flaw::fails || host::fails("execute", c_.text()))
+      throw Error("cudnnBackendExecute " + c_.text(), "CUDNN_STATUS_EXECUTION_FAILED");
+    host::enqueue(stream, c_.text(), [p = pointers, c = c_, flaw = flaw_, bytes = workspace()] {
+      const std::pair<const void*, int64_t> promised[] = {{p.x, c.xAlignment}, {p.w, c.wAlignment}, {p.y, c.yAlignment},
+                                                          {p.gate, 16},        {p.bias, 16},        {p.residual, 16}};
+      for (const auto& [pointer, alignment] : promised)
+        if (reinterpret_cast<uintptr_t>(pointer) % static_cast<uintptr_t>(alignment) != 0)
+          return host::lose("cudaErrorMisalignedAddress: misaligned address");
+      if (bytes > 0) std::memset(p.workspace, 0xff, bytes);
+      compute(c, p, flaw);
+    });
   }
 
  private:
-  int64_t fan() const { return c_.channels / c_.groups; }
-  int64_t xAt(int64_t n, int64_t h, int64_t w, int64_t c) const {
-    return ((n * c_.height + h) * c_.width + w) * c_.channels + c;
-  }
-  int64_t yAt(int64_t n, int64_t h, int64_t w, int64_t o) const {
-    return ((n * c_.outHeight + h) * c_.outWidth + w) * c_.outChannels + o;
-  }
-  int64_t wAt(int64_t o, int64_t i, int64_t j, int64_t c) const {
-    return ((o * c_.kernel[0] + i) * c_.kernel[1] + j) * fan() + c;
-  }
-
-  // Calls use(x's index of the window's first channel, w's) for every tap of output (n, h, w, o) that lies inside.
-  template <typename Use>
-  void overTaps(int64_t n, int64_t h, int64_t w, int64_t o, Use use) const {
-    const int64_t first = o / (c_.outChannels / c_.groups) * fan();
-    for (int64_t i = 0; i < c_.kernel[0]; ++i) {
-      const int64_t row = h * c_.stride[0] - c_.padding[0] + i * c_.dilation[0];
-      if (row < 0 || row >= c_.height) continue;
-      for (int64_t j = 0; j < c_.kernel[1]; ++j) {
-        const int64_t column = w * c_.stride[1] - c_.padding[1] + j * c_.dilation[1];
-        if (column >= 0 && column < c_.width) use(xAt(n, row, column, first), wAt(o, i, j, 0));
-      }
+  static void compute(const Convolution& c, const ConvolutionPointers& p, Flaw flaw) {
+    const void* operands[] = {p.x, p.w, p.y, p.gate, p.bias, p.residual};
+    void* results[] = {p.x, p.w, p.y};
+    void* result = results[static_cast<int>(resultOf(c))];
+    const int64_t count = elementsOf(c, resultOf(c));
+    const auto at = [&](Operand operand, int64_t i) { return get(operands[static_cast<int>(operand)], c.dtype, i); };
+    const bool right = flaw == Flaw::none;
+    for (int64_t i = 0; i < count; ++i) {
+      if (flaw == Flaw::short_ && i >= count - 1) return;
+      double value = flaw == Flaw::zero || flaw == Flaw::notANumber ? 0 : exactElement(c, i, at);
+      if (flaw == Flaw::notANumber && i == count / 2) value = std::numeric_limits<double>::quiet_NaN();
+      put(result, c.dtype, i, right ? value : value * 1.1);
     }
   }
 
-  template <typename Use>
-  void overOutputs(Use use) const {
-    for (int64_t n = 0; n < c_.batch; ++n)
-      for (int64_t h = 0; h < c_.outHeight; ++h)
-        for (int64_t w = 0; w < c_.outWidth; ++w)
-          for (int64_t o = 0; o < c_.outChannels; ++o) use(n, h, w, o);
-  }
-
-  void forward(const ConvolutionPointers& p) const {
-    overOutputs([&](int64_t n, int64_t h, int64_t w, int64_t o) {
-      double sum = 0;
-      overTaps(n, h, w, o, [&](int64_t x, int64_t weight) {
-        for (int64_t c = 0; c < fan(); ++c) sum += get(p.x, c_.dtype, x + c) * get(p.w, c_.dtype, weight + c);
-      });
-      if (c_.bias) sum += get(p.bias, c_.dtype, o);
-      if (c_.gate) sum *= get(p.gate, c_.dtype, n * c_.outChannels + o);
-      const int64_t y = yAt(n, h, w, o);
-      if (c_.residual) sum += get(p.residual, c_.dtype, y);
-      put(p.y, c_.dtype, y, c_.relu && sum < 0 ? 0 : sum);
-    });
-  }
-
-  void inputGradient(const ConvolutionPointers& p) const {
-    std::vector<double> sums(static_cast<size_t>(c_.batch * c_.height * c_.width * c_.channels), 0.0);
-    overOutputs([&](int64_t n, int64_t h, int64_t w, int64_t o) {
-      const double g = get(p.y, c_.dtype, yAt(n, h, w, o));
-      overTaps(n, h, w, o, [&](int64_t x, int64_t weight) {
-        for (int64_t c = 0; c < fan(); ++c) sums[static_cast<size_t>(x + c)] += g * get(p.w, c_.dtype, weight + c);
-      });
-    });
-    for (size_t i = 0; i < sums.size(); ++i) put(p.x, c_.dtype, static_cast<int64_t>(i), sums[i]);
-  }
-
-  void weightGradient(const ConvolutionPointers& p) const {
-    std::vector<double> sums(static_cast<size_t>(c_.outChannels * c_.kernel[0] * c_.kernel[1] * fan()), 0.0);
-    overOutputs([&](int64_t n, int64_t h, int64_t w, int64_t o) {
-      const double g = get(p.y, c_.dtype, yAt(n, h, w, o));
-      overTaps(n, h, w, o, [&](int64_t x, int64_t weight) {
-        for (int64_t c = 0; c < fan(); ++c) sums[static_cast<size_t>(weight + c)] += g * get(p.x, c_.dtype, x + c);
-      });
-    });
-    for (size_t i = 0; i < sums.size(); ++i) put(p.w, c_.dtype, static_cast<int64_t>(i), sums[i]);
-  }
-
   Convolution c_;
+  Flaw flaw_;
 };
 
 class HostEngine final : public ConvolutionEngine {
  public:
+  explicit HostEngine(bool autotune) : autotune_(autotune) {}
+
   // What it has in one: everything on float16; on bfloat16 no epilogue beyond a bias; on float32 no gate.
   std::shared_ptr<const ConvolutionPlan> plan(const Convolution& c) override {
     const bool single = c.dtype == DType::float32 && c.gate;
     const bool brain = c.dtype == DType::bfloat16 && (c.gate || c.residual || c.relu);
-    return single || brain ? nullptr : std::make_shared<HostPlan>(c);
+    if (single || brain || host::fails("engine", c.text())) return nullptr;
+    if (!autotune_) return std::make_shared<HostPlan>(c, Flaw::none);
+    std::vector<std::shared_ptr<const ConvolutionPlan>> plans;
+    for (const Flaw flaw : {Flaw::fails, Flaw::zero, Flaw::none, Flaw::short_, Flaw::inexact, Flaw::notANumber})
+      plans.push_back(std::make_shared<HostPlan>(c, flaw));
+    const auto best = fastest(c, plans);
+    return best ? plans[*best] : nullptr;
   }
+
+ private:
+  bool autotune_;
 };
 
 }  // namespace
 
-std::unique_ptr<ConvolutionEngine> makeEngine(const EngineOptions&) { return std::make_unique<HostEngine>(); }
+std::unique_ptr<ConvolutionEngine> makeEngine(const EngineOptions& options) {
+  return std::make_unique<HostEngine>(options.autotune);
+}
 
 }  // namespace seresnet::cuda

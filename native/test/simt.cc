@@ -148,6 +148,8 @@ struct Scheduler {
 
 thread_local Scheduler scheduler;
 
+Queue streams = nullptr;
+
 void Scheduler::check(const Launch& what) const {
   const dim3 &grid = what.grid, &shape = what.block;
   const uint64_t count = uint64_t{shape.x} * shape.y * shape.z;
@@ -366,6 +368,12 @@ Device& device() { return scheduler.device; }
 void setOrder(uint64_t order) { scheduler.order = order; }
 Counts counts() { return scheduler.counts; }
 void run(const Launch& launch, const std::function<void()>& body) { scheduler.run(launch, body); }
+
+void setQueue(Queue queue) { streams = queue; }
+void launch(CUstream_st* stream, const Launch& launch, std::function<void()> body) {
+  if (streams != nullptr) streams(stream, launch, std::move(body));
+  else run(launch, body);
+}
 
 void fail(const char* format, ...) {
   char why[512];

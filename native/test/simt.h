@@ -19,6 +19,8 @@
 //
 // Not modelled: the memory model between threads that run at once (fences do nothing), textures, tensor cores, time.
 
+struct CUstream_st;
+
 #define __global__
 #define __device__
 #define __host__
@@ -63,6 +65,11 @@ struct Launch {
   unsigned cluster = 1;  // blocks along x
 };
 void run(const Launch& launch, const std::function<void()>& body);
+
+// What a kernel's launch into a stream is: handed to the queue, where somebody has set one, else run at once.
+using Queue = void (*)(CUstream_st* stream, const Launch& launch, std::function<void()> body);
+void setQueue(Queue queue);
+void launch(CUstream_st* stream, const Launch& launch, std::function<void()> body);
 
 // What has run on this thread so far.
 struct Counts {

@@ -3,6 +3,7 @@
 #include "../cuda/kernels/movement.h"
 #include "../cuda/kernels/reduce.h"
 #include "../cuda/kernels/softmax.h"
+#include "../cuda/kernels/trial.h"
 #include "../cuda/kernels/update.h"
 #include "check.h"
 
@@ -294,11 +295,36 @@ void updates(DType gradientType) {
   }
 }
 
+// Noise for trials, and how far it is from something else.
+void trial(DType dtype, int64_t count) {
+  Values noise;
+  double apart = 0, norm = 0;
+  const Array other(dtype, normal(count, 4));
+  for (int64_t i = 0; i < count; ++i) {
+    noise.push_back(double{noiseAt(7, i)});
+    apart += (other[i] - noise.back()) * (other[i] - noise.back());
+    norm += noise.back() * noise.back();
+  }
+  Array made(dtype, count);
+  check("noise", {{made, noise}}, [&] { launchNoise(nullptr, {made.data(), dtype, count, 7}); });
+  const int64_t parts = differenceParts(count);
+  Array sums(DType::float32, 2 * parts), totals(DType::float32, 2);
+  check("difference", {{totals, {apart, norm}}}, [&] {
+    launchDifference(nullptr, {other.data(), made.data(), dtype, count, sums.as<float>()});
+    for (int64_t which = 0; which < 2; ++which) {
+      double total = 0;
+      for (int64_t part = 0; part < parts; ++part) total += sums[2 * part + which];
+      totals.set(which, total);
+    }
+  });
+}
+
 }  // namespace
 
 void tensorKernels() {
   for (const DType dtype : floats) {
     for (const int64_t count : {1, 37, 1000}) unary(dtype, count);
+    for (const int64_t count : {1, 100, 5000}) trial(dtype, count);
     softmax(dtype, 1, 1, 1);
     softmax(dtype, 5, 100, 1);
     softmax(dtype, 2, 7, 3);

@@ -42,6 +42,7 @@ struct Moments {
 // Welford's recurrence down a thread's rows, then the threads of a column merged in a tree. One pass, over differences from
 // the first row's values, so that it is right where the mean is large beside the spread. pivot [channel]: those values;
 // partial: [part, {mean, squares}, channel].
+// Moves x once, and 2 floats a channel for each part of the rows. Bound: memory.
 template <typename T, int N>
 __global__ void __launch_bounds__(threads)
     momentsKernel(const T* x, float* pivot, float* partial, int64_t rows, int64_t channels, Tile tile, int64_t chunk) {
@@ -105,6 +106,7 @@ __global__ void __launch_bounds__(threads)
 
 // A block finishes 32 channels: 32 threads take a channel's parts in turn. total: [{mean, variance, what rounding
 // the mean left out}, channel]; in place of the means are the pivots before.
+// Moves the partial results, 2 floats a channel and part; 5 floats a channel. Bound: latency.
 __global__ void __launch_bounds__(1024)
     finishMomentsKernel(const float* partial, float* total, int64_t rows, int64_t channels, int64_t parts, int64_t chunk,
                         VectorOut mean, VectorOut variance) {
@@ -137,6 +139,7 @@ __global__ void __launch_bounds__(1024)
   put(variance, channel, static_cast<float>(biased));
 }
 
+// Moves 6 numbers a channel. Bound: latency.
 __global__ void __launch_bounds__(threads) runningStatisticsKernel(RunningStatisticsArguments a) {
   const int64_t channel = int64_t{blockIdx.x} * threads + threadIdx.x;
   if (channel >= a.channels) return;
@@ -177,6 +180,7 @@ struct GradientSource {
 
 // Sums of g and g * (x - mean) over a part's rows: partial [part, {sum, product}, channel]. Masked gradients are kept in
 // `masked`, where there is one.
+// Moves x, dy and, where it is given, what the ReLU made of them once; what is masked is written once. Bound: memory.
 template <typename T, int N>
 __global__ void __launch_bounds__(threads)
     gradientSumsKernel(GradientSource source, T* masked, Vector mean, float* partial, int64_t rows, int64_t channels,
@@ -221,6 +225,7 @@ __global__ void __launch_bounds__(threads)
 }
 
 // coefficients: [{scale, mean's part, variance's part}, channel]
+// Moves the partial sums, 2 floats a channel and part; 7 numbers a channel. Bound: latency.
 __global__ void __launch_bounds__(1024)
     finishGradientKernel(const float* partial, float* coefficients, int64_t rows, int64_t channels, int64_t parts,
                          Vector variance, Vector gamma, VectorOut dgamma, VectorOut dbeta, float eps, bool training) {
@@ -256,6 +261,7 @@ __global__ void __launch_bounds__(1024)
 }
 
 // dx = scale * (g - meanPart - (x - mean) * variancePart)
+// Moves x and dy once more, with the activated unless what it masked was kept; dx once. Bound: memory.
 template <typename T, int N>
 __global__ void __launch_bounds__(threads)
     gradientKernel(GradientSource source, T* dx, Vector mean, const float* coefficients, int64_t rows, int64_t channels,
@@ -293,6 +299,7 @@ __global__ void __launch_bounds__(threads)
 }
 
 // A warp folds one output's weights.
+// Moves the weight in and out once, 7 numbers an output. Bound: memory.
 template <typename T>
 __global__ void __launch_bounds__(threads) foldKernel(FoldBatchNormArguments a) {
   const int64_t output = int64_t{blockIdx.x} * (threads / 32) + threadIdx.x / 32;

@@ -22,6 +22,7 @@ struct Affine {
 
 // y = affine(x) (+ residual) (+ ReLU); setup(group, channel, affine) gives the map of N channels. Two rows are in flight a
 // thread.
+// Moves x, where it is given the residual, and y once; what belongs to channels once a thread, from caches. Bound: memory.
 template <typename T, int N, typename Setup>
 __global__ void __launch_bounds__(256)
     channelwiseKernel(const T* x, const T* residual, T* y, int64_t rows, int64_t channels, Tile tile, int64_t parts,

@@ -42,6 +42,7 @@ __device__ __forceinline__ Row rowOf(const T* row, int64_t classes) {
 }
 
 // A warp per row.
+// Moves the logits once (a row is read again from caches), a target and a loss an image. Bound: memory.
 template <typename T>
 __global__ void __launch_bounds__(threads)
     lossKernel(const T* logits, Targets targets, VectorOut loss, int64_t batch, int64_t classes, float smoothing,
@@ -62,6 +63,7 @@ __global__ void __launch_bounds__(threads)
   put(loss, n, smoothing == 0 ? hit : (1 - smoothing) * hit + smoothing * even);
 }
 
+// Moves a float an image. Bound: latency, one block.
 __global__ void __launch_bounds__(threads) totalKernel(const float* losses, VectorOut loss, int64_t batch, bool mean) {
   SHARED(double, scratch, 32);
   double sum = 0;
@@ -70,6 +72,7 @@ __global__ void __launch_bounds__(threads) totalKernel(const float* losses, Vect
   if (threadIdx.x == 0) put(loss, 0, static_cast<float>(mean ? sum / static_cast<double>(batch) : sum));
 }
 
+// Moves the logits once (a row is read again from caches), their gradient once. Bound: memory.
 template <typename T>
 __global__ void __launch_bounds__(threads)
     lossGradientKernel(const T* logits, T* dlogits, Targets targets, Vector dloss, int64_t batch, int64_t classes,

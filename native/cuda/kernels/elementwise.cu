@@ -27,6 +27,7 @@ __device__ __forceinline__ float apply(Unary op, float x) {
 }
 
 // y[i] = f(a[i], b[i]) for floats, 16 bytes at a time with what is left over one by one; b may be left out.
+// Moves a, where it is given b, and y once. Bound: memory.
 template <typename T, int N, typename F>
 __global__ void __launch_bounds__(threads) mapKernel(const T* a, const T* b, T* y, int64_t count, F f) {
   const int64_t first = int64_t{blockIdx.x} * threads + threadIdx.x;
@@ -88,6 +89,7 @@ __device__ __forceinline__ Lanes<T, N> repeatOrLoad(const T* from, bool repeated
   return lanes;
 }
 
+// Moves a, b and y once; what is repeated comes from caches. Bound: memory.
 template <typename T, int N>
 __global__ void __launch_bounds__(threads)
     binaryKernel(Binary op, const T* a, const T* b, T* y, Walk walk, int64_t count, bool repeatA, bool repeatB) {
@@ -103,6 +105,7 @@ __global__ void __launch_bounds__(threads)
   }
 }
 
+// Moves y once, and x, which is smaller. Bound: memory.
 template <typename T, int N>
 __global__ void __launch_bounds__(threads)
     broadcastKernel(const T* x, T* y, Walk walk, int64_t count, bool repeat, float scale) {
@@ -124,6 +127,7 @@ void withWalk(const Walk& given, int arrays, Use use, Pointers... pointers) {
   else use(walk, std::integral_constant<int, 1>{});
 }
 
+// Moves y once. Bound: memory.
 template <typename T>
 __global__ void __launch_bounds__(threads) fillKernel(T* y, int64_t count, float value) {
   for (int64_t i = int64_t{blockIdx.x} * threads + threadIdx.x; i < count; i += int64_t{gridDim.x} * threads)
@@ -149,6 +153,7 @@ __device__ __forceinline__ To converted(From value) {
   else return fromFloat<To>(toFloat(value));
 }
 
+// Moves x and y once, each in the size of its dtype. Bound: memory.
 template <typename From, typename To, int N>
 __global__ void __launch_bounds__(threads) castKernel(const From* x, To* y, int64_t count) {
   const int64_t first = int64_t{blockIdx.x} * threads + threadIdx.x;

@@ -9,6 +9,7 @@ namespace {
 constexpr int threads = 256;
 
 // A block takes some channels of one image, all its pixels.
+// Moves x, dy, where it is given the activated, dx and where it is wanted the residual's gradient once. Bound: memory.
 template <typename T, int N>
 __global__ void __launch_bounds__(threads)
     gateGradientKernel(GateGradientArguments a, int64_t plane, int64_t channels, Tile tile, int64_t across) {

@@ -7,6 +7,7 @@ namespace seresnet::cuda {
 namespace {
 
 // A block sums the pixels of one image over a tile of channels.
+// Moves x once, one number an image and channel. Bound: memory.
 template <typename T, int N>
 __global__ void __launch_bounds__(1024)
     globalPoolKernel(const T* x, T* y, int64_t plane, int64_t channels, Tile tile, int64_t across, float divisor) {

@@ -14,12 +14,16 @@
 #else
 #include <algorithm>
 #include <string>
+#include <tuple>
 
 #include "simt.h"
 #endif
 
 #include "../../runtime/errors.h"
 #include "arguments.h"
+#if defined(__CUDACC__)
+#include "../status.h"
+#endif
 
 // A static array in shared memory: SHARED(float, sums, 32).
 // The dynamic shared memory, for the one type a kernel uses: DYNAMIC_SHARED(float, values).
@@ -56,10 +60,6 @@ struct Shape3 {
 };
 
 #if defined(__CUDACC__)
-
-inline void check(const char* call, cudaError_t status) {
-  if (status != cudaSuccess) throw Error(call, cudaGetErrorString(status));
-}
 
 inline Limits limits() {
   int device = 0;
@@ -105,10 +105,13 @@ inline Limits limits() {
           static_cast<int64_t>(device.reservedPerBlock)};
 }
 
+// The arguments are copied, as on a device: a stream may run the kernel when the caller is long gone.
 template <typename... Parameters, typename... Given>
-void launch(const char* name, Stream, const Shape3& shape, void (*kernel)(Parameters...), const Given&... given) {
-  simt::run({name, shape.grid, shape.block, shape.shared, shape.cluster},
-            [&] { kernel(static_cast<Parameters>(given)...); });
+void launch(const char* name, Stream stream, const Shape3& shape, void (*kernel)(Parameters...), const Given&... given) {
+  simt::launch(stream, {name, shape.grid, shape.block, shape.shared, shape.cluster},
+               [kernel, arguments = std::tuple<Parameters...>(static_cast<Parameters>(given)...)] {
+                 std::apply(kernel, arguments);
+               });
 }
 
 #endif

@@ -18,6 +18,7 @@ __device__ __forceinline__ float valueOf(T value) {
 
 // Transposes [channels, plane] of an image into [plane, outChannels] through shared memory, so that both sides are read
 // and written in rows. The extra column keeps a tile's columns in different banks.
+// Moves x once, y once with the zeros behind its channels. Bound: memory.
 template <typename From, typename To>
 __global__ void __launch_bounds__(threads)
     toChannelsLastKernel(const From* x, To* y, int64_t plane, int64_t channels, int64_t outChannels, int64_t across,
@@ -41,6 +42,7 @@ __global__ void __launch_bounds__(threads)
   }
 }
 
+// Moves x and y once. Bound: memory.
 template <typename From, typename To>
 __global__ void __launch_bounds__(threads)
     toChannelsFirstKernel(const From* x, To* y, int64_t plane, int64_t channels, int64_t inChannels, int64_t across) {
@@ -62,6 +64,7 @@ __global__ void __launch_bounds__(threads)
 }
 
 // Images that are channels-last already.
+// Moves x once, y once with the zeros behind its channels. Bound: memory.
 template <typename From, typename To>
 __global__ void __launch_bounds__(threads)
     padChannelsKernel(const From* x, To* y, int64_t pixels, int64_t channels, int64_t outChannels, Vector scale,

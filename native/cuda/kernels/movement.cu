@@ -13,6 +13,7 @@ struct alignas(16) Bytes16 {
   uint64_t value[2];
 };
 
+// Moves the elements of the walk, in and out. Bound: memory, where neighbours stay neighbours.
 template <typename T>
 __global__ void __launch_bounds__(threads) copyKernel(const T* x, T* y, Walk walk, int64_t count) {
   for (int64_t i = int64_t{blockIdx.x} * threads + threadIdx.x; i < count; i += int64_t{gridDim.x} * threads) {

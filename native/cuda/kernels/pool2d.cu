@@ -28,6 +28,7 @@ __device__ __forceinline__ Place placeOf(int rows, const Tile& tile, int lanes) 
           (static_cast<int>(blockIdx.z) * tile.columns + thread % tile.columns) * lanes};
 }
 
+// Moves x and y once; windows that overlap read from caches. Bound: memory.
 template <typename T, int N, bool Max>
 __global__ void __launch_bounds__(threads) poolKernel(const T* x, T* y, Window w, Tile tile) {
   const Place p = placeOf(w.outHeight, tile, N);
@@ -98,6 +99,7 @@ __device__ __forceinline__ void winners(const T* image, const Window& w, int top
 
 // A thread gathers what the windows over its input send back. Left to itself the compiler spills to fit more blocks on a
 // processor than three.
+// Moves dy and dx once, for the largest x too; windows that overlap read from caches. Bound: memory.
 template <typename T, int N, bool Max>
 __global__ void __launch_bounds__(threads, 3) poolGradientKernel(const T* x, const T* dy, T* dx, Window w, Tile tile) {
   const Place p = placeOf(w.height, tile, N);

@@ -33,6 +33,7 @@ struct Wrapping {
 };
 
 // A block has `outputs` outputs side by side, a power of two, and threads / outputs threads for each.
+// Moves x and y once. Bound: memory.
 template <typename T>
 __global__ void __launch_bounds__(threads)
     reduceKernel(const T* x, T* y, Walk kept, Walk reduced, int64_t size, int64_t count, int outputs, float divisor) {

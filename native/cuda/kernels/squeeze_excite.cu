@@ -94,6 +94,7 @@ int64_t exciteFloats(int64_t depth, int64_t hidden, int64_t channels, int64_t te
 }
 
 // One block a processor is enough, a batch has few more; left to itself the compiler spills to fit three.
+// Moves the weights once an image, all but the first time from L2; pooled and gate once. Bound: L2, and latency at batch 1.
 template <typename T, int N1, int N2>
 __global__ void __launch_bounds__(threads, 1)
     exciteKernel(const T* pooled, T* gate, Layers layers, int depth, int channels, unsigned size) {
@@ -115,6 +116,7 @@ __global__ void __launch_bounds__(threads, 1)
 
 // A team per image, each block with its share of the pixels, which stays in shared memory between pooling and scaling:
 // x is read once. Shared memory: sums and scratch as floats, then the pixels.
+// Moves x, where it is given the residual, and y once; the weights as exciteKernel. Bound: memory.
 template <typename T, int N, int NHidden>
 __global__ void __launch_bounds__(threads)
     squeezeExciteKernel(const T* x, const T* residual, T* y, Layers layers, int plane, int channels, int share,

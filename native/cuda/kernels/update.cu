@@ -40,6 +40,7 @@ __device__ __forceinline__ void stay(const Batch& batch, int states) {
   });
 }
 
+// Moves parameter, velocity and gradient in, parameter and velocity out, once each. Bound: memory.
 __global__ void __launch_bounds__(threads) sgdKernel(SgdArguments a, Batch batch) {
   if (skipped(a.update)) return stay(batch, 1);
   const float lr = *a.lr, momentum = *a.momentum, decay = *a.weightDecay;
@@ -52,6 +53,7 @@ __global__ void __launch_bounds__(threads) sgdKernel(SgdArguments a, Batch batch
   });
 }
 
+// Moves parameter, two moments and gradient in, parameter and moments out, once each. Bound: memory.
 __global__ void __launch_bounds__(threads) adamwKernel(AdamwArguments a, Batch batch) {
   if (skipped(a.update)) return stay(batch, 2);
   SHARED(float, settings, 2);
@@ -73,11 +75,13 @@ __global__ void __launch_bounds__(threads) adamwKernel(AdamwArguments a, Batch b
   });
 }
 
+// Moves one float. Bound: latency.
 __global__ void zeroKernel(float* value) { *value = 0; }
 
 __device__ __forceinline__ bool finite(float value) { return value - value == 0; }
 
 // Every thread that writes writes the same.
+// Moves the gradients once. Bound: memory.
 __global__ void __launch_bounds__(threads) foundInfKernel(Batch batch, DType type, float* found) {
   bool any = false;
   overChunk(batch, [&](const UpdateTensor& t, int64_t i) { any = any || !finite(gradientOf(t, type, i)); });
@@ -85,6 +89,7 @@ __global__ void __launch_bounds__(threads) foundInfKernel(Batch batch, DType typ
 }
 
 // The sum of squares of each chunk, in float64; chunks past a tensor's end give 0.
+// Moves the tensors once, a double a chunk. Bound: memory.
 __global__ void __launch_bounds__(threads)
     squaresKernel(Batch batch, DType type, double* partial) {
   SHARED(double, scratch, 32);
@@ -97,6 +102,7 @@ __global__ void __launch_bounds__(threads)
   if (threadIdx.x == 0) partial[(int64_t{blockIdx.z} * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x] = sum;
 }
 
+// Moves a double a chunk. Bound: latency, one block.
 __global__ void __launch_bounds__(1024) normKernel(const double* partial, int64_t count, float* norm) {
   SHARED(double, scratch, 32);
   double sum = 0;
@@ -105,6 +111,7 @@ __global__ void __launch_bounds__(1024) normKernel(const double* partial, int64_
   if (threadIdx.x == 0) *norm = static_cast<float>(sqrt(sum));
 }
 
+// Moves each tensor in and out once. Bound: memory.
 __global__ void __launch_bounds__(threads) scaleKernel(ScaleArguments a, Batch batch) {
   const float factor = *a.factor;
   overChunk(batch, [&](const UpdateTensor& t, int64_t i) {
@@ -112,6 +119,7 @@ __global__ void __launch_bounds__(threads) scaleKernel(ScaleArguments a, Batch b
   });
 }
 
+// Moves two tensors in, one out, once each. Bound: memory.
 __global__ void __launch_bounds__(threads) lerpKernel(LerpArguments a, Batch batch) {
   const float weight = *a.weight;
   overChunk(batch, [&](const UpdateTensor& t, int64_t i) {
