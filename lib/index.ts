@@ -1,5 +1,11 @@
 export { createModel, listModels } from "../models/registry.js";
 export * as amp from "./amp.js";
+export {
+  type LoadedCheckpoint,
+  loadCheckpoint,
+  type SaveCheckpointOptions,
+  saveCheckpoint,
+} from "./classifier/checkpoint.js";
 export { type Adapted, adaptWeights } from "./classifier/fit.js";
 export {
   type ClassifiedImage,
