@@ -37,6 +37,7 @@ describe("the weights in a checkpoint", () => {
     ["the average alone", "only_ema.pth"],
     ["beside a scheduler's collections.Counter and AdamW's state", "counter.pth"],
     ["beside argparse.Namespace", "namespace.pth"],
+    ["tensors with attributes of their own", "marked.pth"],
     ["beside a Namespace, NumPy's numbers, sets, paths, devices and a defaultdict", "inert.pth"],
     ["the same in pickle protocol 4", "inert.protocol4.pth"],
   ])("%s", async (_, file) => {
