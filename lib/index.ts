@@ -46,4 +46,5 @@ export { Profile } from "./profile.js";
 export { type LayerSummary, type Summary, summary } from "./summary.js";
 export { type NestedNumbers, type Operand, Tensor, type TensorOptions, tensor } from "./tensor.js";
 export { type Answer, type EvaluateOptions, type Evaluation, evaluate } from "./train/evaluate.js";
-export { type Batches, type EpochReport, type FitOptions, fit, type Progress, type StepReport } from "./train/fit.js";
+export { fit } from "./train/fit.js";
+export type { Batches, EpochReport, FitOptions, Progress, StepReport } from "./train/fit_options.js";

@@ -7,7 +7,7 @@ import { imagenetMean, imagenetStd, type PreprocessOptions } from "../image/prep
 import { type Checkpoint, type CheckpointInfo, readCheckpoint } from "../io/checkpoint.js";
 import { reason } from "../io/files.js";
 import { fetchFromHub, type HubOptions, isHubSource, weightsFiles } from "../io/hub.js";
-import { unwrap } from "../io/names.js";
+import { takeNetwork } from "../io/names.js";
 import { loadWeights } from "../io/weights.js";
 import { defaultWeights, imagenetLabelsFile } from "../paths.js";
 import type { Tensor } from "../tensor.js";
@@ -71,21 +71,26 @@ export async function loadClassifier(options: ClassifierOptions = {}): Promise<C
   const { weights, changes } = isAsked
     ? await adaptWeights(checkpoint.weights, network)
     : { weights: checkpoint.weights, changes: [] };
+  const beside =
+    checkpoint.leftOut.length > 0 ? [`left out, lying beside the network: ${listed(checkpoint.leftOut)}`] : [];
   loadInto(network, weights, file);
   const outputs = network.options.numClasses;
   if (outputs !== info.classes.length)
     throw new WeightsError(expected(file, `a label for each of ${outputs} outputs`, `${info.classes.length}`));
   const classes = labels === undefined ? info.classes : await readLabels(labels, info.classes.length);
-  return { network: network.eval(), info: { ...info, classes }, weights: file, changes };
+  return { network: network.eval(), info: { ...info, classes }, weights: file, changes: [...beside, ...changes] };
 }
 
 /** A checkpoint of ours as it is; other programs' weights under the names that our networks have. */
-async function readSource(file: string): Promise<Pick<Checkpoint, "info" | "weights">> {
+async function readSource(
+  file: string,
+): Promise<Pick<Checkpoint, "info" | "weights"> & { leftOut: readonly string[] }> {
   const isSafetensors = extname(file).toLowerCase() === ".safetensors";
   const { info, weights } = isSafetensors
     ? await readCheckpoint(file)
     : { info: undefined, weights: await loadWeights(file) };
-  return { info, weights: info ? weights : unwrap(weights, file) };
+  if (info) return { info, weights, leftOut: [] };
+  return { info, ...takeNetwork(weights, file) };
 }
 
 /** The description with the input channels and classes that were asked for. */
