@@ -1,5 +1,11 @@
 export { createModel, listModels } from "../models/registry.js";
 export * as amp from "./amp.js";
+export {
+  type LoadedCheckpoint,
+  loadCheckpoint,
+  type SaveCheckpointOptions,
+  saveCheckpoint,
+} from "./classifier/checkpoint.js";
 export { type Adapted, adaptWeights } from "./classifier/fit.js";
 export {
   type ClassifiedImage,
@@ -40,4 +46,5 @@ export { Profile } from "./profile.js";
 export { type LayerSummary, type Summary, summary } from "./summary.js";
 export { type NestedNumbers, type Operand, Tensor, type TensorOptions, tensor } from "./tensor.js";
 export { type Answer, type EvaluateOptions, type Evaluation, evaluate } from "./train/evaluate.js";
-export { type Batches, type EpochReport, type FitOptions, fit, type Progress, type StepReport } from "./train/fit.js";
+export { fit } from "./train/fit.js";
+export type { Batches, EpochReport, FitOptions, Progress, StepReport } from "./train/fit_options.js";

@@ -42,6 +42,10 @@ export function packageFile(...parts: readonly string[]): string {
 /** The checkpoint used where no weights are named. */
 export const defaultWeights = join(packageRoot, "models", "weights", "seresnet20_cifar_fashion.safetensors");
 
+/** What it was trained on, for those who did not ask for it. */
+export const defaultWeightsNote =
+  "no weights were named, so the network that ships with seresnet was taken: it knows ten kinds of clothes, light on a black ground (Fashion-MNIST), and nothing else; --weights FILE, a folder or hf:owner/name (such as hf:timm/seresnet50.a1_in1k) names another";
+
 /** The labels of ImageNet-1k, one a line: torchvision's list (BSD 3-clause, the licence is beside it). */
 export const imagenetLabelsFile = join(packageRoot, "models", "labels", "imagenet1k.txt");
 

@@ -30,10 +30,17 @@ function seresnet(args: readonly string[], environment: NodeJS.ProcessEnv = {}):
   });
 }
 
+/** What is said where weights were not named. */
+const note = /^seresnet: no weights were named, [^\n]+\n/;
+const usesDefault = (args: readonly string[]) =>
+  ["classify", "evaluate"].includes(args[0]) && !args.includes("--weights");
+
 /** The parsed answer of a run that succeeds and says nothing else. */
 async function answer<T>(args: readonly string[], environment?: NodeJS.ProcessEnv): Promise<T> {
   const { code, stdout, stderr } = await seresnet([...args, "--json"], environment);
-  expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+  expect(note.test(stderr)).toBe(usesDefault(args));
+  expect({ code, stderr: stderr.replace(note, "") }).toEqual({ code: 0, stderr: "" });
+  if (usesDefault(args)) expect((JSON.parse(stdout) as { note: string }).note).toContain("Fashion-MNIST");
   return JSON.parse(stdout) as T;
 }
 
@@ -143,6 +150,11 @@ describe("classify", () => {
     expect(foreign.results).toEqual(own.results);
   });
 
+  test("weights that fit one network alone are that network's", async () => {
+    const { model } = await answer<Classified>(["classify", chelsea, "--weights", at("foreign.safetensors")]);
+    expect(model).toBe("seresnet20_cifar");
+  });
+
   test("foreign weights are described by --model, their shapes and --labels", async () => {
     const args = ["classify", chelsea, "--weights", at("foreign.safetensors"), "--model", "seresnet20_cifar"];
     const plain = await answer<Classified>([...args, "--top", "1", "--strict"]);
@@ -154,7 +166,7 @@ describe("classify", () => {
 
   test("people get the labels, and no colour codes into a pipe or a CI log", async () => {
     const { code, stdout, stderr } = await seresnet(["classify", chelsea, "--top", "2"], { CI: "true" });
-    expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+    expect({ code, stderr: stderr.replace(note, "") }).toEqual({ code: 0, stderr: "" });
     expect(stdout).toMatch(/^\/.+chelsea\.png\n +\d+\.\d\d % {2}.+\n +\d+\.\d\d % {2}.+\n$/);
   });
 
@@ -169,7 +181,7 @@ describe("classify", () => {
     const paths = [at("missing.png"), chelsea, at("text.png")];
     const { code, stdout, stderr } = await seresnet(["classify", ...paths, "--json"]);
     expect(code).toBe(1);
-    expect(stderr.trimEnd().split("\n")).toHaveLength(2);
+    expect(stderr.replace(note, "").trimEnd().split("\n")).toHaveLength(2);
     expect(stderr).toMatch(/missing\.png: expected .*, got no such file/);
     expect(stderr).toMatch(/text\.png: expected a picture that can be decoded/);
     const { results } = JSON.parse(stdout) as Classified;
@@ -227,7 +239,7 @@ describe("evaluate", () => {
 
   test("people get a table and the accuracy", async () => {
     const { code, stdout, stderr } = await seresnet(["evaluate", at("idx")]);
-    expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+    expect({ code, stderr: stderr.replace(note, "") }).toEqual({ code: 0, stderr: "" });
     expect(stdout).toMatch(/Ankle boot/);
     expect(stdout).toMatch(/accuracy \d+\.\d\d %: \d+ of 20 pictures/);
   });
@@ -333,7 +345,7 @@ describe("failures: exit 1, one line", () => {
       () => ["classify", chelsea, "--weights", at("nan.safetensors"), "--model", "seresnet20_cifar"],
       /finite logits, got NaN/,
     ],
-    ["foreign weights", () => ["classify", chelsea, "--weights", at("foreign.safetensors")], /--model NAME/],
+    ["weights of no network", () => ["classify", chelsea, "--weights", at("renamed.safetensors")], /--model NAME/],
     [
       "weights of another model",
       () => ["classify", chelsea, "--weights", at("renamed.safetensors"), "--model", "seresnet20_cifar"],

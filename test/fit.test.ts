@@ -205,13 +205,23 @@ describe("weights of another architecture", () => {
     expect(bestFits({ "a.weight": tensor([1]) })).toEqual([]);
   });
 
-  it("are refused with the name of the one they fit, and so are nameless ones", async () => {
+  it("are refused with the name of the one they fit; nameless ones are those of the only one they fit", async () => {
     const file = join(folder, "nameless.safetensors");
     await saveSafetensors(file, createModel("resnet20_cifar").stateDict());
     await expect(loadClassifier({ weights: file, model: "seresnet20_cifar" })).rejects.toThrow(
       /not those of seresnet20_cifar \(they fit resnet20_cifar best: (\d+) of \1 tensors\): /,
     );
-    await expect(loadClassifier({ weights: file })).rejects.toThrow(/got neither \(they fit resnet20_cifar best/);
+    expect((await loadClassifier({ weights: file })).info.model).toBe("resnet20_cifar"); // they fit no other
+    await saveSafetensors(file, createModel("plain20_cifar").stateDict());
+    await expect(loadClassifier({ weights: file })).rejects.toThrow(
+      /got neither \(they fit alike, by names and shapes: resnet20_cifar with modelOptions shortcut "A", plain20_cifar; 97/,
+    );
+    const { "fc.bias": _, ...almost } = createModel("resnet20_cifar").stateDict();
+    await saveSafetensors(file, almost);
+    await expect(loadClassifier({ weights: file })).rejects.toThrow(
+      /got neither \(they fit resnet20_cifar best: 106 of 107/,
+    );
+    await saveSafetensors(file, createModel("resnet20_cifar").stateDict());
     await writeFile(join(folder, "none.safetensors"), "no weights");
     await expect(loadClassifier({ weights: join(folder, "none.safetensors") })).rejects.toThrow(WeightsError);
     expect(Object.keys(await loadWeights(file)).length).toBeGreaterThan(100);

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import {
   adaptWeights,
   createModel,
+  ImageClassifier,
   loadWeights,
   nn,
   saveSafetensors,
@@ -37,6 +38,7 @@ describe("the weights in a checkpoint", () => {
     ["the average alone", "only_ema.pth"],
     ["beside a scheduler's collections.Counter and AdamW's state", "counter.pth"],
     ["beside argparse.Namespace", "namespace.pth"],
+    ["tensors with attributes of their own", "marked.pth"],
     ["beside a Namespace, NumPy's numbers, sets, paths, devices and a defaultdict", "inert.pth"],
     ["the same in pickle protocol 4", "inert.protocol4.pth"],
   ])("%s", async (_, file) => {
@@ -60,6 +62,22 @@ describe("the weights in a checkpoint", () => {
     const values = { "state_dict.a": t, "state_dict_ema.a": tensor([2]) };
     expect(await unwrap({ ...values, "state_dict.b": t, "state_dict_ema.b": t }, "x").a.item()).toBe(2);
     expect(names({ "module.a": t, b: t })).toEqual(["module.a", "b"]);
+  });
+
+  test("and what lies beside the network in its state dict is left out and said", async () => {
+    const model = createModel("resnet14_cifar", { seed: 4 });
+    const path = join(folder, "lightning.safetensors");
+    const named = Object.entries(model.stateDict()).map(([name, value]) => [`net.${name}`, value]);
+    await saveSafetensors(path, { ...Object.fromEntries(named), "criterion.weight": tensor([1, 2]) });
+    await using classifier = await ImageClassifier.load(path, { model: "resnet14_cifar", device: "reference" });
+    expect(classifier.changes).toEqual(["left out, lying beside the network: criterion.weight"]);
+    expect(await classifier.network.stateDict()["fc.bias"].data()).toEqual(await model.stateDict()["fc.bias"].data());
+    const two = Object.entries(model.stateDict()).flatMap(([name, value]) => [
+      [`encoder_q.${name}`, value],
+      [`encoder_k.${name}`, value],
+    ]);
+    await saveSafetensors(path, Object.fromEntries(two));
+    await expect(ImageClassifier.load(path, { model: "resnet14_cifar" })).rejects.toThrow(/missing conv1\.weight/);
   });
 
   test("names of many thousand parts take no time that grows with their square", () => {

@@ -81,7 +81,7 @@ function call(kit: string, path: string, ...words: string[]) {
 }
 
 // compiles the kernels once more, for minutes: CI does
-const builds = process.env.SERESNET_TEST_BUILD === "1" && nativeVersions()?.cuda && lacking.length === 0;
+const builds = process.env.SERESNET_TEST_KIT === "1" && nativeVersions()?.cuda && lacking.length === 0;
 test.runIf(builds)(
   "the kit for a GPU has an addon that loads where neither oneDNN nor OpenCL is, and says why it finds no GPU",
   { timeout: 1_800_000 },

@@ -116,6 +116,12 @@ export function bestFits(weights: Weights): Fit[] {
   return best.filter(({ agreeing, all }) => agreeing * 2 >= all);
 }
 
+/** The one network that all of the weights are of, as far as names and shapes tell; undefined for none and for several. */
+export function onlyFit(weights: Weights): Fit | undefined {
+  const fits = bestFits(weights);
+  return fits.length === 1 && fits[0].agreeing === fits[0].all ? fits[0] : undefined;
+}
+
 /** The usual shortcuts, as undefined, and the others of a network that may have them. */
 function shortcutsOf(model: string): readonly (Shortcut | undefined)[] {
   return createModel(model).options.shortcut === undefined ? [undefined] : [undefined, "A", "C"];

@@ -155,7 +155,7 @@ export class ImageClassifier {
     return this.#source.weights;
   }
 
-  /** What was changed in the weights because `inChannels` or `numClasses` asked for it, a sentence each. */
+  /** What was changed in the weights because `inChannels` or `numClasses` asked for it, or left out of them, a sentence each. */
   get changes(): readonly string[] {
     return this.#source.changes;
   }

@@ -7,11 +7,11 @@ import { imagenetMean, imagenetStd, type PreprocessOptions } from "../image/prep
 import { type Checkpoint, type CheckpointInfo, readCheckpoint } from "../io/checkpoint.js";
 import { reason } from "../io/files.js";
 import { fetchFromHub, type HubOptions, isHubSource, weightsFiles } from "../io/hub.js";
-import { unwrap } from "../io/names.js";
+import { takeNetwork } from "../io/names.js";
 import { loadWeights } from "../io/weights.js";
 import { defaultWeights, imagenetLabelsFile } from "../paths.js";
 import type { Tensor } from "../tensor.js";
-import { adaptWeights, fitHint } from "./fit.js";
+import { adaptWeights, fitHint, onlyFit } from "./fit.js";
 import { readTimmConfig, type TimmConfig } from "./timm_config.js";
 
 export interface ClassifierOptions {
@@ -50,7 +50,7 @@ type Weights = Readonly<Record<string, Tensor>>;
 
 /**
  * Loads a network with its preprocessing and labels: from the checkpoint's own metadata, else from timm's config.json
- * beside it, else from `model` and the shapes of the weights.
+ * beside it, else from `model` and the shapes of the weights; weights that fit exactly one network are that network's.
  * Throws WeightsError, or ArgumentError for an unknown model and labels that do not fit.
  */
 export async function loadClassifier(options: ClassifierOptions = {}): Promise<Classifier> {
@@ -71,21 +71,26 @@ export async function loadClassifier(options: ClassifierOptions = {}): Promise<C
   const { weights, changes } = isAsked
     ? await adaptWeights(checkpoint.weights, network)
     : { weights: checkpoint.weights, changes: [] };
+  const beside =
+    checkpoint.leftOut.length > 0 ? [`left out, lying beside the network: ${listed(checkpoint.leftOut)}`] : [];
   loadInto(network, weights, file);
   const outputs = network.options.numClasses;
   if (outputs !== info.classes.length)
     throw new WeightsError(expected(file, `a label for each of ${outputs} outputs`, `${info.classes.length}`));
   const classes = labels === undefined ? info.classes : await readLabels(labels, info.classes.length);
-  return { network: network.eval(), info: { ...info, classes }, weights: file, changes };
+  return { network: network.eval(), info: { ...info, classes }, weights: file, changes: [...beside, ...changes] };
 }
 
 /** A checkpoint of ours as it is; other programs' weights under the names that our networks have. */
-async function readSource(file: string): Promise<Pick<Checkpoint, "info" | "weights">> {
+async function readSource(
+  file: string,
+): Promise<Pick<Checkpoint, "info" | "weights"> & { leftOut: readonly string[] }> {
   const isSafetensors = extname(file).toLowerCase() === ".safetensors";
   const { info, weights } = isSafetensors
     ? await readCheckpoint(file)
     : { info: undefined, weights: await loadWeights(file) };
-  return { info, weights: info ? weights : unwrap(weights, file) };
+  if (info) return { info, weights, leftOut: [] };
+  return { info, ...takeNetwork(weights, file) };
 }
 
 /** The description with the input channels and classes that were asked for. */
@@ -155,7 +160,8 @@ async function refuseNonFinite(weights: Weights, file: string): Promise<void> {
 /** What weights are that carry no metadata of ours. */
 async function describeForeign(weights: Weights, file: string, named: string | undefined): Promise<CheckpointInfo> {
   const config = await readTimmConfig(join(dirname(file), "config.json"));
-  const model = named ?? config?.model;
+  const fit = named === undefined && config?.model === undefined ? onlyFit(weights) : undefined;
+  const model = named ?? config?.model ?? fit?.model;
   if (model === undefined)
     throw new WeightsError(
       expected(file, "--model NAME or timm's config.json to say what the weights are", `neither${fitHint(weights)}`),
@@ -191,7 +197,7 @@ async function describeForeign(weights: Weights, file: string, named: string | u
   const { interpolation = "bilinear", cropPct = isSmall ? 1 : 0.875, cropMode } = config ?? {};
   const info = {
     model,
-    options: { ...options, numClasses, inChannels },
+    options: { ...options, ...(fit?.shortcut && { shortcut: fit.shortcut }), numClasses, inChannels },
     classes,
     inputSize,
     mean,
@@ -200,6 +206,11 @@ async function describeForeign(weights: Weights, file: string, named: string | u
     cropPct,
   };
   return cropMode === undefined ? info : { ...info, cropMode };
+}
+
+/** What `info` says of a model's weights where nobody says more: labels, and the usual preprocessing of its pictures. */
+export async function usualInfo(model: Network): Promise<CheckpointInfo> {
+  return describeForeign(model.stateDict(), model.modelName, model.modelName);
 }
 
 /** One label for each class: what timm's config says, else ImageNet's for 1000, else numbers. */

@@ -2,6 +2,7 @@ import type { Command } from "commander";
 import { ImageClassifier } from "../classifier/image_classifier.js";
 import type { Prediction } from "../classifier/prediction.js";
 import type { ClassifierOptions } from "../classifier/source.js";
+import { defaultWeightsNote } from "../paths.js";
 import {
   type ComputeType,
   type Device,
@@ -62,6 +63,8 @@ async function classify(paths: string[], { top, json, weights: source, ...option
   await using classifier = await withDownloadBar((onProgress) =>
     ImageClassifier.load(source, { ...options, onProgress, maxBatch: batchSize }),
   );
+  const note = source === undefined ? defaultWeightsNote : undefined;
+  if (note) warn(note);
   for (const change of classifier.changes) warn(`adapted: ${change}`);
   const results: Result[] = [];
   for await (const result of classifier.classifyEach(paths, { topK: top })) {
@@ -74,7 +77,7 @@ async function classify(paths: string[], { top, json, weights: source, ...option
     }
   }
   const { model, weights, device } = classifier;
-  if (json) printJson({ model, weights, device: device.name, dtype: options.dtype, results });
+  if (json) printJson({ model, weights, note, device: device.name, dtype: options.dtype, results });
   if (results.some((result) => "error" in result)) process.exitCode = 1;
 }
 

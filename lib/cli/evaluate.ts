@@ -4,6 +4,7 @@ import type { Prediction } from "../classifier/prediction.js";
 import { type ClassifierOptions, loadClassifier } from "../classifier/source.js";
 import { compile } from "../compile.js";
 import { ArgumentError, expected } from "../errors.js";
+import { defaultWeightsNote } from "../paths.js";
 import {
   type ComputeType,
   type Device,
@@ -62,6 +63,8 @@ async function evaluate(data: string, options: Options): Promise<void> {
   const classifier = await withDownloadBar((onProgress) => loadClassifier({ ...options, onProgress }));
   for (const change of classifier.changes) warn(`adapted: ${change}`);
   const pictures = await openPictures(data, classifier, limit);
+  const note = options.weights === undefined ? defaultWeightsNote : undefined;
+  if (note) warn(note);
   const { classes, mean, std, model } = classifier.info;
   await using compiled = await compile(classifier.network, { device, dtype, normalize: { mean, std } });
   const { predictions, places, skipped, seconds } = await withProgress("evaluate", pictures.labels.length, (advance) =>
@@ -81,6 +84,7 @@ async function evaluate(data: string, options: Options): Promise<void> {
     accuracy: correct / images,
     model,
     weights: classifier.weights,
+    note,
     device: compiled.device.name,
     dtype,
     seconds,

@@ -14,17 +14,19 @@ import { reason } from "../io/files.js";
 import { EMA } from "../optim/ema.js";
 import { GradScaler } from "../optim/grad_scaler.js";
 import type { Evaluation } from "../train/evaluate.js";
-import { fit, type Progress } from "../train/fit.js";
+import { fit } from "../train/fit.js";
+import type { Progress } from "../train/fit_options.js";
 import { writeReport } from "../train/report.js";
 import { checkSettings, readRun, restoreRun, type SavedRun, saveRun } from "../train/state.js";
 import { freeze, parseFreeze } from "./freeze.js";
-import { type Device, deviceOption, jsonOption, modelOption, parseCount } from "./options.js";
+import { type Device, deviceOption, jsonOption, modelOption, modelOptionsOption, parseCount } from "./options.js";
 import { percent, print, printJson, warn } from "./output.js";
 import { addRecipeOptions, learningRate, makeOptimizer, makeSchedule, type Recipe } from "./recipe.js";
 import { Metrics, TrainingBar } from "./training_output.js";
 
 interface Options extends Recipe {
   model?: string;
+  modelOptions?: ModelOptions;
   out: string;
   resume?: boolean;
   overwrite?: boolean;
@@ -53,6 +55,7 @@ export function addTrain(program: Command): void {
       "a folder with IDX files (MNIST's layout), or one of class folders, or one with train and val (or test) folders of them",
     )
     .addOption(modelOption())
+    .addOption(modelOptionsOption())
     .requiredOption("--out <folder>", "where checkpoint, resume file, metrics and report go")
     .option("--resume", "go on where the run in --out stopped; give it the same options, or more epochs")
     .option("--overwrite", "begin anew where --out holds a run")
@@ -179,12 +182,18 @@ interface StartingPoint {
 }
 
 async function startingPoint(options: Options, { classes, pictures }: Dataset): Promise<StartingPoint> {
-  const { weights, model: named, seed, recompute } = options;
+  const { weights, model: named, modelOptions, seed, recompute } = options;
   const isGrey = pictures.kind === "pixels";
   const given =
     weights === undefined
       ? undefined
-      : await loadClassifier({ weights, model: named, numClasses: classes.length, inChannels: isGrey ? 1 : undefined });
+      : await loadClassifier({
+          weights,
+          model: named,
+          modelOptions,
+          numClasses: classes.length,
+          inChannels: isGrey ? 1 : undefined,
+        });
   const model = named ?? given?.info.model;
   if (model === undefined)
     throw new ArgumentError(expected("train", "--model NAME (seresnet models lists them)", "none"));
@@ -196,7 +205,7 @@ async function startingPoint(options: Options, { classes, pictures }: Dataset): 
   const own = isGrey && !given ? pixelStatistics(pictures) : undefined;
   const info: CheckpointInfo = {
     model,
-    options: { ...given?.info.options, numClasses: classes.length, inChannels },
+    options: { ...given?.info.options, ...modelOptions, numClasses: classes.length, inChannels },
     classes: [...classes],
     inputSize: isGrey ? [inChannels, pictures.height, pictures.width] : [inChannels, side, side],
     mean: given?.info.mean ?? (own ? [own.mean] : [...imagenetMean]),

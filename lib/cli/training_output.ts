@@ -3,7 +3,7 @@ import { readFile } from "node:fs/promises";
 import { SingleBar } from "cli-progress";
 import { writeFileAtomic } from "../io/files.js";
 import { isObject } from "../io/json.js";
-import type { EpochReport, StepReport } from "../train/fit.js";
+import type { EpochReport, StepReport } from "../train/fit_options.js";
 import { percent, warn } from "./output.js";
 
 const stepsPerLine = 20;

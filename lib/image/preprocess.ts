@@ -57,7 +57,8 @@ function preprocess(image: Raster, options: Required<PreprocessOptions>): Tensor
   return tensor(normalize(cropped, mean, std), [1, channels, size, size]);
 }
 
-function checkPreprocessing(options: PreprocessOptions): Required<PreprocessOptions> {
+/** Fills in the defaults. Throws ArgumentError for an option out of its range. */
+export function checkPreprocessing(options: PreprocessOptions): Required<PreprocessOptions> {
   const checked = checkOptions("loadImage", options, preprocessNames);
   const { size = 224, cropPct = 0.875, cropMode = "center", interpolation = "bilinear", channels = 3 } = checked;
   const picture = checkPicture("loadImage", { size, cropPct, cropMode, interpolation, channels });

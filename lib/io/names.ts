@@ -30,15 +30,21 @@ export function commonPrefix(names: readonly string[]): string {
 /** What a network of the zoo begins with. */
 const stems = ["conv1.weight", "layer0.conv1.weight"];
 
-/** What stands before every name of a network of the zoo, told by its stem: `net.backbone.`; else what PyTorch's wrappers put there. */
+/**
+ * What stands before the names of a network of the zoo, told by its stem: `net.backbone.`, also where a criterion or another
+ * head lies beside it. Where there is no stem, or more than one, what PyTorch's wrappers put before every name.
+ */
 function networkPrefix(names: readonly string[]): string {
-  const start = commonStart(names);
+  const found = new Set<string>();
   for (const name of names)
     for (const stem of stems) {
       const prefix = name.slice(0, -stem.length);
-      if (name.endsWith(stem) && start.startsWith(prefix) && (prefix === "" || prefix.endsWith("."))) return prefix;
+      if (name.endsWith(stem) && (prefix === "" || prefix.endsWith("."))) found.add(prefix);
     }
-  return commonPrefix(names);
+  // blocks have a conv1 as well, and theirs lie below the network's
+  const [first, ...others] = [...found].sort((a, b) => a.length - b.length);
+  const isOne = first !== undefined && others.every((other) => other.startsWith(first));
+  return isOne ? first : commonPrefix(names);
 }
 
 /** A record of tensors in a file, by where it is (`state_dict`; "" for the file itself). */
@@ -87,6 +93,14 @@ function sameNames(a: Candidate, b: Candidate): boolean {
  * Throws WeightsError when several wrappers may be meant and when there is no tensor at all; `file` stands in the message.
  */
 export function unwrap(record: Readonly<Record<string, Tensor>>, file: string): Record<string, Tensor> {
+  return takeNetwork(record, file).weights;
+}
+
+/** The same, with the names of what lay beside the network in its state dict. */
+export function takeNetwork(
+  record: Readonly<Record<string, Tensor>>,
+  file: string,
+): { weights: Record<string, Tensor>; leftOut: string[] } {
   const all = Object.entries(record);
   if (all.length === 0) throw new WeightsError(expected(file, "at least one tensor", "none"));
   const groups = new Map<string, string[]>();
@@ -99,10 +113,13 @@ export function unwrap(record: Readonly<Record<string, Tensor>>, file: string): 
   }
   const candidates = [...groups].map(([where, names]) => ({ where, names }));
   const { where, names } = chooseStateDict(candidates, file) as Candidate;
-  const cut = (where === "" ? 0 : where.length + 1) + networkPrefix(names).length;
-  const start = where === "" ? "" : `${where}.`;
+  const wrapper = where === "" ? "" : `${where}.`;
+  const start = `${wrapper}${networkPrefix(names)}`;
   const wanted = new Set(names);
-  const own = all.filter(([name]) => name.startsWith(start) && wanted.has(name.slice(start.length)));
-  const unread = [...unreadOf(record)].map(([name, why]) => [name.slice(cut), why] as const);
-  return withUnread(Object.fromEntries(own.map(([name, value]) => [name.slice(cut), value])), new Map(unread));
+  const inside = all.filter(([name]) => name.startsWith(wrapper) && wanted.has(name.slice(wrapper.length)));
+  const own = inside.filter(([name]) => name.startsWith(start));
+  const leftOut = inside.flatMap(([name]) => (name.startsWith(start) ? [] : [name]));
+  const unread = [...unreadOf(record)].map(([name, why]) => [name.slice(start.length), why] as const);
+  const bare = Object.fromEntries(own.map(([name, value]) => [name.slice(start.length), value]));
+  return { weights: withUnread(bare, new Map(unread)), leftOut };
 }

@@ -208,11 +208,16 @@ const orderedDict: PickleFunction = ([pairs = []], charge) => {
 
 const first: PickleFunction = ([value]) => value;
 
+/** A tensor with attributes of its own, or of a subclass: what makes it, its class, and that function's arguments. */
+const rebuildFromType: PickleFunction = ([make, , args], charge) =>
+  typeof make === "function" && Array.isArray(args) ? (make as PickleFunction)(args, charge) : undefined;
+
 /** Every function a pickle may call. Gradients, hooks and attributes, their other arguments, are no part of weights. */
 const functions: ReadonlyMap<string, PickleFunction> = new Map([
   ["torch._utils._rebuild_tensor_v2", rebuildTensor],
   ["torch._utils._rebuild_tensor", rebuildTensor],
   ["torch._utils._rebuild_tensor_v3", rebuildTypedTensor],
+  ["torch._tensor._rebuild_from_type_v2", rebuildFromType],
   ["torch._utils._rebuild_parameter", first],
   ["torch._utils._rebuild_parameter_with_state", first],
   ["torch.nn.parameter.Parameter", first],

@@ -1,5 +1,5 @@
 import { Drawing, epochTicks } from "./drawing.js";
-import type { EpochReport } from "./fit.js";
+import type { EpochReport } from "./fit_options.js";
 
 const colours = { training: "#8a94a6", validation: "#2563eb" };
 

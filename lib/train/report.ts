@@ -4,7 +4,7 @@ import { decodeImage } from "../image/decode.js";
 import type { CheckpointInfo } from "../io/checkpoint.js";
 import { writeFileAtomic } from "../io/files.js";
 import type { Answer, Evaluation } from "./evaluate.js";
-import type { EpochReport } from "./fit.js";
+import type { EpochReport } from "./fit_options.js";
 import { escapeHtml, page, percent, section, table } from "./html.js";
 import { Plots } from "./plots.js";
 

@@ -8,7 +8,7 @@ import type { EMA } from "../optim/ema.js";
 import type { GradScaler } from "../optim/grad_scaler.js";
 import type { Optimizer } from "../optim/optimizer.js";
 import { type Tensor, tensor } from "../tensor.js";
-import type { Progress } from "./fit.js";
+import type { Progress } from "./fit_options.js";
 
 /** Everything that changes while a model is trained. */
 export interface Trainee {
