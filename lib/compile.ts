@@ -19,7 +19,7 @@ import { LeastRecentlyUsed } from "./plan/cache.js";
 import { evaluate } from "./plan/evaluate.js";
 import { lower } from "./plan/lower.js";
 import { Profile } from "./profile.js";
-import { checkExtents } from "./shape.js";
+import { checkExtents, formatShape } from "./shape.js";
 import { Tensor } from "./tensor.js";
 
 const computeTypes = ["float32", "tf32", "bfloat16", "float16"] as const;
@@ -221,6 +221,15 @@ export class CompiledModel {
     const [root] =
       this.#options.fuse === false ? [output.value] : expand(fuse(fold([output.value])), this.#executor.fused);
     const { constants: fixed, computed } = findSetup(root, new Set([input]));
+    const loose = leavesUnder([root]).find(({ variable, kept }) => variable !== undefined && kept === undefined);
+    if (loose)
+      throw new ArgumentError(
+        expected(
+          "compile",
+          "all that the model reads to be fields of its modules, which register there",
+          `a ${loose.variable?.name} of shape ${formatShape(loose.shape)} that is none (in a #private field, or from outside)`,
+        ),
+      );
     const constants = this.#executor.folds ? leavesUnder([root]) : fixed;
     if (!this.#executor.folds) await this.#fold(computed);
     const contents = await Promise.all(constants.map((value) => value.kept ?? this.#folded.get(nameOf(value))));

@@ -145,6 +145,15 @@ describe("modules that would register nothing", () => {
     await expect(train(new Net(), batches, { epochs: 1 })).rejects.toThrow(message);
   });
 
+  test("a parameter from outside is named by compile", async () => {
+    const free = new nn.Parameter([2], 1);
+    class Outside extends nn.Module {
+      readonly forward = (x: Tensor) => x.add(free);
+    }
+    const compiled = compile(new Outside(), { device: "reference", inputShape: [1, 2] });
+    await expect(compiled).rejects.toThrow(/fields of its modules.*, got a parameter of shape \[2\] that is none/);
+  });
+
   test("ModuleList and ModuleDict hold them", () => {
     class Net extends nn.Module {
       readonly layers = new nn.ModuleList([new nn.Linear(2, 2)]).append(new nn.Linear(2, 2));

@@ -122,7 +122,6 @@ export abstract class Module {
    * scalar may have shape [1], and batch norm's counters may be missing (PyTorch before 0.4.1 had none). Nothing is
    * written when anything does not fit.
    *
-   * @param strict throw when a name is missing or unexpected, default true
    * @throws WeightsError naming what is missing, unexpected, or of another shape
    */
   loadStateDict(record: Readonly<Record<string, Tensor>>, options: LoadStateDictOptions = {}): LoadResult {
