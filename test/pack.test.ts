@@ -99,6 +99,20 @@ async function nodeOf(major: string): Promise<string | undefined> {
   return undefined;
 }
 
+/** A program of npm's, in a folder of its own; undefined where it cannot be had, and the log says so. */
+async function toolOf(name: string, file: string): Promise<string | undefined> {
+  const home = join(root, "build/tools", name);
+  const program = join(home, "node_modules", file);
+  if (existsSync(program)) return program;
+  await mkdir(home, { recursive: true });
+  await execute("npm", [...npmInstall, "--no-save", "--prefix", home, name], { env: outside, timeout: 180_000 }).catch(
+    () => {},
+  );
+  if (existsSync(program)) return program;
+  console.warn(`LEFT OUT ${name}: npm does not have it here`);
+  return undefined;
+}
+
 /** The compiler of a version as npm has it, by default this checkout's; undefined where it cannot be had, and the log says so. */
 async function typeScript(version?: string): Promise<string | undefined> {
   const home = version === undefined ? root : join(root, "build/typescript", version);
@@ -258,6 +272,43 @@ export const wrong: number = createModel("seresnet50");
     const tsc = await typeScript(version);
     if (tsc === undefined) return skip(`npm has no typescript@${version} here`);
     await run([tsc, "use.mts", ...options, "--module", mode, "--moduleResolution", resolution]);
+  });
+
+  it("works in Jest's CommonJS", { timeout: 300_000 }, async ({ skip }) => {
+    const jest = await toolOf("jest@30", "jest/bin/jest.js");
+    if (!jest) return skip("npm has no jest here");
+    const image = JSON.stringify(join(root, "test/fixtures/images/chelsea.png"));
+    const code = `
+const { ImageClassifier, tensor } = require("seresnet");
+test("classifies, and takes Jest's own typed arrays", async () => {
+  const classifier = await ImageClassifier.load();
+  expect((await classifier.classify(${image})).length).toBe(5);
+  expect(await tensor(new Float32Array([1, 2])).add(1).sum().item()).toBe(5);
+  await classifier.dispose();
+});`;
+    await writeFile(join(project, "classify.test.js"), code);
+    const { stderr } = await execute(process.execPath, [jest, "--rootDir", project], { cwd: project, env: outside });
+    expect(stderr).toMatch(/Tests: +1 passed, 1 total/);
+  });
+
+  it.for(["cjs", "esm"])("works in a bundle of esbuild's, %s", { timeout: 300_000 }, async (format, { skip }) => {
+    const esbuild = await toolOf("esbuild@0.25", "esbuild/lib/main.js");
+    if (!esbuild) return skip("npm has no esbuild here");
+    await writeFile(join(project, "app.mjs"), `import * as s from "seresnet";${body}`);
+    const outfile = join(project, `bundled/app.${format === "cjs" ? "cjs" : "mjs"}`);
+    const banner =
+      format === "esm"
+        ? { js: 'import { createRequire } from "node:module"; const require = createRequire(import.meta.url);' }
+        : {};
+    const options = { entryPoints: [join(project, "app.mjs")], outfile, format, banner };
+    await require(esbuild).build({
+      ...options,
+      bundle: true,
+      platform: "node",
+      external: ["sharp"],
+      logLevel: "error",
+    });
+    expect(await run([outfile])).toBe(wanted());
   });
 
   it("says which addon it took and why", async () => {
