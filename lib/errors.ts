@@ -108,7 +108,12 @@ export function listed(items: readonly string[], most = 5): string {
 
 /** The one form of a message about an argument: `conv2d: expected input [N, 64, H, W], got [8, 32, 56, 56]`. */
 export function expected(where: string, what: string, got: string): string {
-  return `${where}: expected ${what}, got ${got}`;
+  return `${clipped(where)}: expected ${what}, got ${got}`;
+}
+
+/** Text that came from outside, such as a path, as a message may repeat it. */
+export function clipped(text: string, most = 160): string {
+  return text.length > most ? `${text.slice(0, most - 1)}…` : text;
 }
 
 /** Any value as a message shows it, whatever untyped code passed. Never throws. */

@@ -10,7 +10,16 @@
 //   node native/build.mjs --optional  as the first; the second where there is no CMake, without CUDA where nvcc fails; a
 //                                     warning and exit 0 where nothing can be built
 import { spawnSync } from "node:child_process";
-import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statfsSync,
+  writeFileSync,
+} from "node:fs";
 import { createRequire } from "node:module";
 import { availableParallelism } from "node:os";
 import { dirname, join, relative } from "node:path";
@@ -101,7 +110,7 @@ function failure(name, step, output) {
       "the C++ compiler is too old for C++20",
       "install GCC 11 or Clang 14 or later, or name one in CXX",
     );
-  if (/No space left on device|\bENOSPC\b/.test(output))
+  if (/No space left on device|\bENOSPC\b/.test(output) || isFull())
     return new BuildError(`the disk of ${root} is full`, `free 1 GB there, then: ${rebuild}`);
   if (/\b(EACCES|EROFS|EPERM)\b|Read-only file system|Permission denied/.test(output))
     return new BuildError(`${root} cannot be written`, `make it yours (chown), then: ${rebuild}`);
@@ -112,6 +121,13 @@ function failure(name, step, output) {
     );
   const words = firstErrors(output, step === "configure" ? 2 : 20);
   return new BuildError(`${name} ${step} failed (all it said: ${relative(process.cwd(), log)})`, setup, words);
+}
+
+/** Tools that can write nothing more fail in ways of their own. */
+function isFull() {
+  const place = existsSync(build) ? build : root;
+  const { bavail, bsize } = statfsSync(place);
+  return bavail * bsize < 1e6;
 }
 
 /** A tool's own words, from its first error on. */

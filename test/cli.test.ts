@@ -181,7 +181,7 @@ describe("classify", () => {
     const paths = [at("missing.png"), chelsea, at("text.png")];
     const { code, stdout, stderr } = await seresnet(["classify", ...paths, "--json"]);
     expect(code).toBe(1);
-    expect(stderr.replace(note, "").trimEnd().split("\n")).toHaveLength(2);
+    expect(stderr.replace(note, "").trimEnd().split("\n")).toHaveLength(3);
     expect(stderr).toMatch(/missing\.png: expected .*, got no such file/);
     expect(stderr).toMatch(/text\.png: expected a picture that can be decoded/);
     const { results } = JSON.parse(stdout) as Classified;

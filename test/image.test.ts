@@ -226,7 +226,7 @@ describe("bad pictures are an ImageError of one sentence", () => {
   const jpeg = readFile(join(fixtures, "images/rocket.jpg"));
   const cat = readFile(chelsea);
   const cases: [name: string, bytes: () => Promise<Uint8Array>, message: RegExp][] = [
-    ["empty", async () => new Uint8Array(), /expected a picture, got no bytes at all/],
+    ["empty", async () => new Uint8Array(), /expected an image, got no bytes at all/],
     ["text", async () => Buffer.from("hello, I am a text file"), /got bytes of no known picture format/],
     ["zeros", async () => new Uint8Array(5000), /got bytes of no known picture format/],
     [
@@ -258,7 +258,7 @@ describe("bad pictures are an ImageError of one sentence", () => {
   });
 
   test.each([
-    ["nowhere.png", /nowhere\.png: expected a picture file .*, got no such file/],
+    ["nowhere.png", /nowhere\.png: expected an image file, got no such file/],
     [".", /got a folder/],
     ["/dev/null", /got something that is not a regular file/],
   ])("%s", async (name, message) => {
@@ -268,7 +268,7 @@ describe("bad pictures are an ImageError of one sentence", () => {
   });
 
   test("something that is neither path nor bytes", async () => {
-    await expect(loadImage(7 as unknown as string)).rejects.toThrow(/a path or the bytes of a picture, got number/);
+    await expect(loadImage(7 as unknown as string)).rejects.toThrow(/a path, a URL or the bytes of an image, got number/);
   });
 });
 

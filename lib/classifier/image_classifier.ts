@@ -3,6 +3,7 @@ import { type CompiledModel, type CompileOptions, compile } from "../compile.js"
 import type { ResolvedDevice } from "../device.js";
 import { ArgumentError, DisposedError, expected, ImageError, ShapeError, shown, WeightsError } from "../errors.js";
 import { loadImage, type PreprocessOptions } from "../image/preprocess.js";
+import type { ImageSource } from "../image/source.js";
 import { stack } from "../image/stack.js";
 import { Module } from "../nn/module.js";
 import { checkOptions, type OptionNames } from "../options.js";
@@ -12,8 +13,8 @@ import { Batcher, Gate } from "./batcher.js";
 import { type Prediction, rank, runBatch } from "./prediction.js";
 import { type Classifier, type ClassifierOptions, loadClassifier, preprocessingOf } from "./source.js";
 
-/** A picture: its file, its bytes (JPEG, PNG, WebP, GIF, TIFF, AVIF), or what `loadImage` made of it. */
-export type ImageInput = string | Uint8Array | Tensor;
+/** An image: a path, a `file:` or `data:` URL, what its file holds (JPEG, PNG, WebP, GIF, TIFF, AVIF), or what `loadImage` made of it. */
+export type ImageInput = ImageSource | Tensor;
 
 /** Undefined means the default. */
 export interface ImageClassifierOptions extends Omit<ClassifierOptions, "weights"> {

@@ -54,13 +54,19 @@ export function endQuietlyWithoutReader(): void {
     });
 }
 
-/** Runs `work` with a progress bar on stderr where a person watches it. `work` calls `advance` with the total done so far. */
+/**
+ * Runs `work` with a progress bar on stderr where a person watches it. `work` calls `advance` with the total done so far.
+ *
+ * @param prints whether `work` writes to stdout as it goes
+ */
 export async function withProgress<T>(
   label: string,
   total: number,
   work: (advance: (done: number) => void) => Promise<T>,
+  prints = false,
 ): Promise<T> {
-  if (!process.stderr.isTTY) return work(() => {});
+  // a bar and what goes to stdout would write over each other on one terminal
+  if (!process.stderr.isTTY || (prints && process.stdout.isTTY) || total < 2) return work(() => {});
   const bar = new SingleBar({
     format: `${label} {bar} {value}/{total} | {eta_formatted} left`,
     stream: process.stderr,

@@ -44,6 +44,13 @@ export async function readClassFolders(folder: string): Promise<ClassFolders> {
   const loose = await imagesAmong(files, folder, new Map());
   if (loose.length > 0 && folders.length > 0)
     remarks.push(`${folder}: ${count(loose.length, "image")} beside the class folders left out, being of no class`);
+  remarks.push(...remarksOn(folder, passedOver, broken));
+  return { folders: found, remarks };
+}
+
+/** What was passed over in a folder, a sentence each. */
+function remarksOn(folder: string, passedOver: ReadonlyMap<string, number>, broken: readonly string[]): string[] {
+  const remarks: string[] = [];
   if (passedOver.size > 0) {
     const kinds = [...passedOver].sort((a, b) => b[1] - a[1]).map(([kind, number]) => `${number} ${kind}`);
     const total = [...passedOver.values()].reduce((sum, number) => sum + number, 0);
@@ -51,7 +58,19 @@ export async function readClassFolders(folder: string): Promise<ClassFolders> {
   }
   if (broken.length > 0)
     remarks.push(`${folder}: ${count(broken.length, "link")} left out that lead nowhere: ${listed(broken)}`);
-  return { folders: found, remarks };
+  return remarks;
+}
+
+/**
+ * Every image in a folder and below, in the order of their paths, and what was passed over, a sentence each.
+ *
+ * @throws ArgumentError for a folder that cannot be read
+ */
+export async function findImages(folder: string): Promise<{ paths: readonly string[]; remarks: readonly string[] }> {
+  const passedOver = new Map<string, number>();
+  const broken: string[] = [];
+  const paths = await imagesUnder(folder, passedOver, broken);
+  return { paths, remarks: remarksOn(folder, passedOver, broken) };
 }
 
 /**

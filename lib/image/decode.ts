@@ -1,25 +1,24 @@
 import type { Metadata, Sharp } from "sharp";
 import { expected, ImageError } from "../errors.js";
-import { readRegularFile, reason } from "../io/files.js";
 import { gifGround, onGround } from "./gif.js";
 import type { Raster } from "./resize.js";
+import { type ImageSource, nameOf, readImageFile } from "./source.js";
 
 /** Pillow refuses pictures past this many pixels as decompression bombs, and so do we. */
 const pixelLimit = 178_956_970;
-const fileLimit = 2 ** 29;
 
 /** Raster formats sharp decodes (avif is heif to it); svg and pdf, which it can also open, are programs more than pictures. */
 const formats = ["jpeg", "png", "webp", "gif", "tiff", "heif"];
 
 /**
- * Decodes a picture (JPEG, PNG, WebP, GIF, TIFF, AVIF; a path or the file's bytes) to 8-bit RGB, upright: EXIF
+ * Decodes an image (JPEG, PNG, WebP, GIF, TIFF, AVIF) to 8-bit RGB, upright: EXIF
  * orientation is applied; then as Pillow's `convert("RGB")`: alpha dropped, grey and CMYK converted, colour profiles
  * not applied; 16 bits cut to the upper 8.
  * Throws ImageError for a missing, empty, damaged, too large or non-image file.
  */
-export async function decodeImage(source: string | Uint8Array): Promise<Raster> {
-  const name = typeof source === "string" ? source : "loadImage";
-  const bytes = await readSource(source, name);
+export async function decodeImage(source: ImageSource): Promise<Raster> {
+  const name = nameOf(source);
+  const bytes = await readImageFile(source);
   // not an import(), which Jest has not; and not before the first picture: it is a dozen megabytes, and most programs' time to start
   const sharp = require("sharp") as typeof import("sharp");
   try {
@@ -31,23 +30,6 @@ export async function decodeImage(source: string | Uint8Array): Promise<Raster> 
   } catch (error) {
     throw new ImageError(expected(name, "a picture that can be decoded", explain(error)), { cause: error });
   }
-}
-
-async function readSource(source: unknown, name: string): Promise<Uint8Array> {
-  if (typeof source !== "string" && !(source instanceof Uint8Array))
-    throw new ImageError(
-      expected("loadImage", "a path or the bytes of a picture", source === null ? "null" : typeof source),
-    );
-  let bytes: Uint8Array;
-  try {
-    bytes = typeof source === "string" ? await readRegularFile(source, fileLimit) : source;
-  } catch (error) {
-    throw new ImageError(expected(name, `a picture file of at most ${fileLimit} bytes`, reason(error)), {
-      cause: error,
-    });
-  }
-  if (bytes.length === 0) throw new ImageError(expected(name, "a picture", "no bytes at all"));
-  return bytes;
 }
 
 async function decodePixels(picture: Sharp, metadata: Metadata, bytes: Uint8Array): Promise<Raster> {

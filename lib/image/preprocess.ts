@@ -3,6 +3,7 @@ import { checkOptions, type OptionNames } from "../options.js";
 import { type Tensor, tensor } from "../tensor.js";
 import { decodeImage, toGrey } from "./decode.js";
 import { type Interpolation, interpolations, type Raster, resize } from "./resize.js";
+import type { ImageSource } from "./source.js";
 
 export const cropModes = ["center", "squash", "border"] as const;
 export type CropMode = (typeof cropModes)[number];
@@ -42,13 +43,13 @@ export const imagenetStd: readonly number[] = [0.229, 0.224, 0.225];
 const largestSize = 8192;
 
 /**
- * Loads a picture as a network wants it: [1, channels, size, size], float32, resized, cropped and normalised exactly as
+ * Loads an image (a path, a `file:` or `data:` URL, bytes or a Blob) as a network wants it: [1, channels, size, size], float32, resized, cropped and normalised exactly as
  * torchvision's `Resize`, `CenterCrop`, `ToTensor`, `Normalize` on a Pillow image.
  * Throws ImageError for a missing, damaged, too large or non-image file, ArgumentError for an option out of range.
  */
-export async function loadImage(pathOrBuffer: string | Uint8Array, options: PreprocessOptions = {}): Promise<Tensor> {
+export async function loadImage(image: ImageSource, options: PreprocessOptions = {}): Promise<Tensor> {
   const checked = checkPreprocessing(options);
-  return preprocess(await decodeImage(pathOrBuffer), checked);
+  return preprocess(await decodeImage(image), checked);
 }
 
 function preprocess(image: Raster, options: Required<PreprocessOptions>): Tensor {
