@@ -206,7 +206,8 @@ function buildOnednn() {
   rmSync(source, { recursive: true, force: true });
   makeFolder(source);
   const cmake = (...args) => run("cmake", args[0], "cmake", args);
-  cmake("-E", "chdir", source, "cmake", "-E", "tar", "xf", join(root, "native", "onednn", archive));
+  // by paths from here: CMake opens nothing beyond ASCII where the locale is POSIX's, and does not say so
+  cmake("-E", "chdir", join("build", "onednn-source"), "cmake", "-E", "tar", "xf", `../../native/onednn/${archive}`);
   const definitions = {
     CMAKE_BUILD_TYPE: "Release",
     CMAKE_CXX_FLAGS_RELEASE: "-Os -DNDEBUG -w -ffunction-sections -fdata-sections",
