@@ -1,4 +1,4 @@
-import { DtypeError, expected, shown } from "./errors.js";
+import { ArgumentError, DtypeError, expected, MemoryError, shown } from "./errors.js";
 
 /** Element types of tensors. */
 export type DType = "float32" | "float16" | "bfloat16" | "int32" | "int64" | "uint8";
@@ -20,9 +20,9 @@ export function isFloat(dtype: DType): boolean {
   return dtype === "float32" || dtype === "float16" || dtype === "bfloat16";
 }
 
-/** A zero-filled host array for `length` elements, over `buffer` when one is given. */
+/** A zero-filled host array for `length` elements, over `buffer` when one is given. Throws MemoryError where there is no room. */
 export function hostArray(dtype: DType, length: number, buffer?: ArrayBufferLike, byteOffset = 0): HostArray {
-  const over = (buffer ?? new ArrayBuffer(length * hostBytes(dtype))) as ArrayBuffer;
+  const over = (buffer ?? allocated(length * hostBytes(dtype))) as ArrayBuffer;
   switch (dtype) {
     case "int32":
       return new Int32Array(over, byteOffset, length);
@@ -32,6 +32,15 @@ export function hostArray(dtype: DType, length: number, buffer?: ArrayBufferLike
       return new Uint8Array(over, byteOffset, length);
     default:
       return new Float32Array(over, byteOffset, length);
+  }
+}
+
+function allocated(bytes: number): ArrayBuffer {
+  try {
+    return new ArrayBuffer(bytes);
+  } catch (error) {
+    const { message } = error as RangeError;
+    throw new MemoryError(expected("host memory", `room for ${bytes} bytes`, message), { cause: error });
   }
 }
 
@@ -59,6 +68,25 @@ export function dtypeOf(array: ArrayBufferView): DType {
 export function checkDtype(where: string, dtype: unknown): asserts dtype is DType {
   if (typeof dtype !== "string" || !Object.hasOwn(bytes, dtype))
     throw new DtypeError(expected(where, `a dtype (${dtypes.join(", ")})`, shown(dtype)));
+}
+
+/** The least whole number that an integer dtype takes, and the first that is too large; bytes wrap below zero, as PyTorch's do. */
+const ranges: Partial<Record<DType, readonly [least: number, end: number]>> = {
+  uint8: [-255, 2 ** 8],
+  int32: [-(2 ** 31), 2 ** 31],
+  int64: [-(2 ** 63), 2 ** 63],
+};
+
+/** Throws ArgumentError for a number that an integer dtype cannot hold, NaN and infinity among them; fractions are cut off. */
+export function checkHolds(where: string, dtype: DType, values: ArrayLike<number | bigint>): void {
+  const range = ranges[dtype];
+  if (!range) return;
+  for (let i = 0; i < values.length; i++) {
+    const value = values[i];
+    const whole = typeof value === "bigint" ? value : Math.trunc(value);
+    if (!(whole >= range[0] && whole < range[1]))
+      throw new ArgumentError(expected(where, `numbers that ${dtype} can hold`, String(value)));
+  }
 }
 
 const f32 = new Float32Array(1);

@@ -1,4 +1,4 @@
-import { checkDtype, type DType, dtypeOf, type HostArray, hostArray, isFloat, roundTo } from "./dtype.js";
+import { checkDtype, checkHolds, type DType, dtypeOf, type HostArray, hostArray, isFloat, roundTo } from "./dtype.js";
 import { DtypeError, expected, ShapeError } from "./errors.js";
 import { backward as recordBackward } from "./graph/backward.js";
 import { read } from "./graph/flush.js";
@@ -209,7 +209,8 @@ const tensorNames: OptionNames<TensorOptions> = { dtype: true, requiresGrad: tru
  *
  * @param data numbers (nested too), or a typed array in row-major order.
  * @param shape extents, all at least 1; taken from the nesting, or one-dimensional, when left out. `[]` is a scalar.
- * @throws ShapeError when the data does not fill the shape; DtypeError for arrays of no dtype of ours.
+ * @throws ShapeError when the data does not fill the shape; DtypeError for arrays of no dtype of ours;
+ *   ArgumentError for a number that an integer dtype cannot hold.
  */
 export function tensor(
   data: number | NestedNumbers | ArrayBufferView,
@@ -269,10 +270,11 @@ function flatten(data: number | NestedNumbers | ArrayBufferView): Flat {
 
 function toHost(values: ArrayLike<number | bigint>, dtype: DType): HostArray {
   const host = hostArray(dtype, values.length);
+  if (values.constructor !== host.constructor) checkHolds("tensor", dtype, values);
   if (host instanceof BigInt64Array)
     for (let i = 0; i < values.length; i++) {
       const value = values[i];
-      host[i] = typeof value === "bigint" ? value : BigInt(Math.trunc(value) || 0);
+      host[i] = typeof value === "bigint" ? value : BigInt(Math.trunc(value));
     }
   else if (values.length > 0 && typeof values[0] === "bigint")
     for (let i = 0; i < values.length; i++) host[i] = Number(values[i]);

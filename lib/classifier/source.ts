@@ -3,7 +3,7 @@ import { dirname, extname, join } from "node:path";
 import { createModel, type ModelOptions, type Network } from "../../models/index.js";
 import { isFloat } from "../dtype.js";
 import { ArgumentError, expected, listed, shown, WeightsError } from "../errors.js";
-import { imagenetMean, imagenetStd, type PreprocessOptions } from "../image/preprocess.js";
+import { imagenetMean, imagenetStd, largestSize, type PreprocessOptions } from "../image/preprocess.js";
 import { type Checkpoint, type CheckpointInfo, readCheckpoint } from "../io/checkpoint.js";
 import { reason } from "../io/files.js";
 import { fetchFromHub, type HubOptions, isHubSource, weightsFiles } from "../io/hub.js";
@@ -11,6 +11,7 @@ import { takeNetwork } from "../io/names.js";
 import { loadWeights } from "../io/weights.js";
 import { defaultWeights, imagenetLabelsFile } from "../paths.js";
 import type { Tensor } from "../tensor.js";
+import { checkAsked, checkSaid, mostChannels, mostClasses } from "./counts.js";
 import { adaptWeights, fitHint, onlyFit } from "./fit.js";
 import { readTimmConfig, type TimmConfig } from "./timm_config.js";
 
@@ -55,6 +56,8 @@ type Weights = Readonly<Record<string, Tensor>>;
  */
 export async function loadClassifier(options: ClassifierOptions = {}): Promise<Classifier> {
   const { model, labels, strict = false } = options;
+  checkAsked("inChannels", options.inChannels, 1, mostChannels);
+  checkAsked("numClasses", options.numClasses, 0, mostClasses);
   const source = options.weights ?? defaultWeights;
   const file = isHubSource(source) ? await fetchFromHub(source, options) : await findWeights(source);
   const checkpoint = await readSource(file);
@@ -121,9 +124,13 @@ function numbered(count: number): string[] {
 /** How pictures become this network's input. Throws WeightsError for an input that pictures cannot become. */
 export function preprocessingOf({ info, weights }: Classifier): PreprocessOptions {
   const [channels, height, width] = info.inputSize;
-  if ((channels !== 1 && channels !== 3) || height !== width)
+  if ((channels !== 1 && channels !== 3) || height !== width || height > largestSize)
     throw new WeightsError(
-      expected(weights, "an inputSize of 1 or 3 channels and equal sides", `[${info.inputSize.join(", ")}]`),
+      expected(
+        weights,
+        `an inputSize of 1 or 3 channels and equal sides of at most ${largestSize}`,
+        `[${info.inputSize.join(", ")}]`,
+      ),
     );
   const { mean, std, interpolation, cropPct, cropMode } = info;
   return { size: height, channels, mean, std, interpolation, cropPct, ...(cropMode && { cropMode }) };
@@ -175,6 +182,8 @@ async function describeForeign(weights: Weights, file: string, named: string | u
   const assumed = hasMatrix ? (defaults.numClasses ?? 1000) : 0;
   const numClasses = config?.numClasses ?? saidClasses ?? classifier?.shape[0] ?? assumed;
   const inChannels = saidChannels ?? stem?.shape[1] ?? config?.inputSize?.[0] ?? 3;
+  checkSaid(file, "classes", numClasses, classifier?.shape[0], mostClasses);
+  checkSaid(file, "input channels", inChannels, stem?.shape[1], mostChannels);
   const isSmall = model.endsWith("_cifar");
   const size = isSmall ? 32 : 224;
   const classes = await labelsOf(config?.labelNames, numClasses);
