@@ -53,7 +53,9 @@ export async function matchClasses(
       ),
     );
   const indices = named as number[];
-  const shared = names.filter((_, i) => indices.indexOf(indices[i]) !== indices.lastIndexOf(indices[i]));
+  const last = new Map(indices.map((index, i) => [index, i]));
+  const taken = new Set(indices.filter((index, i) => last.get(index) !== i));
+  const shared = names.filter((_, i) => taken.has(indices[i]));
   if (shared.length > 0)
     throw new ArgumentError(expected(folder, "one folder for each class", `${listed(shared)} for the same`));
   return indices;

@@ -142,7 +142,8 @@ async function download(address: Address, storage: string, options: HubOptions):
   if (name.endsWith(".json")) {
     const shards = shardNames(await readFile(join(snapshot, name)), `${source}/${name}`);
     const found = await list(shards);
-    const missing = shards.find((shard) => !found.some(({ path }) => path === shard));
+    const there = new Set(found.map(({ path }) => path));
+    const missing = shards.find((shard) => !there.has(shard));
     if (missing !== undefined)
       throw new WeightsError(expected(source, `${missing}, as ${name} says, in the repository`, "none"));
     for (const file of found) await bring(file);

@@ -26,7 +26,7 @@ export async function readSharded(bytes: Uint8Array, path: string): Promise<Reco
     const wanted = new Set(names);
     const extra = Object.keys(tensors).filter((name) => !wanted.has(name));
     if (extra.length > 0) fail(path, `${shard} to hold what the index says`, `${quotedList(extra)} as well`);
-    all.push(...Object.entries(tensors));
+    for (const entry of Object.entries(tensors)) all.push(entry);
   }
   return withUnread(Object.fromEntries(all), unread);
 }

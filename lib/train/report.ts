@@ -40,12 +40,16 @@ export function confusionOf(answers: readonly Answer[], classes: number): number
   return counts;
 }
 
-export function scoresOf(counts: readonly (readonly number[])[], classes: readonly string[]): ClassScore[] {
-  return classes.map((label, i) => {
-    const images = counts[i].reduce((sum, count) => sum + count, 0);
-    const called = counts.reduce((sum, row) => sum + row[i], 0);
-    const share = (of: number) => (of > 0 ? counts[i][i] / of : null);
-    return { label, images, precision: share(called), recall: share(images) };
+export function scoresOf(answers: readonly Answer[], classes: readonly string[]): ClassScore[] {
+  const counts = classes.map(() => ({ images: 0, called: 0, right: 0 }));
+  for (const { truth, predicted } of answers) {
+    counts[truth].images++;
+    counts[predicted].called++;
+    if (truth === predicted) counts[truth].right++;
+  }
+  return counts.map(({ images, called, right }, i) => {
+    const share = (of: number) => (of > 0 ? right / of : null);
+    return { label: classes[i], images, precision: share(called), recall: share(images) };
   });
 }
 
@@ -68,9 +72,10 @@ export async function renderReport({ info, settings, history, evaluation, held }
     section("Learning rate", plots.learningRate(history)),
   ];
   if (evaluation && held && evaluation.images > 0) {
-    const counts = confusionOf(evaluation.answers, classes.length);
-    if (classes.length <= mostInMatrix) sections.push(section("Confusion matrix", plots.confusion(counts, classes)));
-    sections.push(section("Classes", scoreTable(scoresOf(counts, classes))));
+    const { answers } = evaluation;
+    if (classes.length <= mostInMatrix)
+      sections.push(section("Confusion matrix", plots.confusion(confusionOf(answers, classes.length), classes)));
+    sections.push(section("Classes", scoreTable(scoresOf(answers, classes))));
     sections.push(section("The worst mistakes", await mistakes(evaluation, held)));
   }
   sections.push(section("Epochs", epochTable(history)), section("Settings", settingsTable(settings)));
