@@ -11,6 +11,7 @@ import { ArgumentError, expected, listed, MemoryError, SeresnetError } from "../
 import { bytesOf, imagenetMean, imagenetStd } from "../image/preprocess.js";
 import type { CheckpointInfo } from "../io/checkpoint.js";
 import { reason } from "../io/files.js";
+import { lockFolder } from "../io/run_lock.js";
 import { EMA } from "../optim/ema.js";
 import { GradScaler } from "../optim/grad_scaler.js";
 import type { Evaluation } from "../train/evaluate.js";
@@ -133,10 +134,20 @@ async function train(folder: string, options: Options): Promise<void> {
   const datasets = await openDataset(folder, { classes, validation: share, seed });
   for (const remark of [datasets.train, datasets.validation].flatMap((dataset) => dataset?.remarks ?? [])) warn(remark);
   const start = await startingPoint(options, datasets.train);
-  if (!options.resume) await makeRoom(out, options.overwrite ?? false);
   await mkdir(out, { recursive: true }).catch((error: unknown) => {
     throw new ArgumentError(expected(out, "a folder to write into", reason(error)), { cause: error });
   });
+  const unlock = await lockFolder(out);
+  try {
+    await trainInto(out, options, datasets, start);
+  } finally {
+    unlock();
+  }
+}
+
+/** The run, in a folder that is its own. */
+async function trainInto(out: string, options: Options, datasets: Datasets, start: StartingPoint): Promise<void> {
+  if (!options.resume) await makeRoom(out, options.overwrite ?? false);
   const saved = options.resume ? await readRun(filesIn(out).resume) : undefined;
   for (let batch = firstBatch(options, saved, datasets.train.labels.length); ; batch = Math.floor(batch / 2)) {
     try {
