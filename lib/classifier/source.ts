@@ -1,4 +1,4 @@
-import { readdir, readFile, stat } from "node:fs/promises";
+import { readdir, stat } from "node:fs/promises";
 import { dirname, extname, join } from "node:path";
 import { createModel, type ModelOptions, type Network } from "../../models/index.js";
 import { isFloat } from "../dtype.js";
@@ -8,6 +8,7 @@ import { type Checkpoint, type CheckpointInfo, readCheckpoint } from "../io/chec
 import { reason } from "../io/files.js";
 import { fetchFromHub, type HubOptions, isHubSource, weightsFiles } from "../io/hub.js";
 import { takeNetwork } from "../io/names.js";
+import { readLines } from "../io/text.js";
 import { loadWeights } from "../io/weights.js";
 import { defaultWeights, imagenetLabelsFile } from "../paths.js";
 import type { Tensor } from "../tensor.js";
@@ -231,7 +232,7 @@ async function labelsOf(named: TimmConfig["labelNames"], numClasses: number): Pr
 
 /** ImageNet-1k's labels: what 1000 classes are unless somebody says otherwise. */
 async function imagenetLabels(): Promise<string[]> {
-  return (await readFile(imagenetLabelsFile, "utf8")).trimEnd().split("\n");
+  return readLines(imagenetLabelsFile);
 }
 
 /** Statistics of three channels for a network of another count: their mean for each. */
@@ -266,13 +267,12 @@ async function readLabels(source: string | readonly string[], count: number): Pr
     return [...source];
   }
   const path = source;
-  let text: string;
+  let labels: string[];
   try {
-    text = await readFile(path, "utf8");
+    labels = await readLines(path);
   } catch (error) {
     throw new ArgumentError(expected(path, "a file of labels", reason(error)), { cause: error });
   }
-  const labels = text.trimEnd().split(/\r?\n/);
   if (labels.length !== count)
     throw new ArgumentError(
       expected(path, `${count} labels, one a line, as the model has outputs`, `${labels.length}`),

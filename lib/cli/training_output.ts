@@ -1,12 +1,15 @@
 import { appendFileSync } from "node:fs";
-import { readFile } from "node:fs/promises";
 import { SingleBar } from "cli-progress";
-import { writeFileAtomic } from "../io/files.js";
+import { ArgumentError, expected } from "../errors.js";
+import { reason, writeFileAtomic } from "../io/files.js";
 import { isObject } from "../io/json.js";
+import { readTextFile } from "../io/text.js";
 import type { EpochReport, StepReport } from "../train/fit_options.js";
 import { percent, warn } from "./output.js";
 
 const stepsPerLine = 20;
+/** Some two million lines. */
+const mostMetrics = 2 ** 28;
 
 /** `metrics.jsonl`: one line for every epoch and every twentieth step, each with its `step`. */
 export class Metrics {
@@ -21,7 +24,7 @@ export class Metrics {
    * whose line a kill has kept from being written gets it now.
    */
   static async open(path: string, step = 0, history: readonly EpochReport[] = []): Promise<Metrics> {
-    const text = step > 0 ? await readFile(path, "utf8").catch(() => "") : "";
+    const text = step > 0 ? await readMetrics(path) : "";
     const written = new Set<unknown>();
     const lines = text.split("\n").filter((line) => {
       try {
@@ -50,6 +53,14 @@ export class Metrics {
   #append(entry: object): void {
     appendFileSync(this.#path, `${JSON.stringify(entry)}\n`);
   }
+}
+
+/** What an earlier run has written; it may have been removed. */
+async function readMetrics(path: string): Promise<string> {
+  return readTextFile(path, mostMetrics).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT") return "";
+    throw new ArgumentError(expected(path, "a file of metrics", reason(error)), { cause: error });
+  });
 }
 
 /** Progress on stderr: a bar where a person watches, a line for every epoch elsewhere. */

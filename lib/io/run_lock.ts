@@ -1,10 +1,10 @@
 import { readFileSync, rmSync } from "node:fs";
-import { readFile, realpath, writeFile } from "node:fs/promises";
+import { realpath, writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { ArgumentError, expected } from "../errors.js";
 import { withFileLock } from "./file_lock.js";
-import { reason } from "./files.js";
+import { readRegularFile, reason } from "./files.js";
 import { isObject } from "./json.js";
 
 /** Whose a lock is. Process ids are used again, so it is also said when the process began, where the system tells. */
@@ -15,6 +15,7 @@ interface Holder {
 }
 
 const name = ".seresnet.lock";
+const mostBytes = 10_000;
 const held = new Set<string>();
 
 /**
@@ -57,12 +58,12 @@ export async function lockFolder(folder: string): Promise<() => void> {
 
 /** What is no lock of ours, such as a file that a full disk has cut, is nobody's. */
 async function readHolder(path: string): Promise<Holder | undefined> {
-  const text = await readFile(path, "utf8").catch((error: NodeJS.ErrnoException) => {
-    if (error.code === "ENOENT") return "";
+  const bytes = await readRegularFile(path, mostBytes).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT") return new Uint8Array();
     throw error;
   });
   try {
-    const holder: unknown = JSON.parse(text);
+    const holder: unknown = JSON.parse(Buffer.from(bytes).toString());
     return isObject(holder) && Number.isSafeInteger(holder.pid) ? (holder as unknown as Holder) : undefined;
   } catch {
     return undefined;

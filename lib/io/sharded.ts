@@ -6,7 +6,7 @@ import { isObject, parseStrictJson, quoted } from "./json.js";
 import { readSafetensors } from "./safetensors.js";
 import { unreadOf, withUnread } from "./unread.js";
 
-const largestIndex = 100_000_000;
+export const largestIndex = 100_000_000;
 
 /**
  * The tensors of a model in several `.safetensors` files, from the bytes of the index beside them
