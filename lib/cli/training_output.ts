@@ -1,9 +1,8 @@
-import { appendFileSync } from "node:fs";
 import { SingleBar } from "cli-progress";
 import { ArgumentError, expected } from "../errors.js";
-import { reason, writeFileAtomic } from "../io/files.js";
+import { reason } from "../io/files.js";
 import { isObject } from "../io/json.js";
-import { readTextFile } from "../io/text.js";
+import { appendText, readTextFile, writeTextFile } from "../io/text.js";
 import type { EpochReport, StepReport } from "../train/fit_options.js";
 import { percent, warn } from "./output.js";
 
@@ -38,7 +37,7 @@ export class Metrics {
     });
     for (const report of history)
       if (!written.has(report.epoch)) lines.push(JSON.stringify({ kind: "epoch", ...report }));
-    await writeFileAtomic(path, [Buffer.from(lines.map((line) => `${line}\n`).join(""))]);
+    await writeTextFile(path, lines.map((line) => `${line}\n`).join(""));
     return new Metrics(path);
   }
 
@@ -51,7 +50,7 @@ export class Metrics {
   }
 
   #append(entry: object): void {
-    appendFileSync(this.#path, `${JSON.stringify(entry)}\n`);
+    appendText(this.#path, `${JSON.stringify(entry)}\n`);
   }
 }
 

@@ -3,6 +3,7 @@ import { expected, ImageError } from "../errors.js";
 import { readRegularFile, reason } from "../io/files.js";
 import { gifGround, onGround } from "./gif.js";
 import type { Raster } from "./resize.js";
+import { loadSharp } from "./sharp.js";
 
 /** Pillow refuses pictures past this many pixels as decompression bombs, and so do we. */
 const pixelLimit = 178_956_970;
@@ -20,8 +21,7 @@ const formats = ["jpeg", "png", "webp", "gif", "tiff", "heif"];
 export async function decodeImage(source: string | Uint8Array): Promise<Raster> {
   const name = typeof source === "string" ? source : "loadImage";
   const bytes = await readSource(source, name);
-  // not an import(), which Jest has not; and not before the first picture: it is a dozen megabytes, and most programs' time to start
-  const sharp = require("sharp") as typeof import("sharp");
+  const sharp = loadSharp();
   try {
     // profiles are ignored because Pillow ignores them, and the published weights were trained through Pillow
     const picture = sharp(bytes, { limitInputPixels: pixelLimit, failOn: "error", ignoreIcc: true });

@@ -1,8 +1,8 @@
 import { mkdir, readlink, rm, stat, symlink } from "node:fs/promises";
-import { homedir } from "node:os";
 import { dirname, join, relative } from "node:path";
 import { ArgumentError, expected, SeresnetError, shown, WeightsError } from "../errors.js";
 import type { OptionNames } from "../options.js";
+import { userCache } from "../paths.js";
 import { withFileLock } from "./file_lock.js";
 import { readRegularFile, reason, writeFileAtomic } from "./files.js";
 import { type BlobSource, downloadBlob, hubClient } from "./hub_download.js";
@@ -52,8 +52,7 @@ export function isHubSource(source: string): boolean {
  */
 export async function fetchFromHub(source: string, options: HubOptions = {}): Promise<string> {
   const address = parseAddress(source);
-  const { getHFHubCachePath, getRepoFolderName } = hubClient();
-  const storage = join(getHFHubCachePath(), getRepoFolderName({ name: address.repo, type: "model" }));
+  const storage = join(cacheFolder(source), hubClient().getRepoFolderName({ name: address.repo, type: "model" }));
   const cached = await findCached(storage, address.revision);
   if (isOffline()) {
     if (cached) return cached;
@@ -70,6 +69,15 @@ export async function fetchFromHub(source: string, options: HubOptions = {}): Pr
       });
     const hint = cached ? " (HF_HUB_OFFLINE=1 takes the copy in the cache)" : "";
     throw new WeightsError(expected(source, "weights on the hub", explain(error) + hint), { cause: error });
+  }
+}
+
+function cacheFolder(source: string): string {
+  try {
+    return hubClient().getHFHubCachePath();
+  } catch (error) {
+    const what = "a folder for the cache, named by HF_HUB_CACHE, HF_HOME or HOME";
+    throw new WeightsError(expected(source, what, "a user without a home"), { cause: error });
   }
 }
 
@@ -179,9 +187,10 @@ function checkFile(
 }
 
 async function readToken(): Promise<string | undefined> {
-  const { HF_TOKEN, HF_HOME, XDG_CACHE_HOME } = process.env;
-  const home = HF_HOME ?? join(XDG_CACHE_HOME ?? join(homedir(), ".cache"), "huggingface");
-  const token = HF_TOKEN ?? (await readTextFile(join(home, "token")).catch(() => ""));
+  const { HF_TOKEN, HF_HOME } = process.env;
+  const caches = userCache();
+  const home = HF_HOME ?? (caches && join(caches, "huggingface"));
+  const token = HF_TOKEN ?? (home ? await readTextFile(join(home, "token")).catch(() => "") : "");
   return token.trim() || undefined;
 }
 

@@ -1,4 +1,6 @@
-import { readRegularFile } from "./files.js";
+import { appendFileSync } from "node:fs";
+import { ArgumentError, expected } from "../errors.js";
+import { readRegularFile, reason, writeFileAtomic } from "./files.js";
 
 /** Far more than labels, settings and references have. */
 const smallText = 2 ** 24;
@@ -25,4 +27,22 @@ export async function readTextFile(path: string, mostBytes = smallText): Promise
 /** The lines of such a file, without empty ones at its end. */
 export async function readLines(path: string): Promise<string[]> {
   return (await readTextFile(path)).trimEnd().split(/\r\n?|\n/);
+}
+
+/** Writes a file atomically. Throws ArgumentError where it cannot be written. */
+export async function writeTextFile(path: string, text: string): Promise<void> {
+  await writeFileAtomic(path, [Buffer.from(text)]).catch((error: unknown) => refuse(path, error));
+}
+
+/** Adds to the end of a file, at once. Throws ArgumentError where it cannot be written. */
+export function appendText(path: string, text: string): void {
+  try {
+    appendFileSync(path, text);
+  } catch (error) {
+    refuse(path, error);
+  }
+}
+
+function refuse(path: string, error: unknown): never {
+  throw new ArgumentError(expected(path, "a file that can be written", reason(error)), { cause: error });
 }

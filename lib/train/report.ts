@@ -1,8 +1,8 @@
-import sharp from "sharp";
 import type { Dataset } from "../data/dataset.js";
 import { decodeImage } from "../image/decode.js";
+import { loadSharp } from "../image/sharp.js";
 import type { CheckpointInfo } from "../io/checkpoint.js";
-import { writeFileAtomic } from "../io/files.js";
+import { writeTextFile } from "../io/text.js";
 import type { Answer, Evaluation } from "./evaluate.js";
 import type { EpochReport } from "./fit_options.js";
 import { escapeHtml, page, percent, section, table } from "./html.js";
@@ -53,9 +53,12 @@ export function scoresOf(answers: readonly Answer[], classes: readonly string[])
   });
 }
 
-/** Writes how a training went as one HTML file that needs nothing else: no scripts, no fonts, no network. */
+/**
+ * Writes how a training went as one HTML file that needs nothing else: no scripts, no fonts, no network.
+ * Throws ArgumentError where it cannot be written.
+ */
 export async function writeReport(path: string, source: ReportSource): Promise<void> {
-  await writeFileAtomic(path, [Buffer.from(await renderReport(source))]);
+  await writeTextFile(path, await renderReport(source));
 }
 
 export async function renderReport({ info, settings, history, evaluation, held }: ReportSource): Promise<string> {
@@ -153,6 +156,7 @@ async function mistakes({ answers }: Evaluation, held: Dataset): Promise<string>
 }
 
 async function dataUrl({ pictures }: Dataset, index: number): Promise<string> {
+  const sharp = loadSharp();
   if (pictures.kind === "pixels") {
     const { data, height, width } = pictures;
     const size = height * width;
