@@ -49,17 +49,41 @@ export function hostBytes(dtype: DType): number {
   return isFloat(dtype) ? 4 : bytes[dtype];
 }
 
+const tagOf = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(Uint8Array.prototype), Symbol.toStringTag)?.get as (
+  this: unknown,
+) => string | undefined;
+
+/**
+ * Which of JavaScript's typed arrays something is ("Uint8Array" for a Buffer and other subclasses), also one of another realm
+ * (Jest's tests, `vm`), of which instanceof knows nothing; undefined for everything else, proxies among it.
+ */
+export function arrayKind(value: unknown): string | undefined {
+  return tagOf.call(value);
+}
+
+/** Bytes, a Buffer among them, whatever realm they are of. */
+export function isBytes(value: unknown): value is Uint8Array {
+  return arrayKind(value) === "Uint8Array";
+}
+
+const kinds: Readonly<Record<string, DType>> = {
+  Float32Array: "float32",
+  Float64Array: "float32",
+  Int32Array: "int32",
+  BigInt64Array: "int64",
+  Uint8Array: "uint8",
+  Uint8ClampedArray: "uint8",
+};
+
 /** The dtype a typed array stands for; throws DtypeError for arrays that stand for none. */
 export function dtypeOf(array: ArrayBufferView): DType {
-  if (array instanceof Float32Array || array instanceof Float64Array) return "float32";
-  if (array instanceof Int32Array) return "int32";
-  if (array instanceof BigInt64Array) return "int64";
-  if (array instanceof Uint8Array || array instanceof Uint8ClampedArray) return "uint8";
+  const kind = arrayKind(array);
+  if (kind !== undefined && Object.hasOwn(kinds, kind)) return kinds[kind];
   throw new DtypeError(
     expected(
       "tensor",
       "a Float32Array, Float64Array, Int32Array, BigInt64Array, Uint8Array or numbers",
-      array.constructor.name,
+      kind ?? "a DataView",
     ),
   );
 }

@@ -46,6 +46,16 @@ export class Tensor {
     Object.defineProperty(this, "contents", contents);
   }
 
+  /**
+   * What `instanceof` goes by, for subclasses too: a tensor is what a constructor of ours made. A proxy of one, or an object
+   * that only inherits from one, is none.
+   */
+  static [Symbol.hasInstance](value: unknown): boolean {
+    const isMade = typeof value === "object" && value !== null && #value in value;
+    // biome-ignore lint/complexity/noThisInStatic: the class asked about, which may be a subclass
+    return isMade && Function.prototype[Symbol.hasInstance].call(this, value);
+  }
+
   /** The elements where they are known without computing anything. */
   get [known](): HostArray | undefined {
     const { kept, version } = this.value;
@@ -73,10 +83,10 @@ export class Tensor {
   }
 
   /** The single element of a one-element tensor. Throws ShapeError for more elements. */
-  async item(): Promise<number> {
+  item(): Promise<number> {
     if (sizeOf(this.shape) !== 1)
-      throw new ShapeError(expected("item", "a tensor of one element", formatShape(this.shape)));
-    return Number((await this.data())[0]);
+      return Promise.reject(new ShapeError(expected("item", "a tensor of one element", formatShape(this.shape))));
+    return this.data().then(([element]) => Number(element));
   }
 
   /**

@@ -15,7 +15,7 @@ import {
   parseCount,
   weightsOption,
 } from "./options.js";
-import { colours, percent, print, printJson, reportError, warn, withDownloadBar } from "./output.js";
+import { colours, harmless, percent, print, printJson, reportError, warn, withDownloadBar } from "./output.js";
 
 interface Options extends ClassifierOptions {
   top: number;
@@ -83,8 +83,8 @@ async function classify(paths: string[], { top, json, weights: source, ...option
 
 function describe({ image, predictions }: { image: string; predictions: readonly Prediction[] }): string {
   const lines = predictions.map(({ label, probability }, place) => {
-    const line = `${percent(probability, 2).padStart(10)}  ${label}`;
+    const line = `${percent(probability, 2).padStart(10)}  ${harmless(label)}`;
     return place === 0 ? colours.bold(line) : line;
   });
-  return [image, ...lines].join("\n");
+  return [harmless(image), ...lines].join("\n");
 }

@@ -1,4 +1,5 @@
 import type { Metadata, Sharp } from "sharp";
+import { isBytes } from "../dtype.js";
 import { expected, ImageError } from "../errors.js";
 import { readRegularFile, reason } from "../io/files.js";
 import { gifGround, onGround } from "./gif.js";
@@ -34,13 +35,13 @@ export async function decodeImage(source: string | Uint8Array): Promise<Raster> 
 }
 
 async function readSource(source: unknown, name: string): Promise<Uint8Array> {
-  if (typeof source !== "string" && !(source instanceof Uint8Array))
+  if (typeof source !== "string" && !isBytes(source))
     throw new ImageError(
       expected("loadImage", "a path or the bytes of a picture", source === null ? "null" : typeof source),
     );
   let bytes: Uint8Array;
   try {
-    bytes = typeof source === "string" ? await readRegularFile(source, fileLimit) : source;
+    bytes = typeof source === "string" ? await readRegularFile(source, fileLimit) : ownBytes(source);
   } catch (error) {
     throw new ImageError(expected(name, `a picture file of at most ${fileLimit} bytes`, reason(error)), {
       cause: error,
@@ -48,6 +49,11 @@ async function readSource(source: unknown, name: string): Promise<Uint8Array> {
   }
   if (bytes.length === 0) throw new ImageError(expected(name, "a picture", "no bytes at all"));
   return bytes;
+}
+
+/** The same bytes as this realm's, which is what sharp takes. */
+function ownBytes({ buffer, byteOffset, byteLength }: Uint8Array): Uint8Array {
+  return Buffer.from(buffer, byteOffset, byteLength);
 }
 
 async function decodePixels(picture: Sharp, metadata: Metadata, bytes: Uint8Array): Promise<Raster> {
