@@ -12,6 +12,7 @@ const slow = [
   "cudnn_plans",
   "degradation",
   "docs",
+  "environment",
   "exit",
   "fashion",
   "gradients",

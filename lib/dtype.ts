@@ -1,4 +1,4 @@
-import { DtypeError, expected, shown } from "./errors.js";
+import { ArgumentError, DtypeError, expected, MemoryError, shown } from "./errors.js";
 
 /** Element types of tensors. */
 export type DType = "float32" | "float16" | "bfloat16" | "int32" | "int64" | "uint8";
@@ -20,9 +20,9 @@ export function isFloat(dtype: DType): boolean {
   return dtype === "float32" || dtype === "float16" || dtype === "bfloat16";
 }
 
-/** A zero-filled host array for `length` elements, over `buffer` when one is given. */
+/** A zero-filled host array for `length` elements, over `buffer` when one is given. Throws MemoryError where there is no room. */
 export function hostArray(dtype: DType, length: number, buffer?: ArrayBufferLike, byteOffset = 0): HostArray {
-  const over = (buffer ?? new ArrayBuffer(length * hostBytes(dtype))) as ArrayBuffer;
+  const over = (buffer ?? allocated(length * hostBytes(dtype))) as ArrayBuffer;
   switch (dtype) {
     case "int32":
       return new Int32Array(over, byteOffset, length);
@@ -35,22 +35,55 @@ export function hostArray(dtype: DType, length: number, buffer?: ArrayBufferLike
   }
 }
 
+function allocated(bytes: number): ArrayBuffer {
+  try {
+    return new ArrayBuffer(bytes);
+  } catch (error) {
+    const { message } = error as RangeError;
+    throw new MemoryError(expected("host memory", `room for ${bytes} bytes`, message), { cause: error });
+  }
+}
+
 /** Bytes of one element in its host array (floats are always held as float32). */
 export function hostBytes(dtype: DType): number {
   return isFloat(dtype) ? 4 : bytes[dtype];
 }
 
+const tagOf = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(Uint8Array.prototype), Symbol.toStringTag)?.get as (
+  this: unknown,
+) => string | undefined;
+
+/**
+ * Which of JavaScript's typed arrays something is ("Uint8Array" for a Buffer and other subclasses), also one of another realm
+ * (Jest's tests, `vm`), of which instanceof knows nothing; undefined for everything else, proxies among it.
+ */
+export function arrayKind(value: unknown): string | undefined {
+  return tagOf.call(value);
+}
+
+/** Bytes, a Buffer among them, whatever realm they are of. */
+export function isBytes(value: unknown): value is Uint8Array {
+  return arrayKind(value) === "Uint8Array";
+}
+
+const kinds: Readonly<Record<string, DType>> = {
+  Float32Array: "float32",
+  Float64Array: "float32",
+  Int32Array: "int32",
+  BigInt64Array: "int64",
+  Uint8Array: "uint8",
+  Uint8ClampedArray: "uint8",
+};
+
 /** The dtype a typed array stands for; throws DtypeError for arrays that stand for none. */
 export function dtypeOf(array: ArrayBufferView): DType {
-  if (array instanceof Float32Array || array instanceof Float64Array) return "float32";
-  if (array instanceof Int32Array) return "int32";
-  if (array instanceof BigInt64Array) return "int64";
-  if (array instanceof Uint8Array || array instanceof Uint8ClampedArray) return "uint8";
+  const kind = arrayKind(array);
+  if (kind !== undefined && Object.hasOwn(kinds, kind)) return kinds[kind];
   throw new DtypeError(
     expected(
       "tensor",
       "a Float32Array, Float64Array, Int32Array, BigInt64Array, Uint8Array or numbers",
-      array.constructor.name,
+      kind ?? "a DataView",
     ),
   );
 }
@@ -59,6 +92,25 @@ export function dtypeOf(array: ArrayBufferView): DType {
 export function checkDtype(where: string, dtype: unknown): asserts dtype is DType {
   if (typeof dtype !== "string" || !Object.hasOwn(bytes, dtype))
     throw new DtypeError(expected(where, `a dtype (${dtypes.join(", ")})`, shown(dtype)));
+}
+
+/** The least whole number that an integer dtype takes, and the first that is too large; bytes wrap below zero, as PyTorch's do. */
+const ranges: Partial<Record<DType, readonly [least: number, end: number]>> = {
+  uint8: [-255, 2 ** 8],
+  int32: [-(2 ** 31), 2 ** 31],
+  int64: [-(2 ** 63), 2 ** 63],
+};
+
+/** Throws ArgumentError for a number that an integer dtype cannot hold, NaN and infinity among them; fractions are cut off. */
+export function checkHolds(where: string, dtype: DType, values: ArrayLike<number | bigint>): void {
+  const range = ranges[dtype];
+  if (!range) return;
+  for (let i = 0; i < values.length; i++) {
+    const value = values[i];
+    const whole = typeof value === "bigint" ? value : Math.trunc(value);
+    if (!(whole >= range[0] && whole < range[1]))
+      throw new ArgumentError(expected(where, `numbers that ${dtype} can hold`, String(value)));
+  }
 }
 
 const f32 = new Float32Array(1);

@@ -1,7 +1,32 @@
 import { existsSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { dirname, join } from "node:path";
+import { homedir } from "node:os";
+import { dirname, isAbsolute, join } from "node:path";
 import { expected, SeresnetError } from "./errors.js";
+
+/** Where the process works; undefined where that folder has been removed. */
+function workingFolder(): string | undefined {
+  try {
+    return process.cwd();
+  } catch {
+    return undefined;
+  }
+}
+
+/** `path` from where the process works; as it is where that folder has been removed, in which nothing can be found. */
+export function absolute(path: string): string {
+  return isAbsolute(path) ? path : join(workingFolder() ?? "", path);
+}
+
+/** Where the user's programs keep what can be made again (XDG_CACHE_HOME, or `.cache` at home); undefined for a user without a home. */
+export function userCache(): string | undefined {
+  if (process.env.XDG_CACHE_HOME) return process.env.XDG_CACHE_HOME;
+  try {
+    return join(homedir(), ".cache");
+  } catch {
+    return undefined; // neither HOME nor the system's list of users names one
+  }
+}
 
 /** The package's own folder. */
 export const packageRoot = findPackage();
@@ -12,7 +37,7 @@ export const packageRoot = findPackage();
  * (`packageFile`).
  */
 function findPackage(): string {
-  const here = typeof __dirname === "string" ? __dirname : process.cwd();
+  const here = typeof __dirname === "string" ? __dirname : (workingFolder() ?? "/");
   const own = join(here, "..", "..");
   if (existsSync(join(own, "dist", "lib", "paths.js"))) return own;
   try {

@@ -1,4 +1,4 @@
-import { checkDtype, type DType, dtypeOf, type HostArray, hostArray, isFloat, roundTo } from "./dtype.js";
+import { checkDtype, checkHolds, type DType, dtypeOf, type HostArray, hostArray, isFloat, roundTo } from "./dtype.js";
 import { DtypeError, expected, ShapeError } from "./errors.js";
 import { backward as recordBackward } from "./graph/backward.js";
 import { read } from "./graph/flush.js";
@@ -46,6 +46,16 @@ export class Tensor {
     Object.defineProperty(this, "contents", contents);
   }
 
+  /**
+   * What `instanceof` goes by, for subclasses too: a tensor is what a constructor of ours made. A proxy of one, or an object
+   * that only inherits from one, is none.
+   */
+  static [Symbol.hasInstance](value: unknown): boolean {
+    const isMade = typeof value === "object" && value !== null && #value in value;
+    // biome-ignore lint/complexity/noThisInStatic: the class asked about, which may be a subclass
+    return isMade && Function.prototype[Symbol.hasInstance].call(this, value);
+  }
+
   /** The elements where they are known without computing anything. */
   get [known](): HostArray | undefined {
     const { kept, version } = this.value;
@@ -73,10 +83,10 @@ export class Tensor {
   }
 
   /** The single element of a one-element tensor. Throws ShapeError for more elements. */
-  async item(): Promise<number> {
+  item(): Promise<number> {
     if (sizeOf(this.shape) !== 1)
-      throw new ShapeError(expected("item", "a tensor of one element", formatShape(this.shape)));
-    return Number((await this.data())[0]);
+      return Promise.reject(new ShapeError(expected("item", "a tensor of one element", formatShape(this.shape))));
+    return this.data().then(([element]) => Number(element));
   }
 
   /**
@@ -209,7 +219,8 @@ const tensorNames: OptionNames<TensorOptions> = { dtype: true, requiresGrad: tru
  *
  * @param data numbers (nested too), or a typed array in row-major order.
  * @param shape extents, all at least 1; taken from the nesting, or one-dimensional, when left out. `[]` is a scalar.
- * @throws ShapeError when the data does not fill the shape; DtypeError for arrays of no dtype of ours.
+ * @throws ShapeError when the data does not fill the shape; DtypeError for arrays of no dtype of ours;
+ *   ArgumentError for a number that an integer dtype cannot hold.
  */
 export function tensor(
   data: number | NestedNumbers | ArrayBufferView,
@@ -269,10 +280,11 @@ function flatten(data: number | NestedNumbers | ArrayBufferView): Flat {
 
 function toHost(values: ArrayLike<number | bigint>, dtype: DType): HostArray {
   const host = hostArray(dtype, values.length);
+  if (values.constructor !== host.constructor) checkHolds("tensor", dtype, values);
   if (host instanceof BigInt64Array)
     for (let i = 0; i < values.length; i++) {
       const value = values[i];
-      host[i] = typeof value === "bigint" ? value : BigInt(Math.trunc(value) || 0);
+      host[i] = typeof value === "bigint" ? value : BigInt(Math.trunc(value));
     }
   else if (values.length > 0 && typeof values[0] === "bigint")
     for (let i = 0; i < values.length; i++) host[i] = Number(values[i]);

@@ -290,15 +290,9 @@ describe("a report", () => {
       [1, 1, 0],
       [0, 0, 0],
     ]);
+    const called = (truth: number, predicted: number) => ({ index: 0, truth, predicted, confidence: 1, loss: 0 });
     expect(
-      scoresOf(
-        [
-          [3, 1, 0],
-          [0, 2, 0],
-          [0, 0, 0],
-        ],
-        classes,
-      ),
+      scoresOf([called(0, 0), called(0, 0), called(0, 0), called(0, 1), called(1, 1), called(1, 1)], classes),
     ).toEqual([
       { label: "cat", images: 4, precision: 1, recall: 0.75 },
       { label: "<dog>", images: 2, precision: 2 / 3, recall: 1 },

@@ -186,6 +186,32 @@ describe("seresnet train", () => {
     expect((await bytes(out, "model.safetensors")).equals(before)).toBe(true);
   });
 
+  it("leaves a folder alone that another run writes into, and says whose it is", async () => {
+    const out = join(folder, "shared");
+    const start = ["train", idx, ...recipe, "--out", out];
+    const long = spawn(process.execPath, [program, ...start, "--epochs", "100000"], { stdio: "ignore" });
+    const ended = new Promise((done) => long.on("exit", done));
+    while (long.exitCode === null && !existsSync(join(out, "resume.safetensors")))
+      await new Promise((tick) => setTimeout(tick, 20));
+    for (const how of [[], ["--overwrite"], ["--resume"]]) {
+      const { code, stderr } = await seresnet(...start, ...how);
+      expect(code).toBe(1);
+      expect(stderr).toBe(
+        `seresnet: ${out}: expected a folder that no other run writes into, got one that process ${long.pid} does\n`,
+      );
+    }
+    expect(existsSync(join(out, "resume.safetensors"))).toBe(true);
+    long.kill("SIGKILL");
+    await ended;
+    expect((await seresnet(...start, "--epochs", "1", "--overwrite")).code).toBe(0);
+    expect((await readdir(out)).sort()).toEqual([
+      "metrics.jsonl",
+      "model.safetensors",
+      "report.html",
+      "resume.safetensors",
+    ]);
+  });
+
   it("tunes weights for a folder of photos, stages frozen, and names a picture it cannot read", async () => {
     const photos = join(folder, "photos");
     for (const [name, file] of [

@@ -16,7 +16,7 @@ export function rank(logits: ArrayLike<number>, classes: readonly string[], top:
     throw new WeightsError(
       expected("classify", "finite logits", `${wrong}: the weights overflow or hold NaN (--strict names the tensor)`),
     );
-  const largest = Math.max(...values);
+  const largest = values.reduce((most, value) => Math.max(most, value), Number.NEGATIVE_INFINITY);
   const weights = values.map((logit) => Math.exp(logit - largest));
   const sum = weights.reduce((total, weight) => total + weight, 0);
   return weights

@@ -1,16 +1,18 @@
-import { readdir, readFile, stat } from "node:fs/promises";
+import { readdir, stat } from "node:fs/promises";
 import { dirname, extname, join } from "node:path";
 import { createModel, type ModelOptions, type Network } from "../../models/index.js";
 import { isFloat } from "../dtype.js";
 import { ArgumentError, expected, listed, shown, WeightsError } from "../errors.js";
-import { imagenetMean, imagenetStd, type PreprocessOptions } from "../image/preprocess.js";
+import { imagenetMean, imagenetStd, largestSize, type PreprocessOptions } from "../image/preprocess.js";
 import { type Checkpoint, type CheckpointInfo, readCheckpoint } from "../io/checkpoint.js";
 import { reason } from "../io/files.js";
 import { fetchFromHub, type HubOptions, isHubSource, weightsFiles } from "../io/hub.js";
 import { takeNetwork } from "../io/names.js";
+import { readLines } from "../io/text.js";
 import { loadWeights } from "../io/weights.js";
 import { defaultWeights, imagenetLabelsFile } from "../paths.js";
 import type { Tensor } from "../tensor.js";
+import { checkAsked, checkSaid, mostChannels, mostClasses } from "./counts.js";
 import { adaptWeights, fitHint, onlyFit } from "./fit.js";
 import { readTimmConfig, type TimmConfig } from "./timm_config.js";
 
@@ -55,6 +57,8 @@ type Weights = Readonly<Record<string, Tensor>>;
  */
 export async function loadClassifier(options: ClassifierOptions = {}): Promise<Classifier> {
   const { model, labels, strict = false } = options;
+  checkAsked("inChannels", options.inChannels, 1, mostChannels);
+  checkAsked("numClasses", options.numClasses, 0, mostClasses);
   const source = options.weights ?? defaultWeights;
   const file = isHubSource(source) ? await fetchFromHub(source, options) : await findWeights(source);
   const checkpoint = await readSource(file);
@@ -121,9 +125,13 @@ function numbered(count: number): string[] {
 /** How pictures become this network's input. Throws WeightsError for an input that pictures cannot become. */
 export function preprocessingOf({ info, weights }: Classifier): PreprocessOptions {
   const [channels, height, width] = info.inputSize;
-  if ((channels !== 1 && channels !== 3) || height !== width)
+  if ((channels !== 1 && channels !== 3) || height !== width || height > largestSize)
     throw new WeightsError(
-      expected(weights, "an inputSize of 1 or 3 channels and equal sides", `[${info.inputSize.join(", ")}]`),
+      expected(
+        weights,
+        `an inputSize of 1 or 3 channels and equal sides of at most ${largestSize}`,
+        `[${info.inputSize.join(", ")}]`,
+      ),
     );
   const { mean, std, interpolation, cropPct, cropMode } = info;
   return { size: height, channels, mean, std, interpolation, cropPct, ...(cropMode && { cropMode }) };
@@ -175,6 +183,8 @@ async function describeForeign(weights: Weights, file: string, named: string | u
   const assumed = hasMatrix ? (defaults.numClasses ?? 1000) : 0;
   const numClasses = config?.numClasses ?? saidClasses ?? classifier?.shape[0] ?? assumed;
   const inChannels = saidChannels ?? stem?.shape[1] ?? config?.inputSize?.[0] ?? 3;
+  checkSaid(file, "classes", numClasses, classifier?.shape[0], mostClasses);
+  checkSaid(file, "input channels", inChannels, stem?.shape[1], mostChannels);
   const isSmall = model.endsWith("_cifar");
   const size = isSmall ? 32 : 224;
   const classes = await labelsOf(config?.labelNames, numClasses);
@@ -222,7 +232,7 @@ async function labelsOf(named: TimmConfig["labelNames"], numClasses: number): Pr
 
 /** ImageNet-1k's labels: what 1000 classes are unless somebody says otherwise. */
 async function imagenetLabels(): Promise<string[]> {
-  return (await readFile(imagenetLabelsFile, "utf8")).trimEnd().split("\n");
+  return readLines(imagenetLabelsFile);
 }
 
 /** Statistics of three channels for a network of another count: their mean for each. */
@@ -257,13 +267,12 @@ async function readLabels(source: string | readonly string[], count: number): Pr
     return [...source];
   }
   const path = source;
-  let text: string;
+  let labels: string[];
   try {
-    text = await readFile(path, "utf8");
+    labels = await readLines(path);
   } catch (error) {
     throw new ArgumentError(expected(path, "a file of labels", reason(error)), { cause: error });
   }
-  const labels = text.trimEnd().split(/\r?\n/);
   if (labels.length !== count)
     throw new ArgumentError(
       expected(path, `${count} labels, one a line, as the model has outputs`, `${labels.length}`),

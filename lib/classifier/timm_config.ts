@@ -1,4 +1,3 @@
-import { readFile } from "node:fs/promises";
 import type { ResNetOptions } from "../../models/index.js";
 import { expected, listed, WeightsError } from "../errors.js";
 import { cropModes } from "../image/preprocess.js";
@@ -6,6 +5,7 @@ import { type Interpolation, interpolations } from "../image/resize.js";
 import type { CheckpointInfo } from "../io/checkpoint.js";
 import { reason } from "../io/files.js";
 import { isObject, parseStrictJson, quoted } from "../io/json.js";
+import { readTextFile } from "../io/text.js";
 
 /** What a config.json says; undefined where it is silent. */
 export type TimmConfig = Partial<Omit<CheckpointInfo, "options" | "classes">> & {
@@ -37,7 +37,7 @@ const inert = ["drop_rate", "drop_path_rate", "drop_block_rate", "zero_init_last
 export async function readTimmConfig(path: string): Promise<TimmConfig | undefined> {
   let text: string;
   try {
-    text = await readFile(path, "utf8");
+    text = await readTextFile(path);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
     throw new WeightsError(expected(path, "a readable file", reason(error)), { cause: error });

@@ -1,5 +1,5 @@
-import { readFile } from "node:fs/promises";
 import { ArgumentError, expected, listed } from "../errors.js";
+import { readLines } from "../io/text.js";
 import { imagenetWnidsFile } from "../paths.js";
 import { warn } from "./output.js";
 
@@ -53,7 +53,9 @@ export async function matchClasses(
       ),
     );
   const indices = named as number[];
-  const shared = names.filter((_, i) => indices.indexOf(indices[i]) !== indices.lastIndexOf(indices[i]));
+  const last = new Map(indices.map((index, i) => [index, i]));
+  const taken = new Set(indices.filter((index, i) => last.get(index) !== i));
+  const shared = names.filter((_, i) => taken.has(indices[i]));
   if (shared.length > 0)
     throw new ArgumentError(expected(folder, "one folder for each class", `${listed(shared)} for the same`));
   return indices;
@@ -75,7 +77,7 @@ function byName(names: readonly string[], classes: readonly string[]): (number |
 
 async function byWnid(names: readonly string[], classes: readonly string[]): Promise<number[] | undefined> {
   if (classes.length !== 1000 || !names.every((name) => /^n\d{8}$/.test(name))) return undefined;
-  const wnids = (await readFile(imagenetWnidsFile, "utf8")).trimEnd().split("\n");
+  const wnids = await readLines(imagenetWnidsFile);
   const places = new Map(wnids.map((wnid, index) => [wnid, index]));
   const indices = names.map((name) => places.get(name));
   return indices.every((index) => index !== undefined) ? indices : undefined;

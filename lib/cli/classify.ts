@@ -17,7 +17,17 @@ import {
   parseCount,
   weightsOption,
 } from "./options.js";
-import { colours, percent, print, printJson, reportError, warn, withDownloadBar, withProgress } from "./output.js";
+import {
+  colours,
+  harmless,
+  percent,
+  print,
+  printJson,
+  reportError,
+  warn,
+  withDownloadBar,
+  withProgress,
+} from "./output.js";
 
 interface Options extends ClassifierOptions {
   top: number;
@@ -108,13 +118,14 @@ async function classify(named: string[], { top, json, jsonl, weights: source, ..
 }
 
 function describeInLine({ image, predictions }: { image: string; predictions: readonly Prediction[] }): string {
-  return `${image}  ${predictions.map(({ label, probability }) => `${label} ${percent(probability, 2)}`).join(", ")}`;
+  const named = predictions.map(({ label, probability }) => `${label} ${percent(probability, 2)}`);
+  return harmless(`${image}  ${named.join(", ")}`);
 }
 
 function describe({ image, predictions }: { image: string; predictions: readonly Prediction[] }): string {
   const lines = predictions.map(({ label, probability }, place) => {
-    const line = `${percent(probability, 2).padStart(10)}  ${label}`;
+    const line = `${percent(probability, 2).padStart(10)}  ${harmless(label)}`;
     return place === 0 ? colours.bold(line) : line;
   });
-  return [image, ...lines].join("\n");
+  return [harmless(image), ...lines].join("\n");
 }

@@ -1,4 +1,4 @@
-import sharp from "sharp";
+import { loadSharp } from "../image/sharp.js";
 import { percent } from "./output.js";
 
 /** A grey picture and what was said about it. */
@@ -32,6 +32,7 @@ const wrong = { text: "#c22b2b", bar: "#e05252", fill: "#fdeeee", edge: "#d63b3b
 /** Draws pictures in a grid, each with prediction, confidence and truth under it and the wrong ones in red: a PNG. */
 export async function drawContactSheet(sheet: ContactSheet): Promise<Buffer> {
   const { tiles, height, width, title, subtitle } = sheet;
+  const sharp = loadSharp();
   const across = Math.min(columns, Math.max(tiles.length, 4));
   const rows = Math.ceil(tiles.length / across);
   const place = (i: number) => ({
@@ -82,6 +83,6 @@ function text(x: number, y: number, content: string, attributes: string): string
 /** Whether text shows up at all: without a single font installed it is silently left out of drawings. */
 export async function hasFonts(): Promise<boolean> {
   const svg = `<svg xmlns="http://www.w3.org/2000/svg" width="40" height="40"><text x="4" y="32" font-size="32">M</text></svg>`;
-  const { channels } = await sharp(Buffer.from(svg)).stats();
+  const { channels } = await loadSharp()(Buffer.from(svg)).stats();
   return channels.some(({ max }) => max > 0);
 }

@@ -17,7 +17,7 @@ import {
   parseCount,
   weightsOption,
 } from "./options.js";
-import { percent, print, printJson, warn, withDownloadBar, withProgress } from "./output.js";
+import { harmless, percent, print, printJson, warn, withDownloadBar, withProgress } from "./output.js";
 import { openPictures } from "./pictures.js";
 import { predictAll } from "./predict.js";
 
@@ -98,7 +98,7 @@ async function evaluate(data: string, options: Options): Promise<void> {
     style: { head: [], border: [], compact: true },
   });
   for (const { label, images, correct, accuracy } of perClass)
-    table.push([label, images, correct, accuracy === null ? "" : percent(accuracy)]);
+    table.push([harmless(label), images, correct, accuracy === null ? "" : percent(accuracy)]);
   print(table.toString());
   const left = skipped.length > 0 ? `; ${skipped.length} could not be read` : "";
   print(`accuracy ${percent(result.accuracy, 2)}: ${correct} of ${images} pictures${left}`);

@@ -1,6 +1,7 @@
 import { stat } from "node:fs/promises";
 import type { Command } from "commander";
 import { createModel, listModels, type Network } from "../../models/index.js";
+import { mostClasses } from "../classifier/counts.js";
 import { type ClassifierOptions, loadClassifier } from "../classifier/source.js";
 import { ArgumentError, expected } from "../errors.js";
 import type { CheckpointInfo } from "../io/checkpoint.js";
@@ -13,6 +14,7 @@ import {
   modelOption,
   modelOptionsOption,
   parseCount,
+  parseCountUpTo,
   parseInputShape,
 } from "./options.js";
 import { print, printJson, warn } from "./output.js";
@@ -46,7 +48,11 @@ export function addExport(program: Command): void {
     .addOption(modelOptionsOption())
     .option("--labels <file>", "labels, one a line, in place of the checkpoint's own")
     .option("--input <shape>", "N,C,H,W (default: one picture of the model's size)", parseInputShape)
-    .option("--classes <count>", "outputs of the classifier; where weights have others, it begins anew", parseCount)
+    .option(
+      "--classes <count>",
+      "outputs of the classifier; where weights have others, it begins anew",
+      parseCountUpTo(mostClasses),
+    )
     .addOption(inChannelsOption())
     .option("--no-fold", "keep batch norms apart from the convolutions before them")
     .option("--preprocess", "take uint8 pixels and normalise them inside the file, as the checkpoint says")

@@ -1,4 +1,5 @@
 import { InvalidArgumentError, Option } from "commander";
+import { mostChannels } from "../classifier/counts.js";
 import type { DeviceName } from "../executors/executor.js";
 
 const mostInputElements = 2 ** 31;
@@ -57,7 +58,9 @@ export function weightsOption(): Option {
 }
 
 export function inChannelsOption(): Option {
-  return new Option("--in-channels <count>", "adapt the weights to pictures of so many channels").argParser(parseCount);
+  return new Option("--in-channels <count>", "adapt the weights to pictures of so many channels").argParser(
+    parseCountUpTo(mostChannels),
+  );
 }
 
 /** `name=value,name=value`, numbers and true and false as such. */

@@ -13,19 +13,31 @@ export function print(text: string): void {
 
 /** Writes the whole answer of a `--json` run. */
 export function printJson(value: unknown): void {
-  print(JSON.stringify(value, null, 2));
+  print(JSON.stringify(value, null, 2).replace(/(?!\n)\p{Cc}/gu, escaped));
 }
 
-/** One line on stderr, whatever line breaks the message has. */
-export function warn(message: string): void {
-  process.stderr.write(`seresnet: ${message.replace(/\s*\n\s*/g, " ")}\n`);
+/**
+ * Text from a file or a caller as a terminal may be shown it: control characters, which could move its cursor, change its
+ * colours or its title, are written as JSON writes them.
+ */
+export function harmless(text: string): string {
+  return text.replace(/\p{Cc}/gu, escaped);
+}
+
+function escaped(control: string): string {
+  return `\\u${control.charCodeAt(0).toString(16).padStart(4, "0")}`;
+}
+
+/** One line on stderr, whatever line breaks and control characters the message has; `colour` is put on all of it. */
+export function warn(message: string, colour: (text: string) => string = String): void {
+  process.stderr.write(`seresnet: ${colour(harmless(message.replace(/\s*\n\s*/g, " ")))}\n`);
 }
 
 const loud = pc.createColors(pc.isColorSupported && Boolean(process.stderr.isTTY || process.env.FORCE_COLOR));
 
 /** One line on stderr that is hard to miss on a terminal. */
 export function shout(message: string): void {
-  warn(loud.bold(loud.yellow(message)));
+  warn(message, (text) => loud.bold(loud.yellow(text)));
 }
 
 /** Warnings of the process look like ours: one line each, without Node's advice on how to trace them. */

@@ -1,8 +1,9 @@
 import type { Command } from "commander";
 import { createModel, type ModelOptions } from "../../models/index.js";
+import { mostClasses } from "../classifier/counts.js";
 import { summary } from "../summary.js";
 import { usualInput } from "./models.js";
-import { jsonOption, modelOptionsOption, parseCount, parseInputShape } from "./options.js";
+import { jsonOption, modelOptionsOption, parseCountUpTo, parseInputShape } from "./options.js";
 import { print, printJson } from "./output.js";
 
 interface Options {
@@ -18,7 +19,7 @@ export function addSummary(program: Command): void {
     .description("Show a model's layers, parameters and multiply-adds.")
     .argument("<model>", "a name that `seresnet models` lists")
     .option("--input <shape>", "N,C,H,W (default: one picture of the model's usual size)", parseInputShape)
-    .option("--classes <count>", "outputs of the classifier (default: the model's own)", parseCount)
+    .option("--classes <count>", "outputs of the classifier (default: the model's own)", parseCountUpTo(mostClasses))
     .addOption(modelOptionsOption())
     .addOption(jsonOption())
     .addHelpText(

@@ -1,16 +1,14 @@
-import { existsSync } from "node:fs";
-import { mkdir, readFile, rm } from "node:fs/promises";
-import { basename, join } from "node:path";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { createModel, type ModelOptions, type Network } from "../../models/index.js";
 import { loadClassifier } from "../classifier/source.js";
 import { type Dataset, openDataset, pixelStatistics } from "../data/dataset.js";
 import { DataLoader } from "../data/loader.js";
 import { setDefaultDevice } from "../device.js";
-import { ArgumentError, expected, listed, MemoryError, SeresnetError } from "../errors.js";
+import { ArgumentError, expected, MemoryError, SeresnetError } from "../errors.js";
 import { bytesOf, imagenetMean, imagenetStd } from "../image/preprocess.js";
 import type { CheckpointInfo } from "../io/checkpoint.js";
 import { reason } from "../io/files.js";
+import { readLines } from "../io/text.js";
 import { EMA } from "../optim/ema.js";
 import { GradScaler } from "../optim/grad_scaler.js";
 import type { Evaluation } from "../train/evaluate.js";
@@ -22,6 +20,7 @@ import { freeze, parseFreeze } from "./freeze.js";
 import { type Device, deviceOption, jsonOption, modelOption, modelOptionsOption, parseCount } from "./options.js";
 import { percent, print, printJson, warn } from "./output.js";
 import { addRecipeOptions, learningRate, makeOptimizer, makeSchedule, type Recipe } from "./recipe.js";
+import { filesIn, makeRoom, type RunFiles, takeFolder } from "./run_folder.js";
 import { Metrics, TrainingBar } from "./training_output.js";
 
 interface Options extends Recipe {
@@ -110,33 +109,24 @@ function parseShare(text: string): number {
   return share;
 }
 
-/** Files of a run. */
-function filesIn(folder: string) {
-  const [checkpoint, resume, metrics, report] = [
-    "model.safetensors",
-    "resume.safetensors",
-    "metrics.jsonl",
-    "report.html",
-  ];
-  return {
-    checkpoint: join(folder, checkpoint),
-    resume: join(folder, resume),
-    metrics: join(folder, metrics),
-    report: join(folder, report),
-  };
-}
-
 async function train(folder: string, options: Options): Promise<void> {
   setDefaultDevice(options.device);
   const { validation: share, seed, out } = options;
-  const classes = options.classes === undefined ? undefined : await readLines(options.classes);
+  const classes = options.classes === undefined ? undefined : await readClasses(options.classes);
   const datasets = await openDataset(folder, { classes, validation: share, seed });
   for (const remark of [datasets.train, datasets.validation].flatMap((dataset) => dataset?.remarks ?? [])) warn(remark);
   const start = await startingPoint(options, datasets.train);
+  const unlock = await takeFolder(out);
+  try {
+    await trainInto(out, options, datasets, start);
+  } finally {
+    unlock();
+  }
+}
+
+/** The run, in a folder that is its own. */
+async function trainInto(out: string, options: Options, datasets: Datasets, start: StartingPoint): Promise<void> {
   if (!options.resume) await makeRoom(out, options.overwrite ?? false);
-  await mkdir(out, { recursive: true }).catch((error: unknown) => {
-    throw new ArgumentError(expected(out, "a folder to write into", reason(error)), { cause: error });
-  });
   const saved = options.resume ? await readRun(filesIn(out).resume) : undefined;
   for (let batch = firstBatch(options, saved, datasets.train.labels.length); ; batch = Math.floor(batch / 2)) {
     try {
@@ -157,22 +147,6 @@ function firstBatch({ batch }: Options, saved: SavedRun | undefined, pictures: n
 /** A power of two up to 128, and at least 8, that makes sixteen steps or more of an epoch. */
 function fittingBatch(pictures: number): number {
   return Math.max(8, Math.min(128, 2 ** Math.floor(Math.log2(Math.max(pictures, 1) / 16))));
-}
-
-/** A run that is there is not lost without a word: refuses, or removes its files where that was asked for. */
-async function makeRoom(out: string, overwrite: boolean): Promise<void> {
-  const files = Object.values(filesIn(out));
-  const there = files.filter((file) => existsSync(file));
-  if (there.length === 0) return;
-  if (!overwrite)
-    throw new ArgumentError(
-      expected(
-        out,
-        "a folder without a run (--resume goes on with the one there, --overwrite begins anew)",
-        listed(there.map((file) => basename(file))),
-      ),
-    );
-  for (const file of there) await rm(file, { force: true });
 }
 
 /** What the checkpoints of a run say about themselves, and the weights it starts from. */
@@ -350,11 +324,7 @@ async function runWith(
 }
 
 /** A run goes on with the settings it had, but may have more epochs than it was to have. */
-function checkResumed(
-  files: ReturnType<typeof filesIn>,
-  saved: SavedRun,
-  { epochs, ...settings }: Record<string, unknown>,
-): void {
+function checkResumed(files: RunFiles, saved: SavedRun, { epochs, ...settings }: Record<string, unknown>): void {
   const { epochs: planned, ...had } = saved.settings;
   const done = saved.progress.history.length;
   checkSettings(files.resume, had, settings, ` (to begin a new run from its weights: --weights ${files.checkpoint})`);
@@ -384,7 +354,7 @@ function stopOnSignals(stop: AbortController): () => void {
 function tell(
   epoch: Progress["history"][number] | undefined,
   evaluation: Evaluation | undefined,
-  files: ReturnType<typeof filesIn>,
+  files: RunFiles,
   json: boolean,
 ): void {
   const accuracy = evaluation?.accuracy ?? epoch?.validationAccuracy;
@@ -396,9 +366,8 @@ function tell(
   print(`${files.checkpoint}\n${files.report}`);
 }
 
-async function readLines(path: string): Promise<string[]> {
-  const text = await readFile(path, "utf8").catch((error: unknown) => {
+function readClasses(path: string): Promise<string[]> {
+  return readLines(path).catch((error: unknown) => {
     throw new ArgumentError(expected(path, "a file of class names", reason(error)), { cause: error });
   });
-  return text.trimEnd().split(/\r?\n/);
 }

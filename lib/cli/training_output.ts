@@ -1,12 +1,14 @@
-import { appendFileSync } from "node:fs";
-import { readFile } from "node:fs/promises";
 import { SingleBar } from "cli-progress";
-import { writeFileAtomic } from "../io/files.js";
+import { ArgumentError, expected } from "../errors.js";
+import { reason } from "../io/files.js";
 import { isObject } from "../io/json.js";
+import { appendText, readTextFile, writeTextFile } from "../io/text.js";
 import type { EpochReport, StepReport } from "../train/fit_options.js";
 import { percent, warn } from "./output.js";
 
 const stepsPerLine = 20;
+/** Some two million lines. */
+const mostMetrics = 2 ** 28;
 
 /** `metrics.jsonl`: one line for every epoch and every twentieth step, each with its `step`. */
 export class Metrics {
@@ -21,7 +23,7 @@ export class Metrics {
    * whose line a kill has kept from being written gets it now.
    */
   static async open(path: string, step = 0, history: readonly EpochReport[] = []): Promise<Metrics> {
-    const text = step > 0 ? await readFile(path, "utf8").catch(() => "") : "";
+    const text = step > 0 ? await readMetrics(path) : "";
     const written = new Set<unknown>();
     const lines = text.split("\n").filter((line) => {
       try {
@@ -35,7 +37,7 @@ export class Metrics {
     });
     for (const report of history)
       if (!written.has(report.epoch)) lines.push(JSON.stringify({ kind: "epoch", ...report }));
-    await writeFileAtomic(path, [Buffer.from(lines.map((line) => `${line}\n`).join(""))]);
+    await writeTextFile(path, lines.map((line) => `${line}\n`).join(""));
     return new Metrics(path);
   }
 
@@ -48,8 +50,16 @@ export class Metrics {
   }
 
   #append(entry: object): void {
-    appendFileSync(this.#path, `${JSON.stringify(entry)}\n`);
+    appendText(this.#path, `${JSON.stringify(entry)}\n`);
   }
+}
+
+/** What an earlier run has written; it may have been removed. */
+async function readMetrics(path: string): Promise<string> {
+  return readTextFile(path, mostMetrics).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT") return "";
+    throw new ArgumentError(expected(path, "a file of metrics", reason(error)), { cause: error });
+  });
 }
 
 /** Progress on stderr: a bar where a person watches, a line for every epoch elsewhere. */

@@ -65,13 +65,15 @@ export async function openImageFolder(folder: string, classes?: readonly string[
   const { folders, remarks } = await readClassFolders(folder);
   const names = classes ?? folders.map(({ name }) => name);
   if (names.length === 0) throw new ArgumentError(expected(folder, "class folders with pictures in them", "none"));
-  const strangers = folders.filter(({ name }) => !names.includes(name)).map(({ name }) => name);
+  const known = new Set(names);
+  const strangers = folders.flatMap(({ name }) => (known.has(name) ? [] : [name]));
   if (strangers.length > 0)
     throw new ArgumentError(expected(folder, `folders named after the classes (${listed(names)})`, listed(strangers)));
+  const pathsOf = new Map(folders.map(({ name, paths }) => [name, paths]));
   const paths: string[] = [];
   const labels: number[] = [];
   for (const [label, name] of names.entries()) {
-    const own = folders.find((each) => each.name === name)?.paths ?? [];
+    const own = pathsOf.get(name) ?? [];
     if (own.length === 0) {
       const hint = remarks.length > 0 ? ` (${remarks.join("; ")})` : "";
       throw new ArgumentError(expected(join(folder, name), `pictures of class ${JSON.stringify(name)}`, `none${hint}`));
@@ -137,8 +139,9 @@ export function splitDataset(
   seed = 0,
 ): { train: Dataset; validation: Dataset | undefined } {
   const held = new Set<number>();
-  for (const label of dataset.classes.keys()) {
-    const members = [...dataset.labels.keys()].filter((i) => dataset.labels[i] === label);
+  const byClass = dataset.classes.map((): number[] => []);
+  for (const [i, label] of dataset.labels.entries()) byClass[label].push(i);
+  for (const [label, members] of byClass.entries()) {
     const wanted = Math.max(1, Math.round(members.length * share));
     const count = share > 0 ? Math.min(wanted, members.length - 1) : 0;
     for (const at of permutation(streamOf(seed, label), members.length).subarray(0, count)) held.add(members[at]);

@@ -141,7 +141,7 @@ async function imagesUnder(
   const real = await realpath(folder);
   if (outer.includes(real)) throw new ArgumentError(expected(folder, "folders", "a link that leads back to itself"));
   const listing = await list(folder);
-  broken.push(...listing.broken);
+  for (const path of listing.broken) broken.push(path);
   const images = await imagesAmong(listing.files, folder, passedOver);
   for (const name of listing.folders)
     for (const path of await imagesUnder(join(folder, name), passedOver, broken, [...outer, real])) images.push(path);

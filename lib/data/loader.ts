@@ -1,5 +1,6 @@
 import { availableParallelism } from "node:os";
 import { ArgumentError, expected, ImageError, shown } from "../errors.js";
+import { mostThreads } from "../executors/check.js";
 import { type CropMode, checkPicture } from "../image/preprocess.js";
 import type { Interpolation } from "../image/resize.js";
 import { checkOptions, type OptionNames } from "../options.js";
@@ -115,6 +116,8 @@ export class DataLoader {
     const { size = 224, cropPct = 0.875, cropMode = "center", interpolation = "bilinear" } = options;
     const { channels = dataset.pictures.kind === "pixels" ? 1 : 3 } = options;
     const workers = integer(where, "workers", options.workers ?? defaultWorkers(), 0);
+    if (workers > mostThreads())
+      throw new ArgumentError(expected(where, `workers to be at most ${mostThreads()}`, shown(workers)));
     const prefetch = integer(where, "prefetch", options.prefetch ?? Math.max(4, 2 * workers), 1);
     this.batchSize = integer(where, "batchSize", batchSize, 1);
     this.dataset = dataset;

@@ -1,7 +1,7 @@
-import { homedir } from "node:os";
 import { join } from "node:path";
 import { ArgumentError, DeviceError, expected, shown } from "../errors.js";
 import { checkOptions, type OptionNames } from "../options.js";
+import { userCache } from "../paths.js";
 import type { Executor } from "./executor.js";
 import { type DeviceInfo, nativeRuntime } from "./native.js";
 import { NativeExecutor } from "./native_executor.js";
@@ -57,9 +57,10 @@ export function cudaExecutor(device: DeviceInfo, options: CudaOptions = {}): Exe
   }
 }
 
-/** Where convolution plans are kept from process to process: SERESNET_CACHE ("none" for nowhere), or the user's cache. */
+/** Where convolution plans are kept from process to process: SERESNET_CACHE ("none" for nowhere), or the user's cache, if there is one. */
 function cacheFolder(): string {
-  const { SERESNET_CACHE: own, XDG_CACHE_HOME: caches } = process.env;
+  const { SERESNET_CACHE: own } = process.env;
   if (own) return own === "none" ? "" : join(own, "cudnn");
-  return join(caches || join(homedir(), ".cache"), "seresnet", "cudnn");
+  const caches = userCache();
+  return caches === undefined ? "" : join(caches, "seresnet", "cudnn");
 }

@@ -1,9 +1,9 @@
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { constants } from "node:os";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import bindings from "bindings";
 import type { DType, HostArray } from "../dtype.js";
-import { packageRoot } from "../paths.js";
+import { absolute, packageRoot } from "../paths.js";
 import type { Plan } from "../plan/plan.js";
 import { isCheckout, platformName, prebuiltPlatform, remedies, withRemedies } from "../remedies.js";
 import type { DeviceName, LoadOptions, StepProfile } from "./executor.js";
@@ -165,12 +165,18 @@ export function addonStatus(): AddonStatus {
 
 /**
  * Every native device, CUDA first, usable or not. Without the addon each is listed as unusable with the reason; never
- * throws for a part that is missing. Asks the driver each time: some milliseconds, more on the first call.
+ * throws. Asks the driver each time: some milliseconds, more on the first call.
  */
 export function nativeDevices(): DeviceInfo[] {
   const { addon, status } = load();
-  if (addon) return addon.listDevices(cudnnCandidates()).map(inOurWords);
-  const absent = { index: 0, usable: false, reason: status.reason, fix: status.fix, details: { tried: status.tried } };
+  const { fix, tried } = status;
+  let { reason } = status;
+  try {
+    if (addon) return addon.listDevices(cudnnCandidates()).map(inOurWords);
+  } catch (error) {
+    reason = `the native addon could not tell its devices: ${(error as Error).message}`;
+  }
+  const absent = { index: 0, usable: false, reason, fix, details: { tried } };
   return [
     { name: "cuda", description: "NVIDIA GPU", ...absent },
     { name: "cpu", description: "CPU with oneDNN", ...absent },
@@ -231,7 +237,7 @@ function open(override: string | undefined): { addon?: Addon; status: AddonStatu
     };
   }
   if (override) {
-    const path = resolve(override);
+    const path = absolute(override);
     const fix = `set SERESNET_ADDON to a built seresnet.node, or unset it and run: ${remedies().build}`;
     if (!existsSync(path)) {
       const reason = `the native addon is not at SERESNET_ADDON=${override}`;
@@ -349,7 +355,7 @@ export function cudnnCandidates(env: NodeJS.ProcessEnv = process.env): string[] 
   for (const root of [CUDA_PATH, CUDA_HOME, "/usr/local/cuda"]) {
     if (root) folders.push(join(root, "lib64"), join(root, "lib"), join(root, "targets", "x86_64-linux", "lib"));
   }
-  for (const root of [join(packageRoot, ".venv"), resolve(".venv"), VIRTUAL_ENV, CONDA_PREFIX]) {
+  for (const root of [join(packageRoot, ".venv"), absolute(".venv"), VIRTUAL_ENV, CONDA_PREFIX]) {
     if (!root) continue;
     if (root === CONDA_PREFIX) folders.push(join(root, "lib"));
     folders.push(...sitePackages(root).map((site) => join(site, "nvidia", "cudnn", "lib")));
@@ -360,10 +366,23 @@ export function cudnnCandidates(env: NodeJS.ProcessEnv = process.env): string[] 
 
 function sitePackages(root: string): string[] {
   const lib = join(root, "lib");
-  const versions = isFolder(lib) ? readdirSync(lib).filter((name) => name.startsWith("python")) : [];
+  const versions = namesIn(lib).filter((name) => name.startsWith("python"));
   return (versions.length > 0 ? versions.sort() : ["python*"]).map((name) => join(lib, name, "site-packages"));
 }
 
+/** What cannot be looked at is not there: the places that were tried are told. */
 function isFolder(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
+  try {
+    return statSync(path).isDirectory();
+  } catch {
+    return false;
+  }
+}
+
+function namesIn(folder: string): string[] {
+  try {
+    return readdirSync(folder);
+  } catch {
+    return [];
+  }
 }

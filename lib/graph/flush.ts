@@ -1,13 +1,13 @@
 import { defaultExecutor } from "../device.js";
 import type { HostArray } from "../dtype.js";
-import { DeviceError } from "../errors.js";
+import { ArgumentError, DeviceError, expected } from "../errors.js";
 import type { DeviceBuffer, Executor, LoadedPlan } from "../executors/executor.js";
 import { LeastRecentlyUsed } from "../plan/cache.js";
 import { lower, trace } from "../plan/lower.js";
 import type { Plan } from "../plan/plan.js";
 import { differentiate } from "./differentiate.js";
 import { expand, fuse } from "./fuse.js";
-import { hasPendingWrites, recordWrite, takePendingWrites } from "./recording.js";
+import { hasPendingWrites, isRecordingWrites, recordWrite, takePendingWrites } from "./recording.js";
 import { isVariable, lost, lostUnder, versionsChanged } from "./stale.js";
 import { joinTails } from "./tails.js";
 import { leavesUnder, type Value } from "./value.js";
@@ -27,9 +27,20 @@ let asked = new Map<Value, Request[]>();
 let scheduled = false;
 let queue: Promise<void> = Promise.resolve();
 
-/** Asks for a value: resolves to the caller's own copy once the flush of this tick has run. */
-export async function read(value: Value): Promise<HostArray> {
-  return (await share(value)).slice();
+/**
+ * Asks for a value: resolves to the caller's own copy once the flush of this tick has run.
+ * Throws ArgumentError, at once, in a forward that is recorded in isolation: what is computed there has no values.
+ */
+export function read(value: Value): Promise<HostArray> {
+  if (!isRecordingWrites() && !value.isLeaf)
+    throw new ArgumentError(
+      expected(
+        "data",
+        "a forward that asks for no values, as compile, summary and exportOnnx record it without an input's",
+        "a call of data or item in it",
+      ),
+    );
+  return share(value).then((data) => data.slice());
 }
 
 /** The same without the copy: the array is the graph's own and must never be changed. */

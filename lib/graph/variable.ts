@@ -1,4 +1,4 @@
-import { type DType, type HostArray, hostArray } from "../dtype.js";
+import { checkHolds, type DType, type HostArray, hostArray } from "../dtype.js";
 import type { DeviceBuffer } from "../executors/executor.js";
 import { sizeOf } from "../plan/plan.js";
 import { frozenValue, isRecordingWrites, recordWrite } from "./recording.js";
@@ -132,10 +132,11 @@ function leaf(version: Version): Value {
   return value;
 }
 
-/** Contents that are all `value`. */
+/** Contents that are all `value`. Throws ArgumentError where the dtype cannot hold it. */
 export function filled(dtype: DType, length: number, value: number): HostArray {
+  checkHolds("fill", dtype, [value]);
   const data = hostArray(dtype, length);
-  if (data instanceof BigInt64Array) data.fill(BigInt(Math.trunc(value) || 0));
+  if (data instanceof BigInt64Array) data.fill(BigInt(Math.trunc(value)));
   else data.fill(value);
   return data;
 }

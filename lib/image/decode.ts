@@ -2,6 +2,7 @@ import type { Metadata, Sharp } from "sharp";
 import { expected, ImageError } from "../errors.js";
 import { gifGround, onGround } from "./gif.js";
 import type { Raster } from "./resize.js";
+import { loadSharp } from "./sharp.js";
 import { type ImageSource, nameOf, readImageFile } from "./source.js";
 
 /** Pillow refuses pictures past this many pixels as decompression bombs, and so do we. */
@@ -19,8 +20,7 @@ const formats = ["jpeg", "png", "webp", "gif", "tiff", "heif"];
 export async function decodeImage(source: ImageSource): Promise<Raster> {
   const name = nameOf(source);
   const bytes = await readImageFile(source);
-  // not an import(), which Jest has not; and not before the first picture: it is a dozen megabytes, and most programs' time to start
-  const sharp = require("sharp") as typeof import("sharp");
+  const sharp = loadSharp();
   try {
     // profiles are ignored because Pillow ignores them, and the published weights were trained through Pillow
     const picture = sharp(bytes, { limitInputPixels: pixelLimit, failOn: "error", ignoreIcc: true });

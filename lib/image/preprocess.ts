@@ -40,7 +40,7 @@ const preprocessNames: OptionNames<PreprocessOptions> = {
 
 export const imagenetMean: readonly number[] = [0.485, 0.456, 0.406];
 export const imagenetStd: readonly number[] = [0.229, 0.224, 0.225];
-const largestSize = 8192;
+export const largestSize = 8192;
 
 /**
  * Loads an image (a path, a `file:` or `data:` URL, bytes or a Blob) as a network wants it: [1, channels, size, size], float32, resized, cropped and normalised exactly as

@@ -50,8 +50,9 @@ export async function readImageFile(source: unknown): Promise<Uint8Array> {
 
 async function read(source: ImageSource): Promise<Uint8Array> {
   if (source instanceof URL) return read(source.href);
-  if (types.isAnyArrayBuffer(source)) return new Uint8Array(source);
-  if (ArrayBuffer.isView(source)) return new Uint8Array(source.buffer, source.byteOffset, source.byteLength);
+  // as this realm's bytes, which is what sharp takes
+  if (types.isAnyArrayBuffer(source)) return Buffer.from(source);
+  if (ArrayBuffer.isView(source)) return Buffer.from(source.buffer, source.byteOffset, source.byteLength);
   if (source instanceof Blob) {
     if (source.size > fileLimit) throw new Error(`a Blob of ${source.size} bytes`);
     return new Uint8Array(await source.arrayBuffer());

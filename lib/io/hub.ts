@@ -1,12 +1,13 @@
-import { mkdir, readFile, readlink, rm, stat, symlink } from "node:fs/promises";
-import { homedir } from "node:os";
+import { mkdir, readlink, rm, stat, symlink } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 import { ArgumentError, expected, SeresnetError, shown, WeightsError } from "../errors.js";
 import type { OptionNames } from "../options.js";
+import { userCache } from "../paths.js";
 import { withFileLock } from "./file_lock.js";
-import { reason, writeFileAtomic } from "./files.js";
+import { readRegularFile, reason, writeFileAtomic } from "./files.js";
 import { type BlobSource, downloadBlob, hubClient } from "./hub_download.js";
-import { shardNames } from "./sharded.js";
+import { largestIndex, shardNames } from "./sharded.js";
+import { readTextFile } from "./text.js";
 
 /** How far a download is, in bytes. */
 export interface DownloadProgress {
@@ -51,8 +52,7 @@ export function isHubSource(source: string): boolean {
  */
 export async function fetchFromHub(source: string, options: HubOptions = {}): Promise<string> {
   const address = parseAddress(source);
-  const { getHFHubCachePath, getRepoFolderName } = hubClient();
-  const storage = join(getHFHubCachePath(), getRepoFolderName({ name: address.repo, type: "model" }));
+  const storage = join(cacheFolder(source), hubClient().getRepoFolderName({ name: address.repo, type: "model" }));
   const cached = await findCached(storage, address.revision);
   if (isOffline()) {
     if (cached) return cached;
@@ -72,6 +72,15 @@ export async function fetchFromHub(source: string, options: HubOptions = {}): Pr
   }
 }
 
+function cacheFolder(source: string): string {
+  try {
+    return hubClient().getHFHubCachePath();
+  } catch (error) {
+    const what = "a folder for the cache, named by HF_HUB_CACHE, HF_HOME or HOME";
+    throw new WeightsError(expected(source, what, "a user without a home"), { cause: error });
+  }
+}
+
 function parseAddress(source: string): Address {
   const [, repo, revision = "main"] = /^hf:([^@]*)(?:@(.+))?$/s.exec(source) ?? [];
   const names = repo?.split("/") ?? [];
@@ -87,16 +96,16 @@ function isOffline(): boolean {
 
 /** The weights file of a revision in the cache; undefined when it or a part of it is not there. */
 async function findCached(storage: string, revision: string): Promise<string | undefined> {
-  const known = commit.test(revision)
-    ? revision
-    : await readFile(join(storage, "refs", revision), "utf8").catch(() => "");
+  const known = commit.test(revision) ? revision : await readTextFile(join(storage, "refs", revision)).catch(() => "");
   if (!commit.test(known.trim())) return undefined;
   const snapshot = join(storage, "snapshots", known.trim());
   for (const name of weightsFiles) {
     const path = join(snapshot, name);
     if (!(await isFile(path))) continue;
     if (!name.endsWith(".json")) return path;
-    const shards = shardNames(await readFile(path), path).map((shard) => isFile(join(snapshot, shard)));
+    const shards = shardNames(await readRegularFile(path, largestIndex), path).map((shard) =>
+      isFile(join(snapshot, shard)),
+    );
     if ((await Promise.all(shards)).every(Boolean)) return path;
   }
   return undefined;
@@ -140,9 +149,10 @@ async function download(address: Address, storage: string, options: HubOptions):
   // the weights last: a commit whose weights are in the cache is not asked for again
   for (const wanted of [config, name]) for (const file of files) if (file.path === wanted) await bring(file);
   if (name.endsWith(".json")) {
-    const shards = shardNames(await readFile(join(snapshot, name)), `${source}/${name}`);
+    const shards = shardNames(await readRegularFile(join(snapshot, name), largestIndex), `${source}/${name}`);
     const found = await list(shards);
-    const missing = shards.find((shard) => !found.some(({ path }) => path === shard));
+    const there = new Set(found.map(({ path }) => path));
+    const missing = shards.find((shard) => !there.has(shard));
     if (missing !== undefined)
       throw new WeightsError(expected(source, `${missing}, as ${name} says, in the repository`, "none"));
     for (const file of found) await bring(file);
@@ -177,9 +187,10 @@ function checkFile(
 }
 
 async function readToken(): Promise<string | undefined> {
-  const { HF_TOKEN, HF_HOME, XDG_CACHE_HOME } = process.env;
-  const home = HF_HOME ?? join(XDG_CACHE_HOME ?? join(homedir(), ".cache"), "huggingface");
-  const token = HF_TOKEN ?? (await readFile(join(home, "token"), "utf8").catch(() => ""));
+  const { HF_TOKEN, HF_HOME } = process.env;
+  const caches = userCache();
+  const home = HF_HOME ?? (caches && join(caches, "huggingface"));
+  const token = HF_TOKEN ?? (home ? await readTextFile(join(home, "token")).catch(() => "") : "");
   return token.trim() || undefined;
 }
 

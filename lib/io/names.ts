@@ -66,8 +66,7 @@ export function chooseStateDict<C extends Candidate>(candidates: readonly C[], f
   if (own && own.names.length >= largest && !inside.some(({ where }) => wrappers.includes(where))) return own;
   if (inside.length <= 1) return inside[0] ?? own;
   const averages = inside.filter(({ where }) => average.test(where));
-  if (averages.length === 1 && inside.some((other) => other !== averages[0] && sameNames(other, averages[0])))
-    return averages[0];
+  if (averages.length === 1 && shareNames(averages[0], inside)) return averages[0];
   const known = inside.filter(({ where }) => wrappers.includes(where));
   if (known.length === 1) return known[0];
   const place = ({ where }: Candidate) => [...wrappers, where].indexOf(where);
@@ -77,13 +76,14 @@ export function chooseStateDict<C extends Candidate>(candidates: readonly C[], f
 
 const plain = (key: string) => (/^[\w.-]{1,60}$/.test(key) ? key : quoted(key, 40));
 
-function sameNames(a: Candidate, b: Candidate): boolean {
+/** Whether any of `others` has a weight of a name that `one` has too, whatever stands before all of its names. */
+function shareNames<C extends Candidate>(one: C, others: readonly C[]): boolean {
   const bare = ({ names }: Candidate) => {
     const { length } = networkPrefix(names);
     return names.map((name) => name.slice(length));
   };
-  const known = new Set(bare(a));
-  return bare(b).some((name) => known.has(name));
+  const known = new Set(bare(one));
+  return others.some((other) => other !== one && bare(other).some((name) => known.has(name)));
 }
 
 /**

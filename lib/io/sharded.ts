@@ -6,7 +6,7 @@ import { isObject, parseStrictJson, quoted } from "./json.js";
 import { readSafetensors } from "./safetensors.js";
 import { unreadOf, withUnread } from "./unread.js";
 
-const largestIndex = 100_000_000;
+export const largestIndex = 100_000_000;
 
 /**
  * The tensors of a model in several `.safetensors` files, from the bytes of the index beside them
@@ -26,7 +26,7 @@ export async function readSharded(bytes: Uint8Array, path: string): Promise<Reco
     const wanted = new Set(names);
     const extra = Object.keys(tensors).filter((name) => !wanted.has(name));
     if (extra.length > 0) fail(path, `${shard} to hold what the index says`, `${quotedList(extra)} as well`);
-    all.push(...Object.entries(tensors));
+    for (const entry of Object.entries(tensors)) all.push(entry);
   }
   return withUnread(Object.fromEntries(all), unread);
 }

@@ -242,9 +242,7 @@ function findStateDict(root: unknown, path: string): PickledStateDict {
     const kind = root instanceof StoredTensor ? "a single tensor" : Array.isArray(root) ? "a list" : typeof root;
     fail(path, `a state dict ${saveStateDict}`, kind);
   }
-  const found: Found[] = [];
-  collect(root, "", 0, found, path);
-  const chosen = chooseStateDict(found, path);
+  const chosen = chooseStateDict(collect(root), path);
   if (chosen === undefined) {
     const inert = [...root.values()].find((value) => value instanceof Inert);
     if (inert) refuseInert(inert, path);
@@ -268,20 +266,26 @@ function findStateDict(root: unknown, path: string): PickledStateDict {
   return stateDict;
 }
 
-/** Every dict with tensors in it that names lead to, not numbers, as they do in an optimiser's state. */
-function collect(
-  dict: ReadonlyMap<unknown, unknown>,
-  where: string,
-  depth: number,
-  found: Found[],
-  path: string,
-): void {
-  const names = [...dict].flatMap(([name, value]) => (isTensor(value) ? [String(name)] : []));
-  if (names.length > 0) found.push({ where, names, dict });
-  if (depth === mostDepth) return;
-  for (const [key, value] of dict)
-    if (typeof key === "string" && value instanceof Map)
-      collect(value, where === "" ? key : `${where}.${key}`, depth + 1, found, path);
+/**
+ * Every dict with tensors in it that names lead to, not numbers, as they do in an optimiser's state. A pickle may have one
+ * dict in very many places: two of them are looked at, which is enough to tell that several are meant.
+ */
+function collect(root: ReadonlyMap<unknown, unknown>): Found[] {
+  const found: Found[] = [];
+  const places = new Map<ReadonlyMap<unknown, unknown>, number>();
+  const queue = [{ dict: root, where: "", depth: 0 }];
+  for (const { dict, where, depth } of queue) {
+    const place = (places.get(dict) ?? 0) + 1;
+    places.set(dict, place);
+    if (place > 2) continue;
+    const names = [...dict].flatMap(([name, value]) => (isTensor(value) ? [String(name)] : []));
+    if (names.length > 0) found.push({ where, names, dict });
+    if (depth === mostDepth) continue;
+    for (const [key, value] of dict)
+      if (typeof key === "string" && value instanceof Map)
+        queue.push({ dict: value, where: where === "" ? key : `${where}.${key}`, depth: depth + 1 });
+  }
+  return found;
 }
 
 /** A tensor, or what PyTorch makes one of in a way of its own. */

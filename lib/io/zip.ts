@@ -51,6 +51,8 @@ export function openZip(
   { unpacked = 0, checksums = false }: ZipOptions = {},
 ): ZipArchive {
   let room = unpacked;
+  let left = bytes.length;
+  const taken = new Set<ZipEntry>();
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const directory = findDirectory(view, file);
   const entries = readDirectory(view, directory, file);
@@ -70,6 +72,10 @@ export function openZip(
     const where = `${file}: entry ${quoted(name)}`;
     const isPacked = unpacked > 0 && entry.method === 8;
     const stored = readEntry(view, entry, directory.start, where, isPacked);
+    // entries may not share bytes: a small file would be read as a large one
+    if (!taken.has(entry)) left -= entry.packedSize;
+    taken.add(entry);
+    if (left < 0) fail(file, `entries of at most ${bytes.length} bytes together`, `more, up to ${quoted(name)}`);
     if (!isPacked) return checked(stored, entry, where);
     if (entry.size > room) fail(where, `at most ${unpacked} bytes in all`, `${entry.size} in an entry`);
     room -= entry.size;

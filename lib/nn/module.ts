@@ -168,7 +168,9 @@ const privates = new WeakMap<object, string | undefined>();
  * plain object, and, as far as the source of the class tells, those in #private fields, which nobody else can see.
  */
 function checkFields(module: Module): void {
-  for (const [name, value] of Object.entries(module))
+  for (const [name, value] of Object.entries(module)) {
+    if (Object.prototype.isPrototypeOf.call(Tensor.prototype, value) && !(value instanceof Tensor))
+      refuse(module, `a field ${name}`, "a proxy or an imitation of a tensor", "tensors themselves");
     if (holdsState(value))
       refuse(
         module,
@@ -176,6 +178,7 @@ function checkFields(module: Module): void {
         Array.isArray(value) ? "a list" : "an object",
         "nn.ModuleList or nn.ModuleDict",
       );
+  }
   for (let type = module.constructor; type !== Module; type = Object.getPrototypeOf(type)) {
     if (!privates.has(type)) privates.set(type, privateField(type));
     const name = privates.get(type);

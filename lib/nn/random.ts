@@ -1,4 +1,4 @@
-import type { HostArray } from "../dtype.js";
+import { type HostArray, hostArray } from "../dtype.js";
 import { ArgumentError, expected, shown } from "../errors.js";
 
 /** A seeded stream of 32-bit numbers (splitmix32 steps through a murmur3 finaliser): small, fast and the same everywhere. */
@@ -74,7 +74,7 @@ function drawn(fill: (generator: Generator, data: Float32Array) => void): Initia
   return (size) => {
     const seed = current.next();
     return () => {
-      const data = new Float32Array(size);
+      const data = hostArray("float32", size) as Float32Array;
       fill(new Generator(seed), data);
       return data;
     };

@@ -56,7 +56,7 @@ export async function evaluate(
     // one batch runs while the next one is made and handed over
     const run = compiled.run(batch.images).then(async (logits) => {
       const values = (await logits.data()) as Float32Array;
-      answers.push(...judge(values, batch));
+      for (const answer of judge(values, batch)) answers.push(answer);
     });
     run.catch(() => {}); // it is waited for below
     await before;

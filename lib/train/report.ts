@@ -1,8 +1,8 @@
-import sharp from "sharp";
 import type { Dataset } from "../data/dataset.js";
 import { decodeImage } from "../image/decode.js";
+import { loadSharp } from "../image/sharp.js";
 import type { CheckpointInfo } from "../io/checkpoint.js";
-import { writeFileAtomic } from "../io/files.js";
+import { writeTextFile } from "../io/text.js";
 import type { Answer, Evaluation } from "./evaluate.js";
 import type { EpochReport } from "./fit_options.js";
 import { escapeHtml, page, percent, section, table } from "./html.js";
@@ -40,18 +40,25 @@ export function confusionOf(answers: readonly Answer[], classes: number): number
   return counts;
 }
 
-export function scoresOf(counts: readonly (readonly number[])[], classes: readonly string[]): ClassScore[] {
-  return classes.map((label, i) => {
-    const images = counts[i].reduce((sum, count) => sum + count, 0);
-    const called = counts.reduce((sum, row) => sum + row[i], 0);
-    const share = (of: number) => (of > 0 ? counts[i][i] / of : null);
-    return { label, images, precision: share(called), recall: share(images) };
+export function scoresOf(answers: readonly Answer[], classes: readonly string[]): ClassScore[] {
+  const counts = classes.map(() => ({ images: 0, called: 0, right: 0 }));
+  for (const { truth, predicted } of answers) {
+    counts[truth].images++;
+    counts[predicted].called++;
+    if (truth === predicted) counts[truth].right++;
+  }
+  return counts.map(({ images, called, right }, i) => {
+    const share = (of: number) => (of > 0 ? right / of : null);
+    return { label: classes[i], images, precision: share(called), recall: share(images) };
   });
 }
 
-/** Writes how a training went as one HTML file that needs nothing else: no scripts, no fonts, no network. */
+/**
+ * Writes how a training went as one HTML file that needs nothing else: no scripts, no fonts, no network.
+ * Throws ArgumentError where it cannot be written.
+ */
 export async function writeReport(path: string, source: ReportSource): Promise<void> {
-  await writeFileAtomic(path, [Buffer.from(await renderReport(source))]);
+  await writeTextFile(path, await renderReport(source));
 }
 
 export async function renderReport({ info, settings, history, evaluation, held }: ReportSource): Promise<string> {
@@ -68,9 +75,10 @@ export async function renderReport({ info, settings, history, evaluation, held }
     section("Learning rate", plots.learningRate(history)),
   ];
   if (evaluation && held && evaluation.images > 0) {
-    const counts = confusionOf(evaluation.answers, classes.length);
-    if (classes.length <= mostInMatrix) sections.push(section("Confusion matrix", plots.confusion(counts, classes)));
-    sections.push(section("Classes", scoreTable(scoresOf(counts, classes))));
+    const { answers } = evaluation;
+    if (classes.length <= mostInMatrix)
+      sections.push(section("Confusion matrix", plots.confusion(confusionOf(answers, classes.length), classes)));
+    sections.push(section("Classes", scoreTable(scoresOf(answers, classes))));
     sections.push(section("The worst mistakes", await mistakes(evaluation, held)));
   }
   sections.push(section("Epochs", epochTable(history)), section("Settings", settingsTable(settings)));
@@ -148,6 +156,7 @@ async function mistakes({ answers }: Evaluation, held: Dataset): Promise<string>
 }
 
 async function dataUrl({ pictures }: Dataset, index: number): Promise<string> {
+  const sharp = loadSharp();
   if (pictures.kind === "pixels") {
     const { data, height, width } = pictures;
     const size = height * width;

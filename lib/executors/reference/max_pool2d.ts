@@ -1,5 +1,11 @@
 import { floats, type Kernel } from "./kernel.js";
 
+/** Which taps [from, to) of a window that starts at `start` lie within the image: its border may be far larger than that. */
+export function tapsWithin(start: number, taps: number, dilation: number, extent: number): readonly [number, number] {
+  const from = Math.max(0, Math.ceil(-start / dilation));
+  return [from, Math.min(taps, Math.ceil((extent - start) / dilation))];
+}
+
 /** Largest value in each window; padding counts as -infinity, and a NaN in the window is the result. */
 export const maxPool2d: Kernel = ({ inputs: [x], outputs: [y], attributes }, share) => {
   const [kernelH, kernelW] = attributes.kernelSize as readonly number[];
@@ -14,19 +20,16 @@ export const maxPool2d: Kernel = ({ inputs: [x], outputs: [y], attributes }, sha
   for (let row = first; row < last; row++) {
     const image = Math.floor(row / outH) * height * width;
     const top = (row % outH) * strideH - padH;
+    const [iFrom, iTo] = tapsWithin(top, kernelH, dilationH, height);
     for (let column = 0; column < outW; column++) {
       const left = column * strideW - padW;
+      const [jFrom, jTo] = tapsWithin(left, kernelW, dilationW, width);
       let largest = Number.NEGATIVE_INFINITY;
-      for (let i = 0; i < kernelH; i++) {
-        const yIn = top + i * dilationH;
-        if (yIn < 0 || yIn >= height) continue;
-        for (let j = 0; j < kernelW; j++) {
-          const xIn = left + j * dilationW;
-          if (xIn < 0 || xIn >= width) continue;
-          const value = from[image + yIn * width + xIn];
+      for (let i = iFrom; i < iTo; i++)
+        for (let j = jFrom; j < jTo; j++) {
+          const value = from[image + (top + i * dilationH) * width + left + j * dilationW];
           if (value > largest || Number.isNaN(value)) largest = value;
         }
-      }
       out[row * outW + column] = largest;
     }
   }

@@ -1,4 +1,5 @@
 import { floats, type Kernel } from "./kernel.js";
+import { tapsWithin } from "./max_pool2d.js";
 
 /** Sends each window's gradient to its largest input (the first of equals, or the last NaN, as in PyTorch). Inputs: x, dy. */
 export const maxPool2dGradient: Kernel = ({ inputs: [x, dy], outputs: [dx], attributes }, share) => {
@@ -11,20 +12,24 @@ export const maxPool2dGradient: Kernel = ({ inputs: [x, dy], outputs: [dx], attr
   for (let image = first; image < last; image++) {
     const origin = image * height * width;
     plane.fill(0);
-    for (let row = 0; row < outH; row++)
+    for (let row = 0; row < outH; row++) {
+      const top = row * stride[0] - padding[0];
+      const [iFrom, iTo] = tapsWithin(top, kernelSize[0], dilation[0], height);
       for (let column = 0; column < outW; column++) {
+        const left = column * stride[1] - padding[1];
+        const [jFrom, jTo] = tapsWithin(left, kernelSize[1], dilation[1], width);
         let best = -1;
-        for (let i = 0; i < kernelSize[0]; i++)
-          for (let j = 0; j < kernelSize[1]; j++) {
-            const y = row * stride[0] - padding[0] + i * dilation[0];
-            const at = column * stride[1] - padding[1] + j * dilation[1];
-            if (y < 0 || y >= height || at < 0 || at >= width) continue;
+        for (let i = iFrom; i < iTo; i++)
+          for (let j = jFrom; j < jTo; j++) {
+            const y = top + i * dilation[0];
+            const at = left + j * dilation[1];
             const value = from[origin + y * width + at];
             const largest = best < 0 ? Number.NEGATIVE_INFINITY : from[origin + best];
             if (best < 0 || value > largest || Number.isNaN(value)) best = y * width + at;
           }
         if (best >= 0) plane[best] += gradient[(image * outH + row) * outW + column];
       }
+    }
     out.set(plane, origin);
   }
 };
