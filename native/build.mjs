@@ -6,11 +6,14 @@
 //   node native/build.mjs --cpu       without CUDA, build/cpu/seresnet.node
 //   node native/build.mjs --release   the addon of the package @seresnet/linux-x64, build/release/seresnet.node: without CUDA, with
 //                                     a small oneDNN inside, which is built first (native/onednn)
+//   node native/build.mjs --ready     builds nothing: exit 1 with one sentence where nothing could be written
 //   node native/build.mjs --check     builds nothing: says what would be built, as CMake finds it; exit 1 without the device cpu
 //   node native/build.mjs --optional  as the first; the second where there is no CMake, without CUDA where nvcc fails; a
 //                                     warning and exit 0 where nothing can be built
 import { spawnSync } from "node:child_process";
 import {
+  accessSync,
+  constants,
   copyFileSync,
   existsSync,
   mkdirSync,
@@ -25,7 +28,6 @@ import { availableParallelism } from "node:os";
 import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import pc from "picocolors";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const require = createRequire(import.meta.url);
@@ -43,6 +45,13 @@ const setup = isCheckout
   : "apt-get install g++ make cmake libdnnl-dev (or what your system calls them)";
 const rebuild = isCheckout ? "npm run build:native" : "npx seresnet build";
 
+let pc;
+try {
+  pc = require("picocolors");
+} catch {
+  console.error("addon: not built: the packages of npm are missing. Remedy: npm ci");
+  process.exit(1);
+}
 const isTerminal = process.stderr.isTTY && !process.env.NO_COLOR;
 const colours = pc.createColors(Boolean(isTerminal || process.env.FORCE_COLOR));
 
@@ -119,15 +128,15 @@ function failure(name, step, output) {
       "the compiler ran out of memory",
       `close other programs, then: CMAKE_BUILD_PARALLEL_LEVEL=1 ${rebuild}`,
     );
-  const words = firstErrors(output, step === "configure" ? 2 : 20);
+  const words = step === "configure" ? causes(output, 2) : firstErrors(output, 20);
   return new BuildError(`${name} ${step} failed (all it said: ${relative(process.cwd(), log)})`, setup, words);
 }
 
 /** Tools that can write nothing more fail in ways of their own. */
-function isFull() {
+function isFull(least = 1e6) {
   const place = existsSync(build) ? build : root;
   const { bavail, bsize } = statfsSync(place);
-  return bavail * bsize < 1e6;
+  return bavail * bsize < least;
 }
 
 /** A tool's own words, from its first error on. */
@@ -137,10 +146,20 @@ function firstErrors(output, most) {
   return (first < 0 ? lines.slice(-most) : lines.slice(first, first + most)).join("\n");
 }
 
+/** What made CMake give up, less its own frame around it. */
+function causes(output, most) {
+  const lines = [...new Set(output.split("\n").map((line) => line.trim()))];
+  const told = lines.filter((line) => /\berror:|cannot |fatal|internal compiler|not found/i.test(line));
+  return told.length > 0 ? told.slice(0, most).join("\n") : firstErrors(output, most);
+}
+
 function checkTools() {
   const { CXX } = process.env;
   const compilers = CXX ? [CXX, CXX.split(" ")[0]] : ["c++", "g++", "clang++"];
-  if (!compilers.some(versionOf)) throw new BuildError(`there is no C++ compiler${CXX ? ` at CXX=${CXX}` : ""}`, setup);
+  if (!compilers.some(versionOf)) {
+    if (CXX) throw new BuildError(`there is no C++ compiler at CXX=${CXX}`, "unset CXX, or name a compiler in it");
+    throw new BuildError("there is no C++ compiler", setup);
+  }
   if (!versionOf("make") && !versionOf("ninja")) throw new BuildError("there is no make", setup);
 }
 
@@ -162,6 +181,11 @@ function checkCMake() {
  * built and what will not, each with the reason and the remedy.
  */
 function configure(folder, options, env) {
+  const odd = /["\\;%|:\n]/.exec(root);
+  if (odd) {
+    const sentence = `the path ${JSON.stringify(root)} has a ${JSON.stringify(odd[0])}, which build tools cannot take`;
+    throw new BuildError(sentence, "move it to a folder without, then build again");
+  }
   checkTools();
   checkCMake();
   const { CXX = "default" } = process.env;
@@ -285,6 +309,33 @@ function describeAddon(path) {
   return holds;
 }
 
+/** Makes the addon; one that a build which was broken off left damaged looks up to date and is made anew. */
+function makeWhole(make) {
+  const { left } = make();
+  try {
+    return { holds: describeAddon(addon), left };
+  } catch {
+    rmSync(addon, { recursive: true, force: true });
+    make();
+    return { holds: describeAddon(addon), left };
+  }
+}
+
+/** Whether this folder can be written and has room, before hundreds of files are: a sentence where not. */
+function checkFolder() {
+  try {
+    accessSync(root, constants.W_OK);
+    makeFolder(build);
+    accessSync(build, constants.W_OK);
+    if (existsSync(join(root, "dist"))) accessSync(join(root, "dist"), constants.W_OK);
+  } catch (error) {
+    throw error instanceof BuildError ? error : failure("access", root, error.message);
+  }
+  if (isFull(2e7)) throw failure("access", root, "ENOSPC");
+  if (!existsSync(join(root, "node_modules", "typescript")))
+    throw new BuildError("the packages of npm are missing", "npm ci");
+}
+
 /** One line: what there is, then each thing left out with the reason and the remedy. Without the device cpu it shouts. */
 function report(holds, left) {
   const absent = left.map(({ part, why, remedy }) => `${part} left out: ${why} (${remedy})`);
@@ -295,11 +346,13 @@ function report(holds, left) {
 
 const flag = { type: "boolean" };
 const { values } = parseArgs({
-  options: { optional: flag, gyp: flag, sim: flag, cpu: flag, release: flag, check: flag },
+  options: { optional: flag, gyp: flag, sim: flag, cpu: flag, release: flag, check: flag, ready: flag },
 });
 
 function main() {
-  if (values.check) {
+  if (values.ready) {
+    checkFolder();
+  } else if (values.check) {
     const { parts, left } = configure(cmakeFolder, {});
     report(
       parts.map(({ part, what }) => `${part} (${what})`),
@@ -318,8 +371,12 @@ function main() {
     report(describeAddon(join(build, variant, "seresnet.node")), []);
   } else {
     const gyp = values.gyp || (values.optional && !versionOf("cmake"));
-    const { left } = gyp ? buildWithGyp() : values.optional ? buildWithoutBrokenCuda() : buildWithCMake();
-    report(describeAddon(addon), left);
+    const make = () => (gyp ? buildWithGyp() : values.optional ? buildWithoutBrokenCuda() : buildWithCMake());
+    const { holds, left } = makeWhole(make);
+    report(holds, left);
+    // asked for by its command, it has to hold the device cpu, unless that too was asked for
+    const lacksCpu = left.some(({ part }) => part === "cpu") && process.env.SERESNET_ONEDNN !== "0";
+    if (lacksCpu && !values.optional) process.exitCode = 1;
   }
 }
 
@@ -328,9 +385,7 @@ try {
 } catch (error) {
   if (!(error instanceof BuildError)) throw error;
   if (error.words) console.error(error.words);
-  const consequence = isCheckout
-    ? "everything runs on the reference, many times slower"
-    : "the reference computes, many times slower";
+  const consequence = "without an addon the reference computes, many times slower";
   const sentence = `addon: not built: ${error.message}; ${consequence}. Remedy: ${error.remedy}`;
   console.error(colours.bold(colours.red(values.check ? sentence.replace("not built", "cannot be built") : sentence)));
   process.exitCode = values.optional ? 0 : 1;

@@ -127,7 +127,8 @@ function installPackages(names) {
   const first = unreached ?? /^E: (.*)$/m.exec(installed.said);
   const hint = unreached && proxy ? ` (is the proxy http_proxy=${proxy} right?)` : "";
   faults.push(`apt-get says: ${first?.[1] ?? "nothing"}${hint}`);
-  if (names.length > 1) for (const name of names) install(name); // one may be unknown here
+  const unknown = /Unable to locate package/.test(installed.said);
+  if (unknown && !unreached) for (const name of names) install(name); // the others may be there
 }
 
 function installWithPip(...packages) {
@@ -163,7 +164,11 @@ if (lacks.length === 0) {
   if (addon) console.error(addon);
   const reasons = faults.length > 0 ? ` (${faults.join("; ")})` : "";
   const names = left.flatMap((need) => need.packages);
-  const remedy = names.length > 0 ? `. Remedy, as root: apt-get install ${names.join(" ")}` : "";
+  // where everything was installed and still does not work, the build has said why
+  const remedy =
+    names.length > 0 && faults.length > 0
+      ? `. Remedy, as root: apt-get install ${names.join(" ")}, or what your system calls them`
+      : "";
   console.error(`warning: setup could not install everything: ${lacks.join("; ")}${reasons}${remedy}`);
   process.exitCode = values.strict ? 1 : 0;
 }

@@ -268,7 +268,9 @@ describe("bad pictures are an ImageError of one sentence", () => {
   });
 
   test("something that is neither path nor bytes", async () => {
-    await expect(loadImage(7 as unknown as string)).rejects.toThrow(/a path, a URL or the bytes of an image, got number/);
+    await expect(loadImage(7 as unknown as string)).rejects.toThrow(
+      /a path, a URL or the bytes of an image, got number/,
+    );
   });
 });
 

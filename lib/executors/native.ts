@@ -178,7 +178,12 @@ export function nativeDevices(): DeviceInfo[] {
   }
   const absent = { index: 0, usable: false, reason, fix, details: { tried } };
   return [
-    { name: "cuda", description: "NVIDIA GPU", ...absent },
+    {
+      name: "cuda",
+      description: "NVIDIA GPU",
+      ...absent,
+      fix: status.fix === remedies().cpu ? remedies().cuda : status.fix,
+    },
     { name: "cpu", description: "CPU with oneDNN", ...absent },
   ];
 }
