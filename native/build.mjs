@@ -111,6 +111,10 @@ function writeLog(output) {
 
 /** The error of a tool that failed, by what it printed. */
 function failure(name, step, output) {
+  if (/No space left on device|\bENOSPC\b/.test(output) || isFull())
+    return new BuildError(`the disk of ${root} is full`, `free 1 GB there, then: ${rebuild}`);
+  if (/\b(EACCES|EROFS|EPERM)\b|Read-only file system|Permission denied/.test(output) || !isWritable())
+    return new BuildError(`${root} cannot be written`, `make it yours (chown), then: ${rebuild}`);
   const said = /seresnet: (.*?) \| (.*?)(?:\n\n|$)/s.exec(output);
   const [, why, remedy] = said?.map((words) => words.replace(/\s+/g, " ").trim()) ?? []; // CMake wraps lines
   if (step === "configure" && why) return new BuildError(why, remedy);
@@ -119,10 +123,6 @@ function failure(name, step, output) {
       "the C++ compiler is too old for C++20",
       "install GCC 11 or Clang 14 or later, or name one in CXX",
     );
-  if (/No space left on device|\bENOSPC\b/.test(output) || isFull())
-    return new BuildError(`the disk of ${root} is full`, `free 1 GB there, then: ${rebuild}`);
-  if (/\b(EACCES|EROFS|EPERM)\b|Read-only file system|Permission denied/.test(output))
-    return new BuildError(`${root} cannot be written`, `make it yours (chown), then: ${rebuild}`);
   if (/\bKilled\b.*signal|terminated program cc1plus|virtual memory exhausted/.test(output))
     return new BuildError(
       "the compiler ran out of memory",
@@ -137,6 +137,15 @@ function isFull(least = 1e6) {
   const place = existsSync(build) ? build : root;
   const { bavail, bsize } = statfsSync(place);
   return bavail * bsize < least;
+}
+
+function isWritable() {
+  try {
+    accessSync(existsSync(build) ? build : root, constants.W_OK);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** A tool's own words, from its first error on. */

@@ -66,6 +66,18 @@ describe.skipIf(!canBuild)(`the build${canBuild ? "" : ` (${why})`}`, () => {
     expect(status).toBe(/cpu \(oneDNN \d/.test(last) ? 0 : 1);
   });
 
+  test.each([";", ":", '"', "%", "|"])("a path with %s, which make or CMake cannot take, is named", (sign) => {
+    const odd = join(checkout, `../odd${sign}name`);
+    mkdirSync(odd);
+    for (const name of ["native", "package.json", "node_modules"]) symlinkSync(join(checkout, name), join(odd, name));
+    const real = spawnSync(process.execPath, ["--preserve-symlinks-main", join(odd, "native/build.mjs"), "--check"], {
+      encoding: "utf8",
+    });
+    expect(real.stderr).toMatch(
+      /^addon: cannot be built: the path ".*" has a ".{1,2}", which build tools cannot take; .*Remedy: move it/,
+    );
+  });
+
   test("names a compiler that is too old", () => {
     const old = programs({
       "g++-9": `case "$*" in *-std=c++20*) echo "error: unrecognized command line option '-std=c++20'" >&2; exit 1;; esac; exec c++ "$@"`,
