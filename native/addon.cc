@@ -14,6 +14,7 @@
 #include "node/convert.h"
 #include "node/convolution.h"
 #include "node/decode.h"
+#include "node/images.h"
 #include "node/runtime.h"
 #include "runtime/errors.h"
 
@@ -44,6 +45,8 @@ class Addon : public Napi::Addon<Addon> {
                              InstanceMethod("drop", &Addon::call<node::drop>),
                              InstanceMethod("dispose", &Addon::call<node::dispose>),
                              InstanceMethod("kernels", &Addon::call<node::kernels>),
+                             InstanceMethod("openImages", &Addon::call<node::openImages>),
+                             InstanceMethod("prepareImage", &Addon::call<node::prepareImage>),
                          });
   }
 

@@ -14,7 +14,8 @@ import {
   tensor,
 } from "seresnet";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
-import { Batcher, Gate } from "../dist/lib/classifier/batcher.js";
+import { Batcher } from "../dist/lib/classifier/batcher.js";
+import { Gate } from "../dist/lib/gate.js";
 import { type CheckpointInfo, readCheckpoint, writeCheckpoint } from "../dist/lib/io/checkpoint.js";
 import { relativeError } from "./support/compare.js";
 

@@ -1,4 +1,4 @@
-import { onAbort } from "./abort.js";
+import { onAbort } from "../abort.js";
 
 /** What a call waits for: its place in a batch. */
 interface Call<In, Out> {
@@ -27,7 +27,7 @@ const mostRunning = 2;
 export class Batcher<In, Out> {
   readonly #run: (items: In[]) => Promise<Out[]>;
   readonly #options: BatcherOptions;
-  readonly #waiting: Call<In, Out>[] = [];
+  readonly #waiting = new Set<Call<In, Out>>();
   #running = 0;
   #timer: NodeJS.Timeout | undefined;
 
@@ -57,11 +57,10 @@ export class Batcher<In, Out> {
         },
       };
       const forget = onAbort(signal, () => {
-        const at = this.#waiting.indexOf(call);
-        if (at >= 0) this.#waiting.splice(at, 1);
+        this.#waiting.delete(call);
         call.reject(signal?.reason);
       });
-      this.#waiting.push(call);
+      this.#waiting.add(call);
       this.#pump();
     });
   }
@@ -70,15 +69,21 @@ export class Batcher<In, Out> {
   #pump(): void {
     clearTimeout(this.#timer);
     const { maxBatch, maxDelayMs } = this.#options;
-    while (this.#running < mostRunning && this.#waiting.length >= maxBatch) void this.#start(maxBatch);
-    if (this.#waiting.length === 0 || this.#running > 0) return; // the end of a batch pumps again
-    const left = this.#waiting[0].since + maxDelayMs - performance.now();
-    if (left <= 0) void this.#start(2 ** Math.floor(Math.log2(this.#waiting.length)));
+    while (this.#running < mostRunning && this.#waiting.size >= maxBatch) void this.#start(maxBatch);
+    if (this.#waiting.size === 0 || this.#running > 0) return; // the end of a batch pumps again
+    const [oldest] = this.#waiting;
+    const left = oldest.since + maxDelayMs - performance.now();
+    if (left <= 0) void this.#start(2 ** Math.floor(Math.log2(this.#waiting.size)));
     else this.#timer = setTimeout(() => this.#pump(), left);
   }
 
   async #start(size: number): Promise<void> {
-    const calls = this.#waiting.splice(0, size);
+    const calls: Call<In, Out>[] = [];
+    for (const call of this.#waiting) {
+      if (calls.length === size) break;
+      this.#waiting.delete(call);
+      calls.push(call);
+    }
     this.#running++;
     try {
       const results = await this.#run(calls.map(({ item }) => item));
@@ -89,41 +94,5 @@ export class Batcher<In, Out> {
       this.#running--;
       this.#pump();
     }
-  }
-}
-
-/** Lets at most `room` in at a time; the others wait in line. */
-export class Gate {
-  #room: number;
-  readonly #line: (() => void)[] = [];
-
-  constructor(room: number) {
-    this.#room = room;
-  }
-
-  /** Resolves when there is room. An aborted signal rejects with its reason and gives the place in line up. */
-  async enter(signal?: AbortSignal): Promise<void> {
-    signal?.throwIfAborted();
-    if (this.#room > 0) {
-      this.#room--;
-      return;
-    }
-    await new Promise<void>((resolve, reject) => {
-      const enter = () => {
-        forget();
-        resolve();
-      };
-      const forget = onAbort(signal, () => {
-        this.#line.splice(this.#line.indexOf(enter), 1);
-        reject(signal?.reason);
-      });
-      this.#line.push(enter);
-    });
-  }
-
-  leave(): void {
-    const next = this.#line.shift();
-    if (next) next();
-    else this.#room++;
   }
 }

@@ -2,6 +2,7 @@ import type { Network } from "../../models/index.js";
 import { type CompiledModel, type CompileOptions, compile } from "../compile.js";
 import type { ResolvedDevice } from "../device.js";
 import { ArgumentError, DisposedError, expected, ImageError, ShapeError, shown, WeightsError } from "../errors.js";
+import { Gate } from "../gate.js";
 import { loadImage, type PreprocessOptions } from "../image/preprocess.js";
 import type { ImageSource } from "../image/source.js";
 import { stack } from "../image/stack.js";
@@ -9,7 +10,7 @@ import { Module } from "../nn/module.js";
 import { checkOptions, type OptionNames } from "../options.js";
 import { formatShape, integer, sameShape } from "../shape.js";
 import { Tensor } from "../tensor.js";
-import { Batcher, Gate } from "./batcher.js";
+import { Batcher } from "./batcher.js";
 import { type Prediction, rank, runBatch } from "./prediction.js";
 import { type Classifier, type ClassifierOptions, loadClassifier, preprocessingOf } from "./source.js";
 

@@ -1,5 +1,5 @@
 import { ArgumentError, expected, shown } from "../errors.js";
-import { type Interpolation, type Raster, resize, type Window } from "../image/resize.js";
+import { crop, type Raster, type Window } from "../image/resize.js";
 import type { Generator } from "../nn/random.js";
 import { checkOptions, type OptionNames } from "../options.js";
 import { integer } from "../shape.js";
@@ -130,22 +130,6 @@ export function cropWindow(
   return { left: Math.trunc((width - w) / 2), top: Math.trunc((height - h) / 2), width: w, height: h };
 }
 
-/** `window` of a picture; what lies outside of it is `fill`. */
-export function crop(image: Raster, window: Window, fill: readonly number[]): Raster {
-  const { channels } = image;
-  const { left, top, width, height } = window;
-  const data = new Uint8Array(width * height * channels);
-  for (let i = 0; i < data.length && fill.some((value) => value !== 0); i++)
-    data[i] = fill[(i % channels) % fill.length];
-  const first = Math.max(0, left);
-  const last = Math.min(image.width, left + width);
-  for (let y = Math.max(0, top); y < Math.min(image.height, top + height); y++) {
-    const row = image.data.subarray((y * image.width + first) * channels, (y * image.width + last) * channels);
-    data.set(row, ((y - top) * width + first - left) * channels);
-  }
-  return { data, width, height, channels };
-}
-
 /** The picture mirrored left and right. */
 export function mirror({ data, width, height, channels }: Raster): Raster {
   const out = new Uint8Array(data.length);
@@ -174,19 +158,10 @@ export function erasedWindow(
   return undefined;
 }
 
-/** Applies an augmentation to a picture of 8-bit samples. `size` is the side RandomResizedCrop makes. */
-export function augment(
-  image: Raster,
-  plan: AugmentationPlan,
-  generator: Generator,
-  { size, interpolation }: { size: number; interpolation: Interpolation },
-): Raster {
-  const { randomResizedCrop, padCrop, flip, erasing, fill } = plan;
+/** Applies all of an augmentation but RandomResizedCrop, which comes first, to a picture of 8-bit samples. */
+export function augment(image: Raster, plan: AugmentationPlan, generator: Generator): Raster {
+  const { padCrop, flip, erasing, fill } = plan;
   let out = image;
-  if (randomResizedCrop) {
-    const part = crop(out, cropWindow(generator, out, randomResizedCrop), fill);
-    out = resize(part, size, size, interpolation);
-  }
   if (padCrop > 0) {
     const shift = () => below(generator, 2 * padCrop + 1) - padCrop;
     out = crop(out, { top: shift(), left: shift(), width: out.width, height: out.height }, fill);

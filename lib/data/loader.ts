@@ -1,16 +1,18 @@
 import { availableParallelism } from "node:os";
 import { ArgumentError, expected, ImageError, shown } from "../errors.js";
 import { mostThreads } from "../executors/check.js";
+import { imageBudget } from "../image/prepare.js";
 import { type CropMode, checkPicture } from "../image/preprocess.js";
 import type { Interpolation } from "../image/resize.js";
 import { checkOptions, type OptionNames } from "../options.js";
 import { integer } from "../shape.js";
 import { type Tensor, tensor } from "../tensor.js";
+import { WorkerPool } from "../worker_pool.js";
 import { type Augmentation, planAugmentation } from "./augment.js";
 import type { Dataset } from "./dataset.js";
-import { type BatchRecipe, type MadeBatch, pictureShape, type SkippedPicture } from "./make_batch.js";
+import { type BatchRecipe, type MadeBatch, makeBatch, pictureShape, type SkippedPicture } from "./make_batch.js";
 import { permutation, streamOf } from "./random.js";
-import { WorkerPool } from "./worker_pool.js";
+import type { BatchOrder, BatchWorkerData } from "./worker.js";
 
 export interface LoaderOptions {
   /** Pictures a batch, default 1. */
@@ -100,7 +102,7 @@ export class DataLoader {
   readonly pictureShape: readonly [number, number, number];
   readonly #recipe: BatchRecipe;
   readonly #options: { shuffle: boolean; dropLast: boolean; joinSingle: boolean; strict: boolean; prefetch: number };
-  readonly #pool: WorkerPool;
+  readonly #pool: WorkerPool<BatchOrder, MadeBatch>;
 
   /** @throws ArgumentError for an option out of its range, and a dataset that fills no batch */
   constructor(dataset: Dataset, options: LoaderOptions = {}) {
@@ -132,7 +134,10 @@ export class DataLoader {
     };
     this.pictureShape = pictureShape(this.#recipe);
     this.#options = { shuffle, dropLast, joinSingle, strict, prefetch };
-    this.#pool = new WorkerPool(this.#recipe, workers);
+    const data: BatchWorkerData = { recipe: this.#recipe, budget: imageBudget.memory };
+    this.#pool = new WorkerPool("data", ["dist", "lib", "data", "worker.js"], data, workers, ({ epoch, indices }) =>
+      makeBatch(this.#recipe, epoch, indices),
+    );
     if (this.length === 0)
       throw new ArgumentError(
         expected(where, `at least ${dropLast ? batchSize : 1} pictures`, `${dataset.labels.length}`),
@@ -162,7 +167,7 @@ export class DataLoader {
     for (let at = from; at < this.length; at++) {
       for (; next < Math.min(this.length, at + prefetch); next++) {
         const end = next === this.length - 1 && !dropLast ? count : (next + 1) * this.batchSize;
-        const made = this.#pool.make(epoch, order.slice(next * this.batchSize, end));
+        const made = this.#pool.run({ epoch, indices: order.slice(next * this.batchSize, end) });
         made.catch(() => {}); // whoever waits for it is told
         underWay.push(made);
       }

@@ -1,8 +1,9 @@
 import { ImageError } from "../errors.js";
-import { decodeImage, toGrey } from "../image/decode.js";
-import { type CropMode, resizeAndCrop } from "../image/preprocess.js";
-import type { Interpolation, Raster } from "../image/resize.js";
-import { type AugmentationPlan, augment } from "./augment.js";
+import { prepareImage } from "../image/prepare.js";
+import { type CropMode, geometryOf } from "../image/preprocess.js";
+import type { Geometry } from "../image/recipe.js";
+import { crop, type Interpolation, type Raster, resize } from "../image/resize.js";
+import { type AugmentationPlan, augment, cropWindow } from "./augment.js";
 import type { Dataset } from "./dataset.js";
 import { streamOf } from "./random.js";
 
@@ -60,19 +61,25 @@ export async function makeBatch(recipe: BatchRecipe, epoch: number, indices: Uin
 async function makePicture(recipe: BatchRecipe, epoch: number, index: number): Promise<Raster> {
   const { dataset, augmentation, size, channels, cropPct, cropMode, interpolation, seed } = recipe;
   const { pictures } = dataset;
+  const generator = streamOf(seed, epoch, index);
+  const randomCrop = augmentation?.randomResizedCrop;
   let picture: Raster;
   if (pictures.kind === "pixels") {
     const { data, height, width } = pictures;
     const grey = data.subarray(index * height * width, (index + 1) * height * width);
     picture = { data: grey, height, width, channels: 1 };
+    if (randomCrop)
+      picture = resize(crop(picture, cropWindow(generator, picture, randomCrop), [0]), width, height, interpolation);
   } else {
-    const decoded = await decodeImage(pictures.paths[index]);
-    picture = channels === 1 ? toGrey(decoded) : decoded;
-    if (!augmentation?.randomResizedCrop)
-      picture = resizeAndCrop(picture, { size, cropPct, cropMode, interpolation }, augmentation?.fill ?? [0]);
+    const geometry = (width: number, height: number): Geometry => {
+      if (!randomCrop) return geometryOf(width, height, { size, cropPct, cropMode, fill: augmentation?.fill ?? [0] });
+      const window = { left: 0, top: 0, width: size, height: size };
+      return { crop: cropWindow(generator, { width, height }, randomCrop), width: size, height: size, window };
+    };
+    const data = (await prepareImage(pictures.paths[index], { geometry, interpolation, channels })) as Uint8Array;
+    picture = { data, width: size, height: size, channels };
   }
-  if (!augmentation) return picture;
-  return augment(picture, augmentation, streamOf(seed, epoch, index), { size, interpolation });
+  return augmentation ? augment(picture, augmentation, generator) : picture;
 }
 
 /** Interleaved samples to planes, C,H,W; a grey picture fills every plane there is. */

@@ -1,28 +1,26 @@
-import { parentPort, workerData } from "node:worker_threads";
+import { workerData } from "node:worker_threads";
+import { imageBudget, prepareOnThisThread } from "../image/prepare.js";
+import { serve } from "../worker_pool.js";
 import { type BatchRecipe, type MadeBatch, makeBatch } from "./make_batch.js";
 
 /** A batch to make. */
 export interface BatchOrder {
-  readonly id: number;
   readonly epoch: number;
   readonly indices: Uint32Array;
 }
 
-export interface BatchAnswer {
-  readonly id: number;
-  readonly batch?: MadeBatch;
-  /** What went wrong, when something other than a picture did. */
-  readonly failure?: string;
+/** What a worker thread that makes batches is handed once. */
+export interface BatchWorkerData {
+  readonly recipe: BatchRecipe;
+  /** The budget of decoded bytes, which all threads share. */
+  readonly budget: SharedArrayBuffer;
 }
 
-const recipe = workerData as BatchRecipe;
+const { recipe, budget } = workerData as BatchWorkerData;
+imageBudget.share(budget);
+prepareOnThisThread();
 
-parentPort?.on("message", async ({ id, epoch, indices }: BatchOrder) => {
-  let answer: BatchAnswer;
-  try {
-    answer = { id, batch: await makeBatch(recipe, epoch, indices) };
-  } catch (error) {
-    answer = { id, failure: error instanceof Error ? error.message : String(error) };
-  }
-  parentPort?.postMessage(answer, answer.batch ? [answer.batch.pixels.buffer as ArrayBuffer] : []);
+serve<BatchOrder, MadeBatch>(async ({ epoch, indices }) => {
+  const result = await makeBatch(recipe, epoch, indices);
+  return { result, transfer: [result.pixels.buffer as ArrayBuffer] };
 });

@@ -54,6 +54,7 @@ declare const handle: unique symbol;
 export type DeviceHandle = { readonly [handle]: "device" };
 export type BufferHandle = { readonly [handle]: "buffer" };
 export type PlanHandle = { readonly [handle]: "plan" };
+export type ImageThreadHandle = { readonly [handle]: "image thread" };
 
 /** What one kernel took; `step` is an index into the plan's steps, or -1. */
 export type KernelTime = Omit<StepProfile, "layer"> & {
@@ -116,6 +117,49 @@ export interface NativeRuntime {
   kernels(plan: PlanHandle): string[];
 }
 
+/** How the addon makes an image for a network of decoded samples: native/image/prepare.h. */
+export interface NativePreparation {
+  readonly width: number;
+  readonly height: number;
+  readonly channels: number;
+  readonly colours: "plain" | "cmyk" | "gif";
+  /** Of a GIF: what its frame draws, [left, top, width, height], and the colour behind it. */
+  readonly drawn?: readonly number[];
+  readonly background?: readonly number[];
+  readonly across: NativeTaps;
+  readonly down: NativeTaps;
+  readonly transposed: boolean;
+  readonly outputChannels: 1 | 3;
+  readonly canvas?: {
+    readonly side: number;
+    readonly left: number;
+    readonly top: number;
+    readonly fill: readonly number[];
+  };
+  readonly table?: Float32Array;
+  /** False for tests: as on a CPU without AVX2. The bytes are the same. */
+  readonly vectors?: boolean;
+}
+
+/** Taps of lib/image/resize.ts. */
+interface NativeTaps {
+  readonly first: Int32Array;
+  readonly count: Int32Array;
+  readonly weights: Int32Array;
+  readonly stride: number;
+}
+
+/** The part of the addon that prepares images: native/node/images.h. */
+export interface NativeImages {
+  openImages(): ImageThreadHandle;
+  /** Detaches the samples. Floats where there is a table. */
+  prepareImage(
+    thread: ImageThreadHandle,
+    samples: Uint8Array,
+    preparation: NativePreparation,
+  ): Promise<Uint8Array | Float32Array>;
+}
+
 /** A convolution as `cudnnSupport` takes it. `pass` is forward when left out; the flags name parts of its epilogue. */
 export interface ConvolutionQuery {
   readonly input: readonly number[];
@@ -144,7 +188,7 @@ export interface ConvolutionSupport {
 }
 
 /** The exports of native/addon.cc. */
-interface Addon extends NativeRuntime {
+interface Addon extends NativeRuntime, NativeImages {
   cudnnSupport(file: string, properties: string, convolutions: readonly ConvolutionQuery[]): ConvolutionSupport[];
   listDevices(cudnn: readonly string[]): DeviceInfo[];
   versions(): NativeVersions;
@@ -228,6 +272,11 @@ export function nativeRuntime(): { addon?: NativeRuntime; reason?: string } {
   return addon ? { addon } : { reason: status.reason };
 }
 
+/** The addon's image threads, or undefined where there is no addon. */
+export function nativeImages(): NativeImages | undefined {
+  return load().addon;
+}
+
 function load(): { addon?: Addon; status: AddonStatus } {
   found ??= open(process.env.SERESNET_ADDON);
   return found;
@@ -303,7 +352,7 @@ function tryFile(
 ): { addon?: Addon; status: AddonStatus } {
   try {
     const addon = withOpenMpSettings(() => loadFile(path));
-    const missing = (["listDevices", "versions", "run", "halt"] as const).filter(
+    const missing = (["listDevices", "versions", "run", "halt", "prepareImage"] as const).filter(
       (name) => typeof addon[name] !== "function",
     );
     if (missing.length === 0) return { addon: addon as Addon, status: { loaded: true, path, origin, tried } };

@@ -1,6 +1,6 @@
 import type { Metadata, Sharp } from "sharp";
 import { expected, ImageError } from "../errors.js";
-import { gifGround, onGround } from "./gif.js";
+import { type GifGround, gifGround, onGround } from "./gif.js";
 import type { Raster } from "./resize.js";
 import { loadSharp } from "./sharp.js";
 import { type ImageSource, nameOf, readImageFile } from "./source.js";
@@ -11,39 +11,95 @@ const pixelLimit = 178_956_970;
 /** Raster formats sharp decodes (avif is heif to it); svg and pdf, which it can also open, are programs more than pictures. */
 const formats = ["jpeg", "png", "webp", "gif", "tiff", "heif"];
 
+/** What the samples of an image file mean: grey or RGB, either with alpha; inks; RGB on a GIF's background. */
+export type Colours = "plain" | "cmyk" | "gif";
+
+/** 8-bit samples as the decoder left them, row by row. */
+export interface Samples {
+  readonly data: Uint8Array;
+  readonly width: number;
+  readonly height: number;
+  readonly channels: number;
+}
+
+/** An image file whose header has been read. */
+export interface ImageFile {
+  readonly name: string;
+  readonly bytes: Uint8Array;
+  readonly format: string;
+  /** Of the image upright. */
+  readonly width: number;
+  readonly height: number;
+  /** How the stored image is turned, by EXIF: 1 (upright) to 8. */
+  readonly orientation: number;
+  readonly colours: Colours;
+  readonly ground: GifGround | undefined;
+  /** What its samples take at the most. */
+  readonly decodedBytes: number;
+}
+
+export interface DecodeOptions {
+  /** Turn it upright, default false. */
+  readonly upright?: boolean;
+  /** Decode no more detail than an image of these sides has, as it is stored; JPEG only. Default: all there is. */
+  readonly draft?: { readonly width: number; readonly height: number };
+}
+
+/** Reads an image file and its header. Throws ImageError for a missing, empty, damaged, too large or non-image file. */
+export async function openImage(source: ImageSource): Promise<ImageFile> {
+  const name = nameOf(source);
+  const bytes = await readImageFile(source);
+  return inOurWords(name, async () => {
+    const metadata = await reader(bytes).metadata();
+    if (!formats.includes(metadata.format)) throw new Error(`a file of format ${metadata.format}`);
+    return describe(name, bytes, metadata);
+  });
+}
+
+function describe(name: string, bytes: Uint8Array, metadata: Metadata): ImageFile {
+  const { format, orientation = 1, autoOrient, space, channels } = metadata;
+  const { width, height } = autoOrient;
+  const ground = format === "gif" ? gifGround(bytes) : undefined;
+  const colours = ground ? "gif" : space === "cmyk" ? "cmyk" : "plain";
+  // grey becomes RGB in the decoder
+  const decodedBytes = width * height * Math.max(3, channels);
+  return { name, bytes, format, width, height, orientation, colours, ground, decodedBytes };
+}
+
+/** Profiles are ignored because Pillow ignores them, and the published weights were trained through Pillow. */
+function reader(bytes: Uint8Array): Sharp {
+  return loadSharp()(bytes, { limitInputPixels: pixelLimit, failOn: "error", ignoreIcc: true });
+}
+
+/** The samples of an image file, decoded on another thread. Throws ImageError for a damaged one. */
+export function decodeSamples(file: ImageFile, { upright = false, draft }: DecodeOptions = {}): Promise<Samples> {
+  return inOurWords(file.name, async () => {
+    let image = reader(file.bytes);
+    if (upright) image = image.autoOrient();
+    if (draft) image = image.resize({ ...draft, fit: "fill", kernel: "linear", fastShrinkOnLoad: true });
+    // sharp's own CMYK conversion goes through a colour profile; Pillow's is plain arithmetic
+    if (file.colours === "cmyk") image = image.pipelineColourspace("cmyk").toColourspace("cmyk");
+    else image = (file.ground ? image : image.removeAlpha()).toColourspace("srgb");
+    const { data, info } = await image.raw({ depth: "uchar" }).toBuffer({ resolveWithObject: true });
+    return { data, width: info.width, height: info.height, channels: info.channels };
+  });
+}
+
 /**
  * Decodes an image (JPEG, PNG, WebP, GIF, TIFF, AVIF) to 8-bit RGB, upright: EXIF
  * orientation is applied; then as Pillow's `convert("RGB")`: alpha dropped, grey and CMYK converted, colour profiles
- * not applied; 16 bits cut to the upper 8.
+ * not applied; 16 bits cut to the upper 8. The conversions are done on this thread.
  * Throws ImageError for a missing, empty, damaged, too large or non-image file.
  */
 export async function decodeImage(source: ImageSource): Promise<Raster> {
-  const name = nameOf(source);
-  const bytes = await readImageFile(source);
-  const sharp = loadSharp();
-  try {
-    // profiles are ignored because Pillow ignores them, and the published weights were trained through Pillow
-    const picture = sharp(bytes, { limitInputPixels: pixelLimit, failOn: "error", ignoreIcc: true });
-    const metadata = await picture.metadata();
-    if (!formats.includes(metadata.format)) throw new Error(`a file of format ${metadata.format}`);
-    return await decodePixels(picture, metadata, bytes);
-  } catch (error) {
-    throw new ImageError(expected(name, "a picture that can be decoded", explain(error)), { cause: error });
-  }
+  const file = await openImage(source);
+  return toRgb(await decodeSamples(file, { upright: true }), file);
 }
 
-async function decodePixels(picture: Sharp, metadata: Metadata, bytes: Uint8Array): Promise<Raster> {
-  const ground = metadata.format === "gif" ? gifGround(bytes) : undefined;
-  const isCmyk = metadata.space === "cmyk";
-  const upright = picture.autoOrient();
-  // sharp's own CMYK conversion goes through a colour profile; Pillow's is plain arithmetic
-  const converted = isCmyk
-    ? upright.pipelineColourspace("cmyk").toColourspace("cmyk")
-    : (ground ? upright : upright.removeAlpha()).toColourspace("srgb");
-  const { data, info } = await converted.raw({ depth: "uchar" }).toBuffer({ resolveWithObject: true });
-  const { width, height, channels } = info;
+/** Samples as RGB. */
+export function toRgb({ data, width, height, channels }: Samples, { colours, ground }: ImageFile): Raster {
   if (ground) return { data: onGround(data, channels, width, ground), width, height, channels: 3 };
-  const rgb = isCmyk ? fromCmyk(data, channels) : channels === 3 ? data : fromGrey(data, channels);
+  const rgb = colours === "cmyk" ? fromCmyk(data, channels) : channels === 3 ? data : fromGrey(data, channels);
   return { data: rgb, width, height, channels: 3 };
 }
 
@@ -77,6 +133,16 @@ export function toGrey(image: Raster): Raster {
   for (let i = 0; i < grey.length; i++)
     grey[i] = (data[i * 3] * 19595 + data[i * 3 + 1] * 38470 + data[i * 3 + 2] * 7471 + 0x8000) >> 16;
   return { data: grey, width, height, channels: 1 };
+}
+
+/** What `work` answers, or an ImageError that begins with the image's name. */
+async function inOurWords<T>(name: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (error instanceof ImageError) throw error;
+    throw new ImageError(expected(name, "a picture that can be decoded", explain(error)), { cause: error });
+  }
 }
 
 /** The first line of what the decoder said, in our words where it is common. */

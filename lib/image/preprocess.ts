@@ -1,8 +1,9 @@
 import { ArgumentError, expected, ImageError, shown } from "../errors.js";
 import { checkOptions, type OptionNames } from "../options.js";
 import { type Tensor, tensor } from "../tensor.js";
-import { decodeImage, toGrey } from "./decode.js";
-import { type Interpolation, interpolations, type Raster, resize } from "./resize.js";
+import { prepareImage } from "./prepare.js";
+import type { Geometry } from "./recipe.js";
+import { type Interpolation, interpolations } from "./resize.js";
 import type { ImageSource } from "./source.js";
 
 export const cropModes = ["center", "squash", "border"] as const;
@@ -26,6 +27,11 @@ export interface PreprocessOptions {
   std?: readonly number[];
   /** 3 for RGB (default), 1 for grey. */
   channels?: 1 | 3;
+  /**
+   * Decode JPEGs at a smaller scale, as libjpeg can: at least at twice the size they are resized to. Three times as fast for
+   * photos of 12 megapixels; pixels differ by about one in 255. Default false.
+   */
+  draft?: boolean;
 }
 
 const preprocessNames: OptionNames<PreprocessOptions> = {
@@ -36,6 +42,7 @@ const preprocessNames: OptionNames<PreprocessOptions> = {
   mean: true,
   std: true,
   channels: true,
+  draft: true,
 };
 
 export const imagenetMean: readonly number[] = [0.485, 0.456, 0.406];
@@ -44,24 +51,33 @@ export const largestSize = 8192;
 
 /**
  * Loads an image (a path, a `file:` or `data:` URL, bytes or a Blob) as a network wants it: [1, channels, size, size], float32, resized, cropped and normalised exactly as
- * torchvision's `Resize`, `CenterCrop`, `ToTensor`, `Normalize` on a Pillow image.
+ * torchvision's `Resize`, `CenterCrop`, `ToTensor`, `Normalize` on a Pillow image. All of that is done on other threads; how
+ * much memory the images that are decoded at once may take is `setImageMemoryLimit`'s.
  * Throws ImageError for a missing, damaged, too large or non-image file, ArgumentError for an option out of range.
  */
 export async function loadImage(image: ImageSource, options: PreprocessOptions = {}): Promise<Tensor> {
-  const checked = checkPreprocessing(options);
-  return preprocess(await decodeImage(image), checked);
-}
-
-function preprocess(image: Raster, options: Required<PreprocessOptions>): Tensor {
-  const { size, channels, mean, std } = options;
-  const cropped = resizeAndCrop(channels === 1 ? toGrey(image) : image, options, bytesOf(mean));
-  return tensor(normalize(cropped, mean, std), [1, channels, size, size]);
+  const { size, channels, mean, std, interpolation, draft, ...rest } = checkPreprocessing(options);
+  const values = await prepareImage(image, {
+    geometry: (width, height) => geometryOf(width, height, { ...rest, size, fill: bytesOf(mean) }),
+    interpolation,
+    channels,
+    draft,
+    table: normalizationTable(mean, std),
+  });
+  return tensor(values, [1, channels, size, size]);
 }
 
 /** Fills in the defaults. Throws ArgumentError for an option out of its range. */
 export function checkPreprocessing(options: PreprocessOptions): Required<PreprocessOptions> {
   const checked = checkOptions("loadImage", options, preprocessNames);
-  const { size = 224, cropPct = 0.875, cropMode = "center", interpolation = "bilinear", channels = 3 } = checked;
+  const {
+    size = 224,
+    cropPct = 0.875,
+    cropMode = "center",
+    interpolation = "bilinear",
+    channels = 3,
+    draft = false,
+  } = checked;
   const picture = checkPicture("loadImage", { size, cropPct, cropMode, interpolation, channels });
   const must = (holds: boolean, what: string, got: unknown): void => {
     if (!holds) throw new ArgumentError(expected("loadImage", what, shown(got)));
@@ -69,7 +85,8 @@ export function checkPreprocessing(options: PreprocessOptions): Required<Preproc
   const { mean = defaultFor(imagenetMean, channels), std = defaultFor(imagenetStd, channels) } = options;
   must(isStatistic(mean, channels), `mean to be ${channels} finite numbers`, mean);
   must(isStatistic(std, channels) && std.every((value) => value > 0), `std to be ${channels} positive numbers`, std);
-  return { ...picture, mean, std };
+  must(typeof draft === "boolean", "draft to be true or false", draft);
+  return { ...picture, mean, std, draft };
 }
 
 type PictureOptions = Pick<Required<PreprocessOptions>, "size" | "cropPct" | "cropMode" | "interpolation" | "channels">;
@@ -108,13 +125,18 @@ function isStatistic(values: unknown, channels: number): boolean {
  * torchvision's Resize(floor(size / cropPct)) and CenterCrop(size), or what timm has for another crop mode, as one window of
  * the resized picture. `fill` is what "border" fills up with, a byte for each channel or one for all.
  */
-export function resizeAndCrop(
-  image: Raster,
-  { size, cropPct, cropMode, interpolation }: Omit<PictureOptions, "channels">,
-  fill: readonly number[],
-): Raster {
+export function geometryOf(
+  imageWidth: number,
+  imageHeight: number,
+  {
+    size,
+    cropPct,
+    cropMode,
+    fill,
+  }: Pick<PictureOptions, "size" | "cropPct" | "cropMode"> & { fill: readonly number[] },
+): Geometry {
   const side = Math.floor(size / cropPct);
-  const [width, height] = resizedSides(image, side, cropMode);
+  const [width, height] = resizedSides(imageWidth, imageHeight, side, cropMode);
   if (Math.max(width, height) >= 2 ** 31)
     throw new ImageError(
       expected(
@@ -130,32 +152,24 @@ export function resizeAndCrop(
     width: Math.min(width, size),
     height: Math.min(height, size),
   };
-  const cropped = resize(image, width, height, interpolation, window);
-  return cropMode === "border" ? bordered(cropped, size, fill) : cropped;
+  if (cropMode !== "border" || (window.width === size && window.height === size)) return { width, height, window };
+  // in the middle of a square (timm's CenterCropOrPad): what is missing is halved, rounded down before it
+  const canvas = {
+    side: size,
+    left: Math.floor((size - window.width) / 2),
+    top: Math.floor((size - window.height) / 2),
+    fill: [0, 1, 2].map((channel) => fill[channel % fill.length]),
+  };
+  return { width, height, window, canvas };
 }
 
-function resizedSides({ width, height }: Raster, side: number, mode: CropMode): [number, number] {
+function resizedSides(width: number, height: number, side: number, mode: CropMode): [number, number] {
   if (mode === "squash") return [side, side];
   if (mode === "border") {
     const ratio = Math.max(width, height) / side; // timm's ResizeKeepRatio(longest=1)
     return [roundHalfEven(width / ratio), roundHalfEven(height / ratio)];
   }
   return width <= height ? [side, Math.trunc((side * height) / width)] : [Math.trunc((side * width) / height), side];
-}
-
-/** The picture in the middle of a square (timm's CenterCropOrPad): what is missing is halved, rounded down before it. */
-function bordered(image: Raster, size: number, fill: readonly number[]): Raster {
-  const { width, height, channels } = image;
-  if (width === size && height === size) return image;
-  const data = new Uint8Array(size * size * channels);
-  for (let i = 0; i < data.length; i++) data[i] = fill[(i % channels) % fill.length];
-  const [left, top] = [Math.floor((size - width) / 2), Math.floor((size - height) / 2)];
-  for (let y = 0; y < height; y++)
-    data.set(
-      image.data.subarray(y * width * channels, (y + 1) * width * channels),
-      ((y + top) * size + left) * channels,
-    );
-  return { data, width: size, height: size, channels };
 }
 
 /** A mean of values in 0..1 as the nearest byte for each channel. */
@@ -175,15 +189,13 @@ function centre(slack: number): number {
   return slack % 2 === 1 && floor % 2 === 1 ? floor + 1 : floor;
 }
 
-/** 8-bit interleaved samples to planar float32, in the float32 steps that ToTensor and Normalize take. */
-function normalize({ data, channels }: Raster, mean: readonly number[], std: readonly number[]): Float32Array {
-  const pixels = data.length / channels;
-  const values = new Float32Array(data.length);
-  for (let c = 0; c < channels; c++) {
-    const table = Float32Array.from({ length: 256 }, (_, sample) =>
-      Math.fround(Math.fround(Math.fround(sample / 255) - Math.fround(mean[c])) / Math.fround(std[c])),
-    );
-    for (let i = 0; i < pixels; i++) values[c * pixels + i] = table[data[i * channels + c]];
-  }
-  return values;
+/** What each of the 256 samples of each channel becomes, in the float32 steps that ToTensor and Normalize take. */
+function normalizationTable(mean: readonly number[], std: readonly number[]): Float32Array {
+  const table = new Float32Array(256 * mean.length);
+  for (const channel of mean.keys())
+    for (let sample = 0; sample < 256; sample++) {
+      const centred = Math.fround(Math.fround(sample / 255) - Math.fround(mean[channel]));
+      table[channel * 256 + sample] = centred / Math.fround(std[channel]);
+    }
+  return table;
 }

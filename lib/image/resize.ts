@@ -43,7 +43,7 @@ const precisionBits = 32 - 8 - 2;
 const half = 1 << (precisionBits - 1);
 
 /** For each output position of one axis: the first source position, how many there are, and their weights. */
-interface Taps {
+export interface Taps {
   first: Int32Array;
   count: Int32Array;
   weights: Int32Array;
@@ -52,7 +52,14 @@ interface Taps {
 }
 
 /** The taps of output positions [from, from + length) when `source` positions become `target`. */
-function computeTaps(source: number, target: number, from: number, length: number, filter: Filter): Taps {
+export function computeTaps(
+  source: number,
+  target: number,
+  from: number,
+  length: number,
+  interpolation: Interpolation,
+): Taps {
+  const filter = filters[interpolation];
   const scale = source / target;
   const filterScale = Math.max(scale, 1);
   const support = filter.support * filterScale;
@@ -96,14 +103,29 @@ export function resize(
   interpolation: Interpolation,
   window: Window = { left: 0, top: 0, width, height },
 ): Raster {
-  const filter = filters[interpolation];
-  const across = computeTaps(image.width, width, window.left, window.width, filter);
-  const down = computeTaps(image.height, height, window.top, window.height, filter);
+  const across = computeTaps(image.width, width, window.left, window.width, interpolation);
+  const down = computeTaps(image.height, height, window.top, window.height, interpolation);
   const last = window.height - 1;
   const firstRow = down.first[0];
   const rows = down.first[last] + down.count[last] - firstRow;
   const narrow = horizontal(image, across, firstRow, rows, window.width);
   return vertical(narrow, down, firstRow, window.height);
+}
+
+/** `window` of a picture; what lies outside of it is `fill`. */
+export function crop(image: Raster, window: Window, fill: readonly number[]): Raster {
+  const { channels } = image;
+  const { left, top, width, height } = window;
+  const data = new Uint8Array(width * height * channels);
+  for (let i = 0; i < data.length && fill.some((value) => value !== 0); i++)
+    data[i] = fill[(i % channels) % fill.length];
+  const first = Math.max(0, left);
+  const last = Math.min(image.width, left + width);
+  for (let y = Math.max(0, top); y < Math.min(image.height, top + height); y++) {
+    const row = image.data.subarray((y * image.width + first) * channels, (y * image.width + last) * channels);
+    data.set(row, ((y - top) * width + first - left) * channels);
+  }
+  return { data, width, height, channels };
 }
 
 function horizontal(image: Raster, taps: Taps, firstRow: number, rows: number, width: number): Raster {

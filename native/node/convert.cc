@@ -1,5 +1,7 @@
 #include "convert.h"
 
+#include <new>
+
 namespace seresnet::node {
 
 namespace {
@@ -91,6 +93,13 @@ std::vector<std::string> toStrings(const Napi::Value& value, const std::string& 
     strings.push_back(item.As<Napi::String>().Utf8Value());
   }
   return strings;
+}
+
+Error asError(const std::exception& error) {
+  if (const auto* ours = dynamic_cast<const Error*>(&error)) return *ours;
+  if (dynamic_cast<const std::bad_alloc*>(&error) != nullptr)
+    return Error("memory", "the system has no more for this process", Error::memory);
+  return Error("native code", error.what());
 }
 
 Napi::Error toError(Napi::Env env, const Error& error) {

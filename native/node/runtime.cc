@@ -1,199 +1,26 @@
 #include "runtime.h"
 
-#include <chrono>
-#include <mutex>
-#include <optional>
-#include <unordered_map>
 #include <utility>
 
-#include "../runtime/errors.h"
-#include "../runtime/executor_thread.h"
 #include "convert.h"
 #include "decode.h"
+#include "handles.h"
+#include "jobs.h"
 
 namespace seresnet::node {
 
 namespace {
 
-// One device of one environment: its backend, its thread, and the promises that are not settled yet. All but the work
-// itself happens on the JavaScript thread.
-class Device : public std::enable_shared_from_this<Device> {
+// One device of one environment: its backend and its thread.
+class Device : public Jobs {
  public:
-  using Work = std::function<void()>;
-  using Finish = std::function<Napi::Value(Napi::Env)>;
-
-  Device(Napi::Env env, std::unique_ptr<Backend> backend) : env_(env), backend_(std::move(backend)) {
-    const Napi::String name = Napi::String::New(env, "seresnet");
-    if (napi_create_threadsafe_function(env, nullptr, nullptr, name, 0, 1, nullptr, nullptr, this, &Device::arrived,
-                                        &done_) != napi_ok)
-      throw Error("threadsafe function", "the environment is closing");
-    napi_unref_threadsafe_function(env, done_);
-    // Registered after the function, so run before it is closed: from then on no thread calls it.
-    napi_add_env_cleanup_hook(env, &Device::close, this);
-  }
-
-  ~Device() {
-    if (closed_) return;
-    napi_remove_env_cleanup_hook(env_, &Device::close, this);
-    stop();
-    letGo();
-    napi_release_threadsafe_function(done_, napi_tsfn_abort);
-  }
+  Device(Napi::Env env, std::unique_ptr<Backend> backend) : Jobs(env), backend_(std::move(backend)) {}
+  ~Device() override { end(); }
 
   Backend& backend() { return *backend_; }
-  const std::atomic<bool>& stopping() const { return thread_.stopping(); }
-  bool closed() const { return closed_; }
-  // Whether runs go on by themselves; for the executor thread.
-  bool waits() const { return waiting_.has_value(); }
-  uint64_t lastId() const { return nextId_ - 1; }
-
-  // For a process that ends: drops what has not started and waits, within reason, for what has. What is submitted
-  // afterwards is never done.
-  void halt() {
-    constexpr std::chrono::seconds patience(10);
-    if (thread_.stop(patience) && waiting_) waiting_->stop(patience);
-  }
-
-  // Does `work` on the executor thread, then what `rest` gives, if anything, on the waiting thread, then `finish` here,
-  // whose value the promise resolves to.
-  Napi::Promise submit(Work work, Finish finish, std::function<Work()> rest = nullptr) {
-    const uint64_t id = nextId_++;
-    auto job = std::make_shared<Job>(Job{shared_from_this(), Napi::Promise::Deferred::New(env_), std::move(finish), {}});
-    const Napi::Promise promise = job->deferred.Promise();
-    if (jobs_.empty()) napi_ref_threadsafe_function(env_, done_);
-    jobs_.emplace(id, job);
-    // The task knows neither the job nor the device: both belong to the JavaScript thread.
-    const auto report = [done = done_, id] {
-      napi_call_threadsafe_function(done, reinterpret_cast<void*>(static_cast<uintptr_t>(id)), napi_tsfn_nonblocking);
-    };
-    thread_.push(id, [=, this, failure = &job->failure, work = std::move(work)]() mutable {
-      Work later;
-      attempt(work, *failure);
-      if (!*failure && rest) later = rest();
-      rest = nullptr;
-      if (!later) return report();
-      if (!waiting_) waiting_.emplace();
-      waiting_->push(id, [=]() mutable {
-        attempt(later, *failure);
-        report();
-      });
-    });
-    return promise;
-  }
-
-  // Keeps a value alive until the function returned is called, on any thread.
-  std::function<void()> keep(const Napi::Value& value) {
-    letGo();
-    napi_ref reference = nullptr;
-    if (napi_create_reference(env_, value, 1, &reference) != napi_ok)
-      throw Error("reference", "the environment is closing");
-    return [released = released_, reference] {
-      const std::lock_guard lock(released->mutex);
-      released->references.push_back(reference);
-    };
-  }
-
-  bool drop(uint64_t id, const Napi::Value& reason) {
-    if (!thread_.drop(id)) return false;
-    const std::shared_ptr<Job> job = take(id);
-    if (job) job->deferred.Reject(reason);
-    return true;
-  }
 
  private:
-  struct Job {
-    std::shared_ptr<Device> device;  // alive as long as somebody waits
-    Napi::Promise::Deferred deferred;
-    Finish finish;
-    std::optional<Error> failure;
-  };
-
-  // References that nobody needs any more. Shared with what still holds some, which may outlive the device.
-  struct Released {
-    std::mutex mutex;
-    std::vector<napi_ref> references;
-  };
-
-  // Deletes them, which only the JavaScript thread may do.
-  void letGo() {
-    std::vector<napi_ref> references;
-    {
-      const std::lock_guard lock(released_->mutex);
-      references.swap(released_->references);
-    }
-    for (const napi_ref reference : references) napi_delete_reference(env_, reference);
-  }
-
-  std::shared_ptr<Job> take(uint64_t id) {
-    const auto found = jobs_.find(id);
-    if (found == jobs_.end()) return nullptr;
-    std::shared_ptr<Job> job = std::move(found->second);
-    jobs_.erase(found);
-    if (jobs_.empty()) napi_unref_threadsafe_function(env_, done_);
-    return job;
-  }
-
-  // On the JavaScript thread, when the executor thread has done a job; `env` is null where the environment is closing.
-  static void arrived(napi_env env, napi_value, void* context, void* data) {
-    if (env == nullptr) return;
-    auto* device = static_cast<Device*>(context);
-    const std::shared_ptr<Job> job = device->take(reinterpret_cast<uintptr_t>(data));
-    if (!job) return;
-    const Napi::HandleScope scope(env);
-    device->letGo();
-    try {
-      settle(env, *job);
-    } catch (const Napi::Error&) {
-      // the environment is being closed: nobody waits any more
-    }
-  }
-
-  static void settle(napi_env env, Job& job) {
-    try {
-      if (job.failure) job.deferred.Reject(toError(env, *job.failure).Value());
-      else job.deferred.Resolve(job.finish(env));
-    } catch (const Napi::Error& error) {
-      job.deferred.Reject(error.Value());
-    } catch (const Error& error) {
-      job.deferred.Reject(toError(env, error).Value());
-    } catch (const std::exception& error) {
-      job.deferred.Reject(toError(env, Error("native code", error.what())).Value());
-    }
-  }
-
-  // Does something, and lets go of what it held here and not when the promise is settled.
-  static void attempt(Work& work, std::optional<Error>& failure) {
-    try {
-      work();
-    } catch (const Error& error) {
-      failure = error;
-    } catch (const std::exception& error) {
-      failure = Error("native code", error.what());
-    }
-    work = nullptr;
-  }
-
-  void stop() {
-    thread_.stop();
-    if (waiting_) waiting_->stop();
-  }
-
-  static void close(void* data) {
-    auto* device = static_cast<Device*>(data);
-    device->closed_ = true;
-    device->stop();
-    const auto jobs = std::move(device->jobs_);  // letting go of them may free the device
-  }
-
-  Napi::Env env_;
   std::unique_ptr<Backend> backend_;
-  napi_threadsafe_function done_ = nullptr;
-  std::unordered_map<uint64_t, std::shared_ptr<Job>> jobs_;
-  uint64_t nextId_ = 1;
-  std::shared_ptr<Released> released_ = std::make_shared<Released>();
-  bool closed_ = false;
-  std::optional<ExecutorThread> waiting_;  // made by the executor thread for the first run that goes on by itself
-  ExecutorThread thread_;                  // last, so that it ends before anything it uses
 };
 
 struct Buffer {
@@ -224,32 +51,6 @@ struct DeviceHandle {
   static constexpr const char* name = "a device";
   size_t bytes() const { return 0; }
 };
-
-void adjustExternalMemory(Napi::Env env, int64_t change) {
-  int64_t total = 0;
-  napi_adjust_external_memory(env, change, &total);
-}
-
-template <typename T>
-Napi::Value wrap(Napi::Env env, T value) {
-  const auto bytes = static_cast<int64_t>(value.bytes());
-  auto external = Napi::External<T>::New(env, new T(std::move(value)), [](Napi::Env where, T* data) {
-    const auto held = static_cast<int64_t>(data->bytes());
-    if (held > 0 && !data->device->closed()) adjustExternalMemory(where, -held);
-    delete data;
-  });
-  napi_type_tag_object(env, external, &T::tag);
-  if (bytes > 0) adjustExternalMemory(env, bytes);
-  return external;
-}
-
-template <typename T>
-T& unwrap(const Napi::Value& value, const std::string& where) {
-  bool fits = false;
-  if (value.IsExternal()) napi_check_object_type_tag(value.Env(), value, &T::tag, &fits);
-  if (!fits) throw Error(where, std::string("expected ") + T::name);
-  return *value.As<Napi::External<T>>().Data();
-}
 
 // A buffer that has contents.
 const Buffer& filled(const Napi::Value& value, const std::string& where) {
