@@ -37,7 +37,7 @@ export type { DeviceName, StepProfile } from "./executors/executor.js";
 export * as functional from "./functional.js";
 export type { Normalization } from "./image/normalize.js";
 export { setImageMemoryLimit } from "./image/prepare.js";
-export { loadImage, type PreprocessOptions } from "./image/preprocess.js";
+export { type LoadImageOptions, loadImage, type PreprocessOptions } from "./image/preprocess.js";
 export type { ImageSource } from "./image/source.js";
 export { exportOnnx, type OnnxOptions } from "./io/onnx.js";
 export { saveSafetensors } from "./io/safetensors.js";

@@ -50,6 +50,43 @@ describe.runIf(built)("process safety", () => {
     expect(runProgram(program)).toBe("1 true\n");
   }, 120_000);
 
+  test.runIf(process.platform === "linux")(
+    "where the address space ends, a program is told so and goes on",
+    () => {
+      const program = `
+        const { compile, createModel, tensor } = require("seresnet");
+        (async () => {
+          const told = [];
+          const kind = (error) => told.push(error.code);
+          const model = createModel("resnet18");
+          for (const batch of [1, 2, 6]) {
+            const x = tensor(new Float32Array(batch * 3 * 96 * 96), [batch, 3, 96, 96]);
+            await compile(model, { device: "cpu" }).then((compiled) => compiled.run(x)).then((y) => y.data()).then(() => told.push("ok"), kind);
+          }
+          console.log(told.join(" "));
+        })();`;
+      const size = Number(
+        runProgram(`require("seresnet").listDevices();
+        console.log(/VmSize:\\s*(\\d+)/.exec(require("fs").readFileSync("/proc/self/status", "utf8"))[1])`),
+      );
+      let refused = 0;
+      for (let more = 170_000; more <= 420_000; more += 25_000) {
+        const limited = `ulimit -v ${size + more}; exec "$0" -e "$1"`;
+        const child = spawnSync("sh", ["-c", limited, process.execPath, program], { encoding: "utf8" });
+        const { status, signal, stderr, stdout } = child;
+        // V8 ends a process that has no memory for JavaScript
+        if (/heap out of memory|V8|Fatal (process|JavaScript)/.test(stderr)) continue;
+        expect({ status, signal, stderr, more }).toEqual({ status: 0, signal: null, stderr: "", more });
+        for (const told of stdout.trim().split(" ")) {
+          expect(["ok", "ERR_MEMORY"]).toContain(told);
+          if (told === "ERR_MEMORY") refused++;
+        }
+      }
+      expect(refused).toBeGreaterThan(0);
+    },
+    300_000,
+  );
+
   test("a program ends by itself after its last run, and not before", () => {
     const program = `${slow}
       cpuExecutor().load(slowPlan(20), [weights])

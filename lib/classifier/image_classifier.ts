@@ -31,6 +31,8 @@ export interface ImageClassifierOptions extends Omit<ClassifierOptions, "weights
   readonly maxDelayMs?: number;
   /** Pictures held in memory at once; calls beyond wait before theirs is read. Default 4 * maxBatch. */
   readonly maxQueue?: number;
+  /** Decode JPEGs at a smaller scale, as in `loadImage`; default false. */
+  readonly draft?: boolean;
 }
 
 const classifierNames: OptionNames<ImageClassifierOptions> = {
@@ -47,6 +49,7 @@ const classifierNames: OptionNames<ImageClassifierOptions> = {
   maxBatch: true,
   maxDelayMs: true,
   maxQueue: true,
+  draft: true,
 };
 
 export interface ClassifyOptions {
@@ -83,7 +86,8 @@ class PooledFeatures extends Module {
  *
  * Calls may be made at any time and in any number: those that come together are computed together, in batches of at
  * most `maxBatch`, and at most `maxQueue` pictures are in memory, so 100,000 calls at once cost 100,000 promises and no
- * more. Nothing of the network's work is done on the JavaScript thread.
+ * more. Images are decoded, resized and normalised, and the network is run, away from the JavaScript thread;
+ * `setImageMemoryLimit` bounds what decoded images take.
  *
  * ```ts
  * const classifier = await ImageClassifier.load("seresnet50.safetensors", { model: "seresnet50" });
@@ -126,7 +130,7 @@ export class ImageClassifier {
    */
   static async load(source?: string, options: ImageClassifierOptions = {}): Promise<ImageClassifier> {
     const where = "ImageClassifier.load";
-    const { device, dtype, threads, maxBatch, maxDelayMs, maxQueue, ...rest } = checkOptions(
+    const { device, dtype, threads, maxBatch, maxDelayMs, maxQueue, draft, ...rest } = checkOptions(
       where,
       options,
       classifierNames,
@@ -137,6 +141,8 @@ export class ImageClassifier {
     if (maxQueue !== undefined) integer(where, "maxQueue", maxQueue, 1);
     if (maxDelayMs !== undefined && !(Number.isFinite(maxDelayMs) && maxDelayMs >= 0 && maxDelayMs < 2 ** 31))
       throw new ArgumentError(expected(where, "maxDelayMs in milliseconds", shown(maxDelayMs)));
+    if (draft !== undefined && typeof draft !== "boolean")
+      throw new ArgumentError(expected(where, "draft to be true or false", shown(draft)));
     const loaded = await loadClassifier({ ...rest, weights: source });
     const compiled = await compile(loaded.network, { device, dtype, threads });
     return new ImageClassifier(loaded, compiled, options);
@@ -298,7 +304,7 @@ export class ImageClassifier {
   }
 
   async #read(where: string, image: ImageInput): Promise<Tensor> {
-    if (!(image instanceof Tensor)) return loadImage(image, this.preprocessing);
+    if (!(image instanceof Tensor)) return loadImage(image, { ...this.preprocessing, draft: this.#options.draft });
     const shape = [1, ...this.#source.info.inputSize];
     if (image.dtype !== "float32" || !sameShape(image.shape, shape))
       throw new ShapeError(

@@ -27,6 +27,10 @@ export interface PreprocessOptions {
   std?: readonly number[];
   /** 3 for RGB (default), 1 for grey. */
   channels?: 1 | 3;
+}
+
+/** What `loadImage` takes. */
+export interface LoadImageOptions extends PreprocessOptions {
   /**
    * Decode JPEGs at a smaller scale, as libjpeg can: at least at twice the size they are resized to. Three times as fast for
    * photos of 12 megapixels; pixels differ by about one in 255. Default false.
@@ -42,8 +46,9 @@ const preprocessNames: OptionNames<PreprocessOptions> = {
   mean: true,
   std: true,
   channels: true,
-  draft: true,
 };
+
+const loadImageNames: OptionNames<LoadImageOptions> = { ...preprocessNames, draft: true };
 
 export const imagenetMean: readonly number[] = [0.485, 0.456, 0.406];
 export const imagenetStd: readonly number[] = [0.229, 0.224, 0.225];
@@ -55,8 +60,11 @@ export const largestSize = 8192;
  * much memory the images that are decoded at once may take is `setImageMemoryLimit`'s.
  * Throws ImageError for a missing, damaged, too large or non-image file, ArgumentError for an option out of range.
  */
-export async function loadImage(image: ImageSource, options: PreprocessOptions = {}): Promise<Tensor> {
-  const { size, channels, mean, std, interpolation, draft, ...rest } = checkPreprocessing(options);
+export async function loadImage(image: ImageSource, options: LoadImageOptions = {}): Promise<Tensor> {
+  const { draft = false, ...preprocessing } = checkOptions("loadImage", options, loadImageNames);
+  if (typeof draft !== "boolean")
+    throw new ArgumentError(expected("loadImage", "draft to be true or false", shown(draft)));
+  const { size, channels, mean, std, interpolation, ...rest } = checkPreprocessing(preprocessing);
   const values = await prepareImage(image, {
     geometry: (width, height) => geometryOf(width, height, { ...rest, size, fill: bytesOf(mean) }),
     interpolation,
@@ -70,14 +78,7 @@ export async function loadImage(image: ImageSource, options: PreprocessOptions =
 /** Fills in the defaults. Throws ArgumentError for an option out of its range. */
 export function checkPreprocessing(options: PreprocessOptions): Required<PreprocessOptions> {
   const checked = checkOptions("loadImage", options, preprocessNames);
-  const {
-    size = 224,
-    cropPct = 0.875,
-    cropMode = "center",
-    interpolation = "bilinear",
-    channels = 3,
-    draft = false,
-  } = checked;
+  const { size = 224, cropPct = 0.875, cropMode = "center", interpolation = "bilinear", channels = 3 } = checked;
   const picture = checkPicture("loadImage", { size, cropPct, cropMode, interpolation, channels });
   const must = (holds: boolean, what: string, got: unknown): void => {
     if (!holds) throw new ArgumentError(expected("loadImage", what, shown(got)));
@@ -85,8 +86,7 @@ export function checkPreprocessing(options: PreprocessOptions): Required<Preproc
   const { mean = defaultFor(imagenetMean, channels), std = defaultFor(imagenetStd, channels) } = options;
   must(isStatistic(mean, channels), `mean to be ${channels} finite numbers`, mean);
   must(isStatistic(std, channels) && std.every((value) => value > 0), `std to be ${channels} positive numbers`, std);
-  must(typeof draft === "boolean", "draft to be true or false", draft);
-  return { ...picture, mean, std, draft };
+  return { ...picture, mean, std };
 }
 
 type PictureOptions = Pick<Required<PreprocessOptions>, "size" | "cropPct" | "cropMode" | "interpolation" | "channels">;

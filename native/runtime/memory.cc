@@ -88,6 +88,15 @@ HostMemory::~HostMemory() {
   std::free(data_);
 }
 
+void requireRoom([[maybe_unused]] size_t bytes) {
+#ifdef __linux__
+  void* start = mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (start == MAP_FAILED)
+    throw Error("memory", "less than " + std::to_string(bytes >> 20) + " MiB of address space are left", Error::memory);
+  munmap(start, bytes);
+#endif
+}
+
 void HostMemory::prefault() const noexcept {
   volatile char* bytes = data<char>();
   for (size_t i = 0; i < this->bytes(); i += 4096) bytes[i] = 0;

@@ -53,6 +53,10 @@ class HostMemory final : public Memory {
   std::function<void()> release_;
 };
 
+// Throws Error("memory", …) unless the process could map so many bytes more. For libraries that take the system's refusal for
+// an address: oneDNN's code generator does.
+void requireRoom(size_t bytes);
+
 // Gives memory that was given back before, where it is of the size asked for: the system zeroes new pages one by one when they
 // are first touched, which for the parameters of a network takes longer than their update. Thread-safe.
 class MemoryPool : public std::enable_shared_from_this<MemoryPool> {
