@@ -122,6 +122,11 @@ describe("one sentence for", () => {
     );
   });
 
+  test("more than the caller allows when unpacked", async () => {
+    const loading = loadGolden(join(fixtures, "arrays.deflated.npz"), 100);
+    await expect(loading).rejects.toThrow(/expected at most 100 bytes in all, got \d+ in an entry$/);
+  });
+
   test.each(["arrays.npz", "arrays.deflated.npz"])("every truncation of %s", async (name) => {
     const bytes = await readFile(join(fixtures, name));
     for (let end = 0; end < bytes.length; end++)

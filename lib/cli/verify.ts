@@ -13,6 +13,7 @@ import {
   jsonOption,
   modelOption,
   modelOptionsOption,
+  parseCount,
   weightsOption,
 } from "./options.js";
 import { colours, print, printJson, withDownloadBar } from "./output.js";
@@ -21,6 +22,7 @@ interface Options extends ClassifierOptions {
   devices?: Device[];
   dtype: ComputeType;
   tolerance?: number;
+  maxUnpacked?: number;
   json?: boolean;
 }
 
@@ -38,6 +40,7 @@ export function addVerify(program: Command): void {
     .addOption(devicesOption("which devices to run on (default: all that work)"))
     .addOption(dtypeOption())
     .addOption(toleranceOption())
+    .option("--max-unpacked <mebibytes>", "what the arrays of an .npz may take when unpacked (default: 1024)", parseCount)
     .addOption(jsonOption())
     .addHelpText(
       "after",
@@ -55,9 +58,9 @@ A golden file from PyTorch (timm's names of modules are ours):
 Example:
   seresnet verify golden.npz --weights hf:timm/seresnet50.a1_in1k`,
     )
-    .action(async (golden: string, { devices = usable(), tolerance, json, ...options }: Options) => {
+    .action(async (golden: string, { devices = usable(), tolerance, maxUnpacked = 1024, json, ...options }: Options) => {
       const { network, info } = await load(options);
-      const deviations = await verify(network, await loadGolden(golden), { devices, dtype: options.dtype });
+      const deviations = await verify(network, await loadGolden(golden, maxUnpacked * 2 ** 20), { devices, dtype: options.dtype });
       report(info.model, deviations, tolerance ?? tolerances[options.dtype], json);
     });
 }

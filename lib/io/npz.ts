@@ -4,8 +4,8 @@ import { quoted } from "./json.js";
 import { type Storage, type StorageType, StoredTensor, storageTypes, TensorReader } from "./torch_tensor.js";
 import { openZip } from "./zip.js";
 
-/** All arrays of a file together, unpacked. */
-const mostBytes = 2 ** 30;
+/** All arrays of a file together, unpacked, where nobody says more. */
+const defaultMost = 2 ** 30;
 const magic = "\x93NUMPY";
 
 /** Element types by numpy's names, without the byte order. */
@@ -21,9 +21,9 @@ const kinds: Readonly<Record<string, string>> = {
 /**
  * The arrays of an `.npz` file, as `numpy.savez` and `numpy.savez_compressed` write it, by name. float64 becomes float32.
  * `path` stands in messages. Throws WeightsError for a truncated or damaged file, for other dtypes (arrays of Python
- * objects among them, which nothing here could run), and for more than 1 GiB.
+ * objects among them, which nothing here could run), and for more than `mostBytes` when unpacked, default 1 GiB.
  */
-export function parseNpz(bytes: Uint8Array, path: string): Record<string, Tensor> {
+export function parseNpz(bytes: Uint8Array, path: string, mostBytes = defaultMost): Record<string, Tensor> {
   const zip = openZip(bytes, path, { unpacked: mostBytes, checksums: true });
   const arrays = zip.names.map((entry) => {
     if (!entry.endsWith(".npy")) fail(path, "a file that numpy.savez wrote, of .npy entries alone", quoted(entry));
