@@ -11,8 +11,8 @@ import { usableDevices } from "./support/devices.js";
 const root = join(__dirname, "..");
 const all = Number(process.env.SERESNET_TEST_EXITS ?? 60);
 
-/** Ways to end, each with the status it has to give. */
-const ways: readonly [code: string, status: number, signal?: NodeJS.Signals][] = [
+/** Ways to end, each with the status it has to give. `late` ones ask no JavaScript, and hold once a device has computed. */
+const ways: readonly [code: string, status: number, signal?: NodeJS.Signals | "late"][] = [
   ["process.exit(3)", 3],
   ["process.exit()", 0],
   ["process.exitCode = 4; process.exit()", 4],
@@ -23,6 +23,8 @@ const ways: readonly [code: string, status: number, signal?: NodeJS.Signals][] =
   ["process.on('uncaughtException', () => process.exit(8)); null.property", 8],
   ["process.on('SIGINT', () => process.exit(130)); process.kill(process.pid, 'SIGINT')", 130],
   ["process.kill(process.pid, 'SIGTERM')", 0, "SIGTERM"],
+  ["process.removeAllListeners('exit'); process.exit(9)", 9, "late"],
+  ["process.reallyExit(10)", 10, "late"],
 ];
 
 /** Loads, runs and trains on a device without end, in the main thread or in a worker, until something ends it after `delay` ms. */
@@ -65,8 +67,9 @@ describe.each(cases)("a process that ends while the device $device computes", ({
   it(`has the status it asked for, ${tries} times`, { timeout: 3_600_000 }, async () => {
     const strange: string[] = [];
     const one = async (i: number) => {
-      const [way, status, signal = null] = ways[i % ways.length];
-      const delay = 1 + ((i * 37) % 400); // while it loads, compiles, runs and trains
+      const [way, status, how] = ways[i % ways.length];
+      const signal = how === undefined || how === "late" ? null : how;
+      const delay = (how === "late" ? 2000 : 1) + ((i * 37) % 400); // while it loads, compiles, runs and trains
       const worker = i % 3 === 2;
       const got = await end(program(device, way, delay, worker));
       const wanted = signal === null ? got.status === status && got.signal === null : got.signal === signal;

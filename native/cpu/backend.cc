@@ -274,7 +274,8 @@ class CpuBackend final : public Backend {
       };
       return std::make_unique<CpuProgram>(plan, constants, chosen, common_, Setting{&weights_, evaluate});
     } catch (const dnnl::error& error) {
-      throw Error("cpu", std::string("oneDNN: ") + error.what());
+      throw Error("cpu", std::string("oneDNN: ") + error.what(),
+                  error.status == dnnl_out_of_memory ? Error::memory : Error::device);
     }
   }
 

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "../runtime/errors.h"
+#include "../runtime/executor_thread.h"
 #include "../runtime/memory.h"
 
 namespace seresnet::cpu {
@@ -65,11 +66,14 @@ struct ConvolutionShape {
 
 // What making a primitive may take: its code, packed weights of a trial, the stacks of OpenMP's threads. Where the system
 // refuses it, oneDNN 2.6 crashes.
-constexpr size_t primitiveRoom = size_t{64} << 20;
+inline void beforePrimitive() {
+  requireRoom(size_t{64} << 20);
+  guardExit();
+}
 
 inline dnnl::convolution_forward::primitive_desc describe(const Onednn& onednn, dnnl::algorithm algorithm,
                                                           const ConvolutionShape& c, const dnnl::primitive_attr& attr) {
-  requireRoom(primitiveRoom);
+  beforePrimitive();
   using Convolution = dnnl::convolution_forward;
   constexpr auto kind = dnnl::prop_kind::forward_inference;
 #if DNNL_VERSION_MAJOR >= 3
@@ -106,7 +110,7 @@ inline dnnl::convolution_forward::primitive_desc describeHint(const Onednn& oned
 template <typename Backward>
 typename Backward::primitive_desc describeBackward(const Onednn& onednn, const ConvolutionShape& c,
                                                    const dnnl::primitive_attr& attr) {
-  requireRoom(primitiveRoom);
+  beforePrimitive();
   constexpr auto direct = dnnl::algorithm::convolution_direct;
 #if DNNL_VERSION_MAJOR >= 3
   return typename Backward::primitive_desc(onednn.engine, direct, c.source, c.weights, c.destination, c.strides,
@@ -121,8 +125,8 @@ typename Backward::primitive_desc describeBackward(const Onednn& onednn, const C
 // c [rows, columns] = a [rows, depth] · b, all row-major; b is [depth, columns], or [columns, depth] where transposed.
 inline void multiply(bool transposed, int64_t rows, int64_t columns, int64_t depth, const float* a, const float* b,
                      float* c) {
-  static const bool hasRoom = (requireRoom(primitiveRoom), true);  // it makes its code once
-  static_cast<void>(hasRoom);
+  static const bool ready = (beforePrimitive(), true);  // it makes its code once
+  static_cast<void>(ready);
   const dnnl_status_t status = dnnl_sgemm('N', transposed ? 'T' : 'N', rows, columns, depth, 1.F, a, depth, b,
                                           transposed ? depth : columns, 0.F, c, columns);
   if (status != dnnl_success) throw Error("dnnl_sgemm", "failed with status " + std::to_string(status));

@@ -1,12 +1,41 @@
 #include "executor_thread.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <system_error>
+
+#ifdef __GLIBC__
+#include <unistd.h>
+
+#include <cstdio>
+#endif
 
 #include "errors.h"
 #include "threads.h"
 
 namespace seresnet {
+
+namespace {
+
+std::atomic<int> busy{0};  // threads that do a task
+
+#ifdef __GLIBC__
+void leaveIfBusy(int status, void*) {
+  if (busy == 0) return;
+  std::fflush(nullptr);
+  _exit(status);
+}
+#endif
+
+}  // namespace
+
+void guardExit() {
+#ifdef __GLIBC__
+  constexpr int enough = 4096;
+  static std::atomic<int> registered{0};
+  if (registered < enough && ++registered <= enough) on_exit(&leaveIfBusy, nullptr);
+#endif
+}
 
 ExecutorThread::ExecutorThread() {
   try {
@@ -63,7 +92,10 @@ void ExecutorThread::work() {
       task = std::move(queue_.front().second);
       queue_.pop_front();
     }
+    guardExit();
+    ++busy;
     task();
+    --busy;
   }
 }
 

@@ -12,6 +12,11 @@
 
 namespace seresnet {
 
+// For a process that ends while a task is under way: libraries free in exit handlers what the task uses, so it leaves without
+// them, with the status it was asked for. (JavaScript waits for tasks where it can, but not all that ends a process asks it.)
+// What registers last is called first, and libraries register when they are first used: to be called again before such uses.
+void guardExit();
+
 // A thread that does one task after the other, in the order they came. Tasks must not throw.
 class ExecutorThread {
  public:
