@@ -2,12 +2,13 @@ import { classifier } from "./classifier.js";
 import { cpu } from "./cpu.js";
 import { cuda } from "./cuda.js";
 import { degradation } from "./degradation.js";
+import { photosBench as photos } from "./photos.js";
 import { reference } from "./reference.js";
 import { type Bench, NotHere, save } from "./report.js";
 import { training } from "./training.js";
 
 /** Table of contents: every benchmark by name; the first is the default. */
-const benches: Readonly<Record<string, Bench>> = { cpu, cuda, reference, classifier, training, degradation };
+const benches: Readonly<Record<string, Bench>> = { cpu, cuda, reference, classifier, photos, training, degradation };
 
 async function main(words: readonly string[]): Promise<number> {
   const [name, ...args] = words[0]?.startsWith("-") === false ? words : ["cpu", ...words];

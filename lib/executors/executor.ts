@@ -19,7 +19,7 @@ export interface DeviceBuffer {
 }
 
 export interface RunRequest {
-  /** One host array for each of `plan.inputs`. */
+  /** One host array for each of `plan.inputs`, which must not change until the run is done. */
   readonly inputs: readonly HostArray[];
   /** One buffer of this executor for each of `plan.variables`. */
   readonly variables: readonly DeviceBuffer[];

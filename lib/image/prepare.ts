@@ -7,6 +7,7 @@ import {
   nativeImages,
 } from "../executors/native.js";
 import { Gate } from "../gate.js";
+import { LeastRecentlyUsed } from "../plan/cache.js";
 import { WorkerPool } from "../worker_pool.js";
 import { ByteBudget } from "./budget.js";
 import { decodeSamples, type ImageFile, openImage, type Samples } from "./decode.js";
@@ -134,18 +135,35 @@ export function nativeRecipe(
 ): NativePreparation {
   const transposed = orientation >= 5;
   const [uprightWidth, uprightHeight] = transposed ? [height, width] : [width, height];
-  const part = geometry.crop ?? { left: 0, top: 0, width: uprightWidth, height: uprightHeight };
-  const { window } = geometry;
-  const across = axis(uprightWidth, part.left, part.width, geometry.width, window.left, window.width, interpolation);
-  const down = axis(uprightHeight, part.top, part.height, geometry.height, window.top, window.height, interpolation);
+  const { window, crop: part = { left: 0, top: 0, width: uprightWidth, height: uprightHeight } } = geometry;
+  const across: Axis = {
+    extent: uprightWidth,
+    cropFrom: part.left,
+    cropLength: part.width,
+    target: geometry.width,
+    from: window.left,
+    length: window.width,
+    mirrored: [2, 3, 6, 7].includes(orientation),
+    interpolation,
+  };
+  const down: Axis = {
+    extent: uprightHeight,
+    cropFrom: part.top,
+    cropLength: part.height,
+    target: geometry.height,
+    from: window.top,
+    length: window.height,
+    mirrored: [3, 4, 7, 8].includes(orientation),
+    interpolation,
+  };
   return {
     width,
     height,
     channels,
     colours,
     ...(ground && { drawn: [ground.left, ground.top, ground.width, ground.height], background: ground.colour }),
-    across: [2, 3, 6, 7].includes(orientation) ? mirrored(across, uprightWidth) : across,
-    down: [3, 4, 7, 8].includes(orientation) ? mirrored(down, uprightHeight) : down,
+    across: tapsOf(across),
+    down: tapsOf(down),
     transposed,
     outputChannels,
     canvas: geometry.canvas,
@@ -153,31 +171,36 @@ export function nativeRecipe(
   };
 }
 
-/** The taps of one axis of a crop that is resized, in positions of the whole image. */
-function axis(
-  extent: number,
-  cropFrom: number,
-  cropLength: number,
-  target: number,
-  from: number,
-  length: number,
-  interpolation: Interpolation,
-): Taps {
-  const taps = computeTaps(cropLength, target, from, length, interpolation);
-  if (cropFrom > 0 || cropLength < extent) for (let i = 0; i < length; i++) taps.first[i] += cropFrom;
+/** One axis of an image that is cropped, resized and cut to a window; `mirrored` where it is stored the other way round. */
+interface Axis {
+  readonly extent: number;
+  readonly cropFrom: number;
+  readonly cropLength: number;
+  readonly target: number;
+  readonly from: number;
+  readonly length: number;
+  readonly mirrored: boolean;
+  readonly interpolation: Interpolation;
+}
+
+/** The taps of the last axes: images that come together are often of one size. */
+const recent = new LeastRecentlyUsed<Taps>(16, () => {});
+
+function tapsOf(axis: Axis): Taps {
+  const key = Object.values(axis).join();
+  const taps = recent.get(key) ?? makeTaps(axis);
+  recent.set(key, taps);
   return taps;
 }
 
-/** The same taps on an axis of `extent` positions that runs the other way. */
-function mirrored({ first, count, weights, stride }: Taps, extent: number): Taps {
-  return {
-    first: first.map((position, i) => extent - position - count[i]),
-    count,
-    weights: weights.map((_, at) => {
-      const i = Math.floor(at / stride);
-      const k = at % stride;
-      return k < count[i] ? weights[i * stride + count[i] - 1 - k] : 0;
-    }),
-    stride,
-  };
+/** Taps in positions of the image as it is stored. */
+function makeTaps({ extent, cropFrom, cropLength, target, from, length, mirrored, interpolation }: Axis): Taps {
+  const { first, count, weights, stride } = computeTaps(cropLength, target, from, length, interpolation);
+  for (let i = 0; i < length; i++) {
+    first[i] += cropFrom;
+    if (!mirrored) continue;
+    first[i] = extent - first[i] - count[i];
+    weights.subarray(i * stride, i * stride + count[i]).reverse();
+  }
+  return { first, count, weights, stride };
 }

@@ -1,6 +1,7 @@
 import { ArgumentError, expected, ImageError, shown } from "../errors.js";
+import { constantValue } from "../graph/value.js";
 import { checkOptions, type OptionNames } from "../options.js";
-import { type Tensor, tensor } from "../tensor.js";
+import { Tensor } from "../tensor.js";
 import { prepareImage } from "./prepare.js";
 import type { Geometry } from "./recipe.js";
 import { type Interpolation, interpolations } from "./resize.js";
@@ -72,7 +73,7 @@ export async function loadImage(image: ImageSource, options: LoadImageOptions = 
     draft,
     table: normalizationTable(mean, std),
   });
-  return tensor(values, [1, channels, size, size]);
+  return new Tensor(constantValue(values, Object.freeze([1, channels, size, size]), "float32")); // nobody else has the values
 }
 
 /** Fills in the defaults. Throws ArgumentError for an option out of its range. */

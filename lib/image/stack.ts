@@ -1,10 +1,13 @@
-import { type Tensor, tensor } from "../tensor.js";
+import { share } from "../graph/flush.js";
+import { constantValue } from "../graph/value.js";
+import { Tensor } from "../tensor.js";
 
 /** Float32 tensors [1, …] of one shape as one [N, …]. */
 export async function stack(tensors: readonly Tensor[]): Promise<Tensor> {
   const [, ...shape] = tensors[0].shape;
-  const size = shape.reduce((product, extent) => product * extent, 1);
-  const values = new Float32Array(tensors.length * size);
-  for (const [i, item] of tensors.entries()) values.set((await item.data()) as Float32Array, i * size);
-  return tensor(values, [tensors.length, ...shape]);
+  const parts = await Promise.all(tensors.map(({ value }) => share(value)));
+  const size = parts[0].length;
+  const values = new Float32Array(parts.length * size);
+  for (const [i, part] of parts.entries()) values.set(part as Float32Array, i * size);
+  return new Tensor(constantValue(values, Object.freeze([tensors.length, ...shape]), "float32"));
 }

@@ -67,14 +67,19 @@ Napi::Array list(const Napi::Value& value, const std::string& where, size_t coun
   return items;
 }
 
-std::vector<std::shared_ptr<HostMemory>> hostArrays(const Napi::Value& value, const Plan& plan,
-                                                    const std::vector<uint32_t>& slots, const std::string& what) {
-  const Napi::Array items = list(value, what, slots.size());
+// The inputs of a run. Large ones are not copied, which would hold up the JavaScript thread.
+std::vector<std::shared_ptr<HostMemory>> toInputs(const Napi::Value& value, const Plan& plan, Device& device) {
+  constexpr size_t large = size_t{1} << 20;
+  const Napi::Array items = list(value, "inputs", plan.inputs.size());
   std::vector<std::shared_ptr<HostMemory>> arrays;
-  for (uint32_t i = 0; i < slots.size(); ++i) {
+  for (uint32_t i = 0; i < plan.inputs.size(); ++i) {
     const Napi::HandleScope scope(value.Env());
-    const Slot& slot = plan.slots[slots[i]];
-    arrays.push_back(toHostMemory(items.Get(i), slot.dtype, slot.size(), what + " " + std::to_string(i)));
+    const Slot& slot = plan.slots[plan.inputs[i]];
+    const std::string what = "inputs " + std::to_string(i);
+    const Napi::Value item = items.Get(i);
+    arrays.push_back(slot.bytes() < large ? toHostMemory(item, slot.dtype, slot.size(), what)
+                                          : borrow(item, slot.dtype, slot.size(), what,
+                                                   [&](const Napi::Value& array) { return device.keep(array); }));
   }
   return arrays;
 }
@@ -157,7 +162,7 @@ Request toRequest(const Napi::CallbackInfo& info, const std::string& where) {
   const Request request{loaded.device, loaded.plan, loaded.program, std::make_shared<Run>()};
   const Plan& plan = *request.plan;
   request.run->stopping = &request.device->stopping();
-  request.run->inputs = hostArrays(info[1], plan, plan.inputs, "inputs");
+  request.run->inputs = toInputs(info[1], plan, *request.device);
   const Napi::Array variables = list(info[2], "variables", plan.variables.size());
   for (uint32_t i = 0; i < plan.variables.size(); ++i) {
     const std::string what = "variable " + std::to_string(i);
