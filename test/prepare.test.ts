@@ -225,6 +225,26 @@ describe("the memory of decoded images", () => {
   });
 });
 
+test.skipIf(!addon)("small files of many pixels take turns", { timeout: 120_000 }, async () => {
+  const image = sharp({ create: { width: 12_000, height: 12_000, channels: 3, background: "#336699" } });
+  const bytes = await image.png({ compressionLevel: 9 }).toBuffer();
+  expect(bytes.length).toBeLessThan(2e6);
+  const folder = mkdtempSync(join(tmpdir(), "seresnet-prepare-"));
+  try {
+    writeFileSync(join(folder, "bomb.png"), bytes);
+    const program = `
+      const { loadImage } = require("seresnet");
+      const load = () => loadImage(process.argv[1], { size: 32, mean: [0, 0, 0], std: [1, 1, 1] });
+      Promise.all([load(), load(), load(), load()]).then(async (all) =>
+        console.log(all.length, (await all[3].data())[0], process.resourceUsage().maxRSS / 1024));`;
+    const [count, red, peak] = (await run(["-e", program, join(folder, "bomb.png")], {})).stdout.split(" ").map(Number);
+    expect([count, Math.round(red * 255)]).toEqual([4, 0x33]);
+    expect(peak).toBeLessThan(1000); // 412 MiB decoded, of which two would be more
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
 test("a draft is close to the image, and only JPEGs that are large enough have one", async () => {
   const big = sharp(join(fixtures, "images/chelsea.png")).resize(2400, 1800, { fit: "fill" });
   const options = { mean: [0, 0, 0], std: [1, 1, 1] };

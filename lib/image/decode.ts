@@ -33,6 +33,8 @@ export interface ImageFile {
   /** How the stored image is turned, by EXIF: 1 (upright) to 8. */
   readonly orientation: number;
   readonly colours: Colours;
+  /** Whether its samples are grey alone. */
+  readonly isGrey: boolean;
   readonly ground: GifGround | undefined;
   /** What its samples take at the most. */
   readonly decodedBytes: number;
@@ -57,13 +59,13 @@ export async function openImage(source: ImageSource): Promise<ImageFile> {
 }
 
 function describe(name: string, bytes: Uint8Array, metadata: Metadata): ImageFile {
-  const { format, orientation = 1, autoOrient, space, channels } = metadata;
+  const { format, orientation = 1, autoOrient, space, depth, channels } = metadata;
   const { width, height } = autoOrient;
   const ground = format === "gif" ? gifGround(bytes) : undefined;
   const colours = ground ? "gif" : space === "cmyk" ? "cmyk" : "plain";
-  // grey becomes RGB in the decoder
-  const decodedBytes = width * height * Math.max(3, channels);
-  return { name, bytes, format, width, height, orientation, colours, ground, decodedBytes };
+  const isGrey = !ground && space === "b-w" && depth === "uchar";
+  const decodedBytes = width * height * (isGrey ? 1 : Math.max(3, channels)); // all else becomes RGB in the decoder
+  return { name, bytes, format, width, height, orientation, colours, isGrey, ground, decodedBytes };
 }
 
 /** Profiles are ignored because Pillow ignores them, and the published weights were trained through Pillow. */
@@ -79,7 +81,7 @@ export function decodeSamples(file: ImageFile, { upright = false, draft }: Decod
     if (draft) image = image.resize({ ...draft, fit: "fill", kernel: "linear", fastShrinkOnLoad: true });
     // sharp's own CMYK conversion goes through a colour profile; Pillow's is plain arithmetic
     if (file.colours === "cmyk") image = image.pipelineColourspace("cmyk").toColourspace("cmyk");
-    else image = (file.ground ? image : image.removeAlpha()).toColourspace("srgb");
+    else image = (file.ground ? image : image.removeAlpha()).toColourspace(file.isGrey ? "b-w" : "srgb");
     const { data, info } = await image.raw({ depth: "uchar" }).toBuffer({ resolveWithObject: true });
     return { data, width: info.width, height: info.height, channels: info.channels };
   });
