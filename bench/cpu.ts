@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import Table from "cli-table3";
-import { nativeVersions } from "../lib/executors/native.js";
+import { nativeVersions } from "../lib/devices/native/addon.js";
 import { createModel, exportOnnx, loadWeights, saveSafetensors } from "../lib/index.js";
 import { defaultWeights } from "../lib/paths.js";
 import { Child } from "./child.js";

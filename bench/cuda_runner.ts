@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
-import { setDefaultDevice } from "../lib/device.js";
-import { type KernelTime, nativeVersions } from "../lib/executors/native.js";
-import { NativePlan } from "../lib/executors/native_executor.js";
+import { type KernelTime, nativeVersions } from "../lib/devices/native/addon.js";
+import { NativePlan } from "../lib/devices/native/executor.js";
+import { setDefaultDevice } from "../lib/devices/resolve.js";
 import { type CompiledModel, compile, createModel, loadWeights, nn, type Tensor, tensor } from "../lib/index.js";
 import { type Bound, boundOf, leastTime } from "./roofline.js";
 import { noise } from "./weights.js";

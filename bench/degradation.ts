@@ -1,6 +1,6 @@
 import Table from "cli-table3";
 import { type IdxDataset, loadIdxDataset } from "../lib/data/idx.js";
-import { resolveDevice } from "../lib/device.js";
+import { resolveDevice } from "../lib/devices/resolve.js";
 import { createModel, functional, nn, optim, type Tensor, tensor } from "../lib/index.js";
 import { degradationReport } from "./degradation_report.js";
 import { ProbeNet, probes } from "./probe_net.js";

@@ -1,4 +1,4 @@
-import type { KernelTime } from "../lib/executors/native.js";
+import type { KernelTime } from "../lib/devices/native/addon.js";
 
 /** What a device can do at most, measured in the same run. */
 export interface Ceilings {

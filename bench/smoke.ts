@@ -1,8 +1,8 @@
 import { fork } from "node:child_process";
 import { availableParallelism } from "node:os";
 import { parseArgs } from "node:util";
-import type { DeviceName } from "../lib/executors/executor.js";
-import { nativeVersions } from "../lib/executors/native.js";
+import type { DeviceName } from "../lib/devices/executor.js";
+import { nativeVersions } from "../lib/devices/native/addon.js";
 import {
   compile,
   createModel,
@@ -13,7 +13,7 @@ import {
   type Tensor,
   tensor,
 } from "../lib/index.js";
-import { sizeOf } from "../lib/plan/plan.js";
+import { sizeOf } from "../lib/shape.js";
 import { SqueezeExcite } from "../models/index.js";
 import { oneOf, usableDevice } from "./report.js";
 import { noise, trainedLooking } from "./weights.js";

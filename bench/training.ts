@@ -8,7 +8,7 @@ import type { Readable, Writable } from "node:stream";
 import { setTimeout as pause } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import Table from "cli-table3";
-import { nativeVersions } from "../lib/executors/native.js";
+import { nativeVersions } from "../lib/devices/native/addon.js";
 import { createModel, saveSafetensors } from "../lib/index.js";
 import { type Bench, digits, median, oneOf, root, save, usableDevice } from "./report.js";
 import type { Steps, TrainingJob } from "./training_runner.js";

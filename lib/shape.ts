@@ -74,3 +74,10 @@ export function checkObject<T>(where: string, name: string, options: T): T {
     throw new ArgumentError(expected(where, `${name} as an object`, shown(options)));
   return options;
 }
+
+/** Elements of a shape; 1 for a scalar. */
+export function sizeOf(shape: readonly number[]): number {
+  let size = 1;
+  for (const extent of shape) size *= extent;
+  return size;
+}

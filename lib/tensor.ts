@@ -1,14 +1,12 @@
 import { checkDtype, checkHolds, type DType, dtypeOf, type HostArray, hostArray, isFloat, roundTo } from "./dtype.js";
 import { DtypeError, expected, ShapeError } from "./errors.js";
-import { backward as recordBackward } from "./graph/backward.js";
-import { read } from "./graph/flush.js";
 import { constantValue, type Value } from "./graph/value.js";
-import { Variable } from "./graph/variable.js";
-import * as ops from "./ops/index.js";
+import { backward as recordBackward } from "./lazy/backward.js";
+import { read } from "./lazy/flush.js";
+import { Variable } from "./lazy/variable.js";
 import { checkOptions, type OptionNames } from "./options.js";
-import { sizeOf } from "./plan/plan.js";
 import { tensorText } from "./print.js";
-import { checkExtents, formatShape } from "./shape.js";
+import { checkExtents, formatShape, sizeOf } from "./shape.js";
 
 /** Numbers nested to any depth; every level must be as long as its siblings. */
 export type NestedNumbers = readonly (number | NestedNumbers)[];
@@ -16,7 +14,11 @@ export type NestedNumbers = readonly (number | NestedNumbers)[];
 /** A tensor on the right of an arithmetic method, or a number that is broadcast. */
 export type Operand = Tensor | number;
 
-const known = Symbol("known");
+/** A tensor's elements where they are known without computing anything. */
+function knownElements({ value: { kept, version } }: Tensor): HostArray | undefined {
+  if (kept) return kept;
+  return ArrayBuffer.isView(version?.contents) ? (version.contents as HostArray) : undefined;
+}
 
 /**
  * An own property of every tensor, so that what compares structures (`toEqual` of Vitest and Jest, `assert.deepEqual`)
@@ -25,13 +27,13 @@ const known = Symbol("known");
 const contents = {
   enumerable: true,
   get(this: Tensor): HostArray | symbol {
-    return this[known] ?? Symbol("not computed: await data()");
+    return knownElements(this) ?? Symbol("not computed: await data()");
   },
 };
 
 /**
  * A lazy, immutable, row-major array. Methods record; nothing is computed until `data()` or `item()` is awaited.
- * Images are N,C,H,W. Tensors have no device and need no dispose.
+ * Images are N,C,H,W. Tensors have no device and need no dispose. The ops are methods, too: lib/ops/methods.ts adds them.
  */
 export class Tensor {
   readonly shape: readonly number[];
@@ -56,16 +58,9 @@ export class Tensor {
     return isMade && Function.prototype[Symbol.hasInstance].call(this, value);
   }
 
-  /** The elements where they are known without computing anything. */
-  get [known](): HostArray | undefined {
-    const { kept, version } = this.value;
-    if (kept) return kept;
-    return ArrayBuffer.isView(version?.contents) ? (version.contents as HostArray) : undefined;
-  }
-
   /** As PyTorch prints it, with its values where they are known; `await data()` makes them known. */
   toString(): string {
-    return tensorText(this[known], this);
+    return tensorText(knownElements(this), this);
   }
 
   [Symbol.for("nodejs.util.inspect.custom")](): string {
@@ -103,72 +98,6 @@ export class Tensor {
   /** What `backward` has accumulated for a tensor that wants gradients; undefined for all others, and before the first one. */
   get grad(): Tensor | undefined {
     return undefined;
-  }
-
-  /** The same values, cut off from what they were computed from: `backward` stops here. */
-  detach(): Tensor {
-    return ops.detach(this);
-  }
-
-  add(other: Operand): Tensor {
-    return ops.add(this, other);
-  }
-  sub(other: Operand): Tensor {
-    return ops.sub(this, other);
-  }
-  mul(other: Operand): Tensor {
-    return ops.mul(this, other);
-  }
-  div(other: Operand): Tensor {
-    return ops.div(this, other);
-  }
-  relu(): Tensor {
-    return ops.relu(this);
-  }
-  sigmoid(): Tensor {
-    return ops.sigmoid(this);
-  }
-  sqrt(): Tensor {
-    return ops.sqrt(this);
-  }
-  exp(): Tensor {
-    return ops.exp(this);
-  }
-  log(): Tensor {
-    return ops.log(this);
-  }
-  neg(): Tensor {
-    return ops.neg(this);
-  }
-  /** `[..., M, K] x [..., K, N] -> [..., M, N]`. */
-  matmul(other: Tensor): Tensor {
-    return ops.matmul(this, other);
-  }
-  /** Sum over `dims` (all when left out). */
-  sum(dims?: number | readonly number[], options?: ops.ReduceOptions): Tensor {
-    return ops.sum(this, dims, options);
-  }
-  /** Mean over `dims` (all when left out). */
-  mean(dims?: number | readonly number[], options?: ops.ReduceOptions): Tensor {
-    return ops.mean(this, dims, options);
-  }
-  /** The same elements in another shape; one extent may be -1. */
-  reshape(shape: readonly number[]): Tensor {
-    return ops.reshape(this, shape);
-  }
-  /** Dimensions from `startDim` on become one: `[N, C, H, W].flatten(1) -> [N, C*H*W]`. */
-  flatten(startDim = 0): Tensor {
-    return ops.flatten(this, startDim);
-  }
-  softmax(dim: number): Tensor {
-    return ops.softmax(this, dim);
-  }
-  logSoftmax(dim: number): Tensor {
-    return ops.logSoftmax(this, dim);
-  }
-  /** The same values in another dtype. Floats to integers truncate. */
-  cast(dtype: DType): Tensor {
-    return ops.cast(this, dtype);
   }
 }
 

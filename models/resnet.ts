@@ -1,5 +1,4 @@
 import { ArgumentError, expected } from "../lib/errors.js";
-import * as functional from "../lib/functional.js";
 import {
   AdaptiveAvgPool2d,
   BatchNorm2d,
@@ -10,6 +9,7 @@ import {
   Module,
   Sequential,
 } from "../lib/nn/index.js";
+import * as functional from "../lib/ops/functional.js";
 import type { Tensor } from "../lib/tensor.js";
 import {
   type GlobalPool,

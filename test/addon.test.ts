@@ -4,8 +4,8 @@ import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { Worker } from "node:worker_threads";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type { AddonStatus, DeviceInfo, NativeVersions } from "../dist/lib/executors/native.js";
-import { addonStatus, cudnnCandidates, nativeDevices, nativeVersions } from "../dist/lib/executors/native.js";
+import type { AddonStatus, DeviceInfo, NativeVersions } from "#lib/devices/native/addon.js";
+import { addonStatus, cudnnCandidates, nativeDevices, nativeVersions } from "#lib/devices/native/addon.js";
 import { canMakeUp, madeUpLibraries } from "./support/made_up.js";
 
 const compiled = join(__dirname, "..", "dist", "lib", "executors", "native.js");

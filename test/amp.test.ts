@@ -19,9 +19,9 @@ import {
 } from "seresnet";
 import { SEBlock } from "seresnet/models";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { roundTo } from "../dist/lib/dtype.js";
-import type { CheckpointInfo } from "../dist/lib/io/checkpoint.js";
-import { readRun, restoreRun, saveRun } from "../dist/lib/train/state.js";
+import { roundTo } from "#lib/dtype.js";
+import type { CheckpointInfo } from "#lib/io/checkpoint.js";
+import { readRun, restoreRun, saveRun } from "#lib/train/state.js";
 import { relativeError } from "./support/compare.js";
 import { usableDevices } from "./support/devices.js";
 import { writeIdx } from "./support/idx.js";

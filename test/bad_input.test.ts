@@ -1,9 +1,9 @@
 import { type CompiledModel, compile, nn, type SeresnetError, type Tensor, tensor } from "seresnet";
 import { describe, expect, test } from "vitest";
-import type { DType, HostArray } from "../dist/lib/dtype.js";
-import { ArgumentError, DeviceError, DisposedError, DtypeError, ShapeError } from "../dist/lib/errors.js";
-import type { DeviceBuffer, LoadedPlan, RunRequest } from "../dist/lib/executors/executor.js";
-import type { Plan } from "../dist/lib/plan/plan.js";
+import type { DeviceBuffer, LoadedPlan, RunRequest } from "#lib/devices/executor.js";
+import type { DType, HostArray } from "#lib/dtype.js";
+import { ArgumentError, DeviceError, DisposedError, DtypeError, ShapeError } from "#lib/errors.js";
+import type { Plan } from "#lib/plan/plan.js";
 import { executorOf, usableDevices } from "./support/devices.js";
 import { contents, planOf, single, withConstants } from "./support/plans.js";
 

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { deflateRawSync } from "node:zlib";
 import { createModel, ImageClassifier, saveSafetensors } from "seresnet";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { fetchFromHub } from "../dist/lib/io/hub.js";
+import { fetchFromHub } from "#lib/io/hub/hub.js";
 import { Hub } from "./support/hub.js";
 import { bytesOf, dictPickle, tensorOps, text, torchFile, tuple, zipFile } from "./support/torch_writer.js";
 import { rejection } from "./support/weights_files.js";

@@ -1,9 +1,9 @@
 import { createModel, DtypeError, functional, type nn, optim, setDefaultDevice, type Tensor, tensor } from "seresnet";
 import { SEBlock } from "seresnet/models";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
-import { referenceExecutor } from "../dist/lib/executors/reference/executor.js";
-import { planMemory } from "../dist/lib/plan/memory.js";
-import type { Plan } from "../dist/lib/plan/plan.js";
+import { referenceExecutor } from "#lib/devices/reference/executor.js";
+import { planMemory } from "#lib/plan/memory.js";
+import type { Plan } from "#lib/plan/plan.js";
 import { usableDevices } from "./support/devices.js";
 import { fill, image } from "./support/weights.js";
 

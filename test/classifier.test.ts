@@ -14,9 +14,9 @@ import {
   tensor,
 } from "seresnet";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
-import { Batcher } from "../dist/lib/classifier/batcher.js";
-import { Gate } from "../dist/lib/gate.js";
-import { type CheckpointInfo, readCheckpoint, writeCheckpoint } from "../dist/lib/io/checkpoint.js";
+import { Batcher } from "#lib/classifier/batcher.js";
+import { Gate } from "#lib/gate.js";
+import { type CheckpointInfo, readCheckpoint, writeCheckpoint } from "#lib/io/checkpoint.js";
 import { relativeError } from "./support/compare.js";
 
 const images = join(__dirname, "fixtures/images");
@@ -196,7 +196,7 @@ describe("classifyEach", () => {
 describe("dispose", () => {
   it("waits for the pictures of a call that has failed: none of them comes to a device that is gone", async () => {
     const own = await ImageClassifier.load(undefined, { device: "reference" });
-    const compiling = vi.spyOn(createRequire(__filename)("../dist/lib/compile.js"), "compile");
+    const compiling = vi.spyOn(createRequire(__filename)("#lib/compile/compile.js"), "compile");
     await expect(own.embed([join(images, "missing.png"), chelsea, rocket])).rejects.toThrow(ImageError);
     await own.dispose();
     const before = compiling.mock.calls.length;

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { listModels, loadWeights, saveSafetensors, type Tensor, tensor } from "seresnet";
 import sharp from "sharp";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { fashionMnistClasses } from "../dist/lib/data/idx.js";
+import { fashionMnistClasses } from "#lib/data/idx.js";
 
 const root = join(__dirname, "..");
 const program = join(root, "dist/lib/cli/main.js");

@@ -1,10 +1,10 @@
 import { describe, expect, test } from "vitest";
-import { ArgumentError } from "../dist/lib/errors.js";
-import { cpuExecutor } from "../dist/lib/executors/cpu.js";
-import type { LoadOptions } from "../dist/lib/executors/executor.js";
-import { nativeVersions } from "../dist/lib/executors/native.js";
-import { referenceExecutor } from "../dist/lib/executors/reference/executor.js";
-import type { Plan } from "../dist/lib/plan/plan.js";
+import type { LoadOptions } from "#lib/devices/executor.js";
+import { nativeVersions } from "#lib/devices/native/addon.js";
+import { cpuExecutor } from "#lib/devices/native/cpu.js";
+import { referenceExecutor } from "#lib/devices/reference/executor.js";
+import { ArgumentError } from "#lib/errors.js";
+import type { Plan } from "#lib/plan/plan.js";
 import { relativeError } from "./support/compare.js";
 import { vectors } from "./support/devices.js";
 import { contents, conv, kernelsOf, type Line, planOf, runPlan, withConstants } from "./support/plans.js";

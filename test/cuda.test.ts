@@ -14,7 +14,7 @@ import {
 } from "seresnet";
 import { ResidualBlock, SEBlock } from "seresnet/models";
 import { afterEach, describe, expect, test } from "vitest";
-import type { LoadedPlan } from "../dist/lib/executors/executor.js";
+import type { LoadedPlan } from "#lib/devices/executor.js";
 import { relativeError } from "./support/compare.js";
 import { executorOf, usableDevices } from "./support/devices.js";
 import { contents, conv, kernelsOf, type Line, planOf, runPlan, single, withConstants } from "./support/plans.js";

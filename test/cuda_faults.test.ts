@@ -12,7 +12,7 @@ const root = join(__dirname, "..");
 /** What every case has: the executor, plans of steps, and `tell`, which waits and gives a result or the sentence of an error. */
 const preamble = `
   const { compile, createModel, nn, setDefaultDevice, tensor } = require("seresnet");
-  const { executorFor, resolveDevice } = require(${JSON.stringify(join(root, "dist/lib/device.js"))});
+  const { executorFor, resolveDevice } = require(${JSON.stringify(join(root, "dist/lib/devices/resolve.js"))});
   const device = "cuda-sim";
   const executor = () => executorFor(resolveDevice(device));
   const slot = (shape, dtype = "float32") => ({ shape, dtype });

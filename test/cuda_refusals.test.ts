@@ -4,8 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { compile, DeviceError, listDevices, nn } from "seresnet";
 import { afterAll, describe, expect, it, test } from "vitest";
-import type { DeviceInfo } from "../dist/lib/executors/native.js";
-import { addonStatus, nativeVersions } from "../dist/lib/executors/native.js";
+import type { DeviceInfo } from "#lib/devices/native/addon.js";
+import { addonStatus, nativeVersions } from "#lib/devices/native/addon.js";
 import { canMakeUp, madeUpLibraries } from "./support/made_up.js";
 
 // What the device "cuda" says where it cannot work, each cause in a sentence and with a code of its own. Drivers and cuDNN

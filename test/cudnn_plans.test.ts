@@ -4,8 +4,8 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { createModel, summary } from "seresnet";
 import { afterAll, describe, expect, it } from "vitest";
-import type { ConvolutionQuery, ConvolutionSupport } from "../dist/lib/executors/native.js";
-import { cudnnCandidates, nativeVersions } from "../dist/lib/executors/native.js";
+import type { ConvolutionQuery, ConvolutionSupport } from "#lib/devices/native/addon.js";
+import { cudnnCandidates, nativeVersions } from "#lib/devices/native/addon.js";
 import { canMakeUp, madeUpLibraries } from "./support/made_up.js";
 
 // cuDNN plans convolutions for an H200 that is not there, from its properties. This proves support, not numbers.
@@ -129,7 +129,7 @@ it.skipIf(!nativeVersions()?.cudnn || !nativeVersions()?.cuda || !canMakeUp)(
        ${functions.map((name) => `int cudnn${name}(void) { return 1; }`).join("\n")}`,
     );
     library("libcublasLt.so.13", "int nothing;", place);
-    const script = `const { cudnnSupport } = require(${JSON.stringify(join(__dirname, "../dist/lib/executors/native.js"))});
+    const script = `const { cudnnSupport } = require(${JSON.stringify(join(__dirname, "#lib/devices/native/addon.js"))});
       try { cudnnSupport(process.argv[1], "{}", []); } catch (error) { console.log(error.message); }`;
     const child = spawnSync(process.execPath, ["-e", script, join(place, "libcudnn.so.9")], { encoding: "utf8" });
     expect(child.stdout, child.stderr).toBe("cudnnSupport: expected cuDNN 9.11, got 9.10.2\n");

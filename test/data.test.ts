@@ -6,9 +6,9 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { ArgumentError, data, ImageError } from "seresnet";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { augment, cropWindow, erasedWindow, mirror, planAugmentation } from "../dist/lib/data/augment.js";
-import { beta, permutation, streamOf } from "../dist/lib/data/random.js";
-import { crop, type Raster, resize } from "../dist/lib/image/resize.js";
+import { augment, cropWindow, erasedWindow, mirror, planAugmentation } from "#lib/data/augment.js";
+import { beta, permutation, streamOf } from "#lib/data/random.js";
+import { crop, type Raster, resize } from "#lib/image/resize.js";
 import { writeIdx } from "./support/idx.js";
 
 const chelsea = resolve("test/fixtures/images/chelsea.png");

@@ -1,6 +1,6 @@
 import { tensor } from "seresnet";
 import { describe, expect, it } from "vitest";
-import { fromBfloat16Bits, fromFloat16Bits, roundTo, toBfloat16Bits, toFloat16Bits } from "../dist/lib/dtype.js";
+import { fromBfloat16Bits, fromFloat16Bits, roundTo, toBfloat16Bits, toFloat16Bits } from "#lib/dtype.js";
 
 describe("half precision", () => {
   it("every float16 and bfloat16 survives the way there and back", () => {

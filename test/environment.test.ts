@@ -5,11 +5,11 @@ import os, { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { listDevices, loadWeights } from "seresnet";
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
-import { Metrics } from "../dist/lib/cli/training_output.js";
-import { ArgumentError, WeightsError } from "../dist/lib/errors.js";
-import { cudnnCandidates } from "../dist/lib/executors/native.js";
-import { userCache } from "../dist/lib/paths.js";
-import { writeReport } from "../dist/lib/train/report.js";
+import { Metrics } from "#lib/cli/training_output.js";
+import { cudnnCandidates } from "#lib/devices/native/addon.js";
+import { ArgumentError, WeightsError } from "#lib/errors.js";
+import { userCache } from "#lib/paths.js";
+import { writeReport } from "#lib/train/report.js";
 import { usableDevices } from "./support/devices.js";
 import { writeIdx } from "./support/idx.js";
 

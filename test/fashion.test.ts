@@ -14,10 +14,10 @@ import {
 } from "seresnet";
 import sharp from "sharp";
 import { describe, expect, test } from "vitest";
-import { loadIdxDataset } from "../dist/lib/data/idx.js";
-import type { DeviceName } from "../dist/lib/executors/executor.js";
-import { type CheckpointInfo, readCheckpoint } from "../dist/lib/io/checkpoint.js";
-import { defaultWeights } from "../dist/lib/paths.js";
+import { loadIdxDataset } from "#lib/data/idx.js";
+import type { DeviceName } from "#lib/devices/executor.js";
+import { type CheckpointInfo, readCheckpoint } from "#lib/io/checkpoint.js";
+import { defaultWeights } from "#lib/paths.js";
 import { relativeError } from "./support/compare.js";
 import { usableDevices } from "./support/devices.js";
 

@@ -2,7 +2,7 @@ import { mkdtemp, readdir, readFile, rm, utimes, writeFile } from "node:fs/promi
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, it } from "vitest";
-import { writeFileAtomic } from "../dist/lib/io/files.js";
+import { writeFileAtomic } from "#lib/files.js";
 
 it("a file that is written takes away what killed processes left beside it, and nothing else", async () => {
   const folder = await mkdtemp(join(tmpdir(), "seresnet-files-"));

@@ -14,8 +14,8 @@ import {
   WeightsError,
 } from "seresnet";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { bestFits } from "../dist/lib/classifier/fit.js";
-import { loadClassifier } from "../dist/lib/classifier/source.js";
+import { bestFits } from "#lib/classifier/adapt.js";
+import { loadClassifier } from "#lib/classifier/source.js";
 import { relativeError } from "./support/compare.js";
 import { grid } from "./support/ops.js";
 

@@ -4,9 +4,9 @@ import { tmpdir } from "node:os";
 import { join, relative, resolve } from "node:path";
 import { createModel, data } from "seresnet";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { matchClasses } from "../dist/lib/cli/class_names.js";
-import { writeCheckpoint } from "../dist/lib/io/checkpoint.js";
-import { imagenetLabelsFile } from "../dist/lib/paths.js";
+import { matchClasses } from "#lib/cli/class_names.js";
+import { writeCheckpoint } from "#lib/io/checkpoint.js";
+import { imagenetLabelsFile } from "#lib/paths.js";
 import { blot, classFolders, writeTree } from "./support/folders.js";
 
 let root: string;

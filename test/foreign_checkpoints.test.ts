@@ -13,8 +13,8 @@ import {
   WeightsError,
 } from "seresnet";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { unwrap } from "../dist/lib/io/names.js";
-import { parseSafetensors } from "../dist/lib/io/safetensors.js";
+import { unwrap } from "#lib/io/names.js";
+import { parseSafetensors } from "#lib/io/safetensors.js";
 import { contents } from "./support/weights_files.js";
 
 // Checkpoints as people have them. What each must give is what torch.load and load_state_dict of PyTorch 2.13 make of it,

@@ -1,11 +1,11 @@
 import { compile, createModel, type Tensor } from "seresnet";
 import { SEBlock } from "seresnet/models";
 import { describe, expect, test } from "vitest";
-import { cpuExecutor } from "../dist/lib/executors/cpu.js";
-import type { LoadOptions } from "../dist/lib/executors/executor.js";
-import { nativeVersions } from "../dist/lib/executors/native.js";
-import { referenceExecutor } from "../dist/lib/executors/reference/executor.js";
-import { inIsolation } from "../dist/lib/graph/recording.js";
+import type { LoadOptions } from "#lib/devices/executor.js";
+import { nativeVersions } from "#lib/devices/native/addon.js";
+import { cpuExecutor } from "#lib/devices/native/cpu.js";
+import { referenceExecutor } from "#lib/devices/reference/executor.js";
+import { inIsolation } from "#lib/lazy/recording.js";
 import { relativeError } from "./support/compare.js";
 import { usableDevices, vectors } from "./support/devices.js";
 import { contents, conv, type Line, planOf, runPlan, withConstants } from "./support/plans.js";

@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { describe, expect, test } from "vitest";
-import { decodeImage } from "../dist/lib/image/decode.js";
+import { decodeImage } from "#lib/image/decode.js";
 
 /** Small GIFs and what Pillow 12.3's `Image.open(gif).convert("RGB")` makes of them. */
 const cases = JSON.parse(readFileSync(resolve("test/fixtures/gif.json"), "utf8")) as Record<

@@ -5,8 +5,8 @@ import { deflateRawSync } from "node:zlib";
 import fc from "fast-check";
 import { loadWeights, WeightsError } from "seresnet";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { loadGolden } from "../dist/lib/io/golden.js";
-import { parseNpz } from "../dist/lib/io/npz.js";
+import { loadGolden } from "#lib/io/golden.js";
+import { parseNpz } from "#lib/io/torch/npz.js";
 import { bytesOf, type ZipItem, zipFile } from "./support/torch_writer.js";
 import { contents, rejection } from "./support/weights_files.js";
 

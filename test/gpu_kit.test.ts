@@ -12,7 +12,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { nativeVersions } from "../dist/lib/executors/native.js";
+import { nativeVersions } from "#lib/devices/native/addon.js";
 import { needs } from "./gpu_kit/needs.mjs";
 import { usableDevices } from "./support/devices.js";
 import { canMakeUp, madeUpLibraries } from "./support/made_up.js";

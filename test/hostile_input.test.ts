@@ -3,9 +3,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createModel, ImageClassifier, nn, SeresnetError, saveSafetensors, tensor } from "seresnet";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { DataLoader, type Dataset } from "../dist/lib/data/index.js";
-import { ArgumentError, MemoryError, WeightsError } from "../dist/lib/errors.js";
-import { writeCheckpoint } from "../dist/lib/io/checkpoint.js";
+import { DataLoader, type Dataset } from "#lib/data/index.js";
+import { ArgumentError, MemoryError, WeightsError } from "#lib/errors.js";
+import { writeCheckpoint } from "#lib/io/checkpoint.js";
 import { fill } from "./support/weights.js";
 
 let folder: string;

@@ -5,8 +5,9 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { ImageClassifier, loadWeights, saveSafetensors, WeightsError } from "seresnet";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { readCheckpoint } from "../dist/lib/io/checkpoint.js";
-import { type DownloadProgress, fetchFromHub } from "../dist/lib/io/hub.js";
+import { readCheckpoint } from "#lib/io/checkpoint.js";
+import { fetchFromHub } from "#lib/io/hub/hub.js";
+import type { DownloadProgress } from "#lib/io/hub/options.js";
 import { Hub } from "./support/hub.js";
 
 const root = join(__dirname, "..");
@@ -164,7 +165,7 @@ describe("weights from the hub", () => {
 
   it("are downloaded once by processes that want them at the same time", async () => {
     hub.faults.set(/cdn\/model/, { pauses: 500 });
-    const program = `require("./dist/lib/io/hub.js").fetchFromHub("hf:me/net").then(console.log)`;
+    const program = `require("./dist/lib/io/hub/hub.js").fetchFromHub("hf:me/net").then(console.log)`;
     const fetching = () => promisify(execFile)(process.execPath, ["-e", program], { cwd: root });
     const answers = await Promise.all([fetching(), fetching(), fetching(), fetchFromHub("hf:me/net")]);
     const paths = answers.map((answer) => (typeof answer === "string" ? answer : answer.stdout.trim()));

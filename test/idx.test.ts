@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { ArgumentError } from "seresnet";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { fashionMnistClasses, loadIdxDataset, readIdx } from "../dist/lib/data/idx.js";
+import { fashionMnistClasses, loadIdxDataset, readIdx } from "#lib/data/idx.js";
 
 let folder: string;
 beforeAll(async () => {

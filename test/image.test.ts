@@ -6,8 +6,8 @@ import { crc32, deflateSync } from "node:zlib";
 import { ArgumentError, ImageError, loadImage } from "seresnet";
 import sharp from "sharp";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { decodeImage, toGrey } from "../dist/lib/image/decode.js";
-import { type Interpolation, type Raster, resize } from "../dist/lib/image/resize.js";
+import { decodeImage, toGrey } from "#lib/image/decode.js";
+import { type Interpolation, type Raster, resize } from "#lib/image/resize.js";
 
 const fixtures = join(__dirname, "fixtures");
 const chelsea = join(fixtures, "images/chelsea.png");

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import type { Attributes } from "../dist/lib/plan/plan.js";
+import type { Attributes } from "#lib/graph/attributes.js";
 import { comparer, convs, expectNear, judgedDevices, limit, norm, outputOf, pool, positive } from "./support/judged.js";
 import { contents, conv, type Line, planOf, single } from "./support/plans.js";
 

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import type { Plan } from "../dist/lib/plan/plan.js";
+import type { Plan } from "#lib/plan/plan.js";
 import { executorOf } from "./support/devices.js";
 import {
   comparer,

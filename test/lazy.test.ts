@@ -9,8 +9,8 @@ import {
   tensor,
 } from "seresnet";
 import { afterEach, describe, expect, it } from "vitest";
-import { submit } from "../dist/lib/graph/flush.js";
-import { inIsolation } from "../dist/lib/graph/recording.js";
+import { submit } from "#lib/lazy/flush.js";
+import { inIsolation } from "#lib/lazy/recording.js";
 import { usableDevices } from "./support/devices.js";
 
 afterEach(() => setDefaultDevice("auto"));

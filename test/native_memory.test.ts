@@ -1,12 +1,12 @@
 import { spawnSync } from "node:child_process";
 import { resolve } from "node:path";
 import { describe, expect, test } from "vitest";
-import { nativeRuntime, nativeVersions } from "../dist/lib/executors/native.js";
+import { nativeRuntime, nativeVersions } from "#lib/devices/native/addon.js";
 
 const built = nativeVersions()?.onednn != null;
 if (!built) test("without oneDNN there is no native memory", () => expect(nativeVersions()?.onednn ?? null).toBeNull());
 
-const executorFile = JSON.stringify(resolve("dist/lib/executors/cpu.js"));
+const executorFile = JSON.stringify(resolve("dist/lib/devices/native/cpu.js"));
 
 /** A plan of `repeats` 3x3 convolutions, and its inputs: some tens of milliseconds of work. */
 const slow = `

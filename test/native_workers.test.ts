@@ -1,7 +1,7 @@
 import { spawnSync } from "node:child_process";
 import { resolve } from "node:path";
 import { expect, test } from "vitest";
-import { addonStatus, nativeVersions } from "../dist/lib/executors/native.js";
+import { addonStatus, nativeVersions } from "#lib/devices/native/addon.js";
 
 const built = nativeVersions()?.onednn != null && process.platform === "linux";
 if (!built)
@@ -68,7 +68,7 @@ test.runIf(built)(
   `${count} workers terminated in the middle of their runs: no abort, no leak, and the device still works`,
   () => {
     const args = ["--expose-gc", "-e", program, addonStatus().path as string];
-    const child = spawnSync(process.execPath, [...args, resolve("dist/lib/executors/cpu.js"), String(count)], {
+    const child = spawnSync(process.execPath, [...args, resolve("dist/lib/devices/native/cpu.js"), String(count)], {
       encoding: "utf8",
       timeout: 600_000,
     });

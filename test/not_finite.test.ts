@@ -1,8 +1,8 @@
 import { compile, createModel, functional, nn, type Tensor, tensor } from "seresnet";
 import { describe, expect, test } from "vitest";
-import { cpuExecutor } from "../dist/lib/executors/cpu.js";
-import { nativeVersions } from "../dist/lib/executors/native.js";
-import { referenceExecutor } from "../dist/lib/executors/reference/executor.js";
+import { nativeVersions } from "#lib/devices/native/addon.js";
+import { cpuExecutor } from "#lib/devices/native/cpu.js";
+import { referenceExecutor } from "#lib/devices/reference/executor.js";
 import { executorOf, usableDevices } from "./support/devices.js";
 import { convs, outputOf } from "./support/judged.js";
 import { contents, conv, type Line, planOf, runPlan, withConstants } from "./support/plans.js";

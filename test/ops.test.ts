@@ -1,7 +1,8 @@
 import { describe, expect, test } from "vitest";
-import { type DType, type HostArray, hostArray, roundTo } from "../dist/lib/dtype.js";
-import { DtypeError, SeresnetError } from "../dist/lib/errors.js";
-import { type Attributes, sizeOf } from "../dist/lib/plan/plan.js";
+import { type DType, type HostArray, hostArray, roundTo } from "#lib/dtype.js";
+import { DtypeError, SeresnetError } from "#lib/errors.js";
+import type { Attributes } from "#lib/graph/attributes.js";
+import { sizeOf } from "#lib/shape.js";
 import { usableDevices } from "./support/devices.js";
 import { judgeOf, noise, opRunner, type Spec } from "./support/ops.js";
 

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { sizeOf } from "../dist/lib/plan/plan.js";
+import { sizeOf } from "#lib/shape.js";
 import { usableDevices } from "./support/devices.js";
 import { grid, judgeOf, noise, opRunner, type Spec } from "./support/ops.js";
 

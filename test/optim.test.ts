@@ -13,7 +13,7 @@ import {
   WeightsError,
 } from "seresnet";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
-import { referenceExecutor } from "../dist/lib/executors/reference/executor.js";
+import { referenceExecutor } from "#lib/devices/reference/executor.js";
 import { relativeError } from "./support/compare.js";
 import { usableDevices } from "./support/devices.js";
 

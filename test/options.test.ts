@@ -21,7 +21,7 @@ import {
 } from "seresnet";
 import { ResidualBlock, SEBlock } from "seresnet/models";
 import { describe, expect, test } from "vitest";
-import { defaultWeights } from "../dist/lib/paths.js";
+import { defaultWeights } from "#lib/paths.js";
 
 const images = tensor(new Float32Array(32), [2, 1, 4, 4]);
 const layer = new nn.Linear(2, 2);

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { nativeVersions } from "../dist/lib/executors/native.js";
+import { nativeVersions } from "#lib/devices/native/addon.js";
 
 const execute = promisify(execFile);
 const root = join(__dirname, "..");

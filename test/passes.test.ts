@@ -1,14 +1,14 @@
 import { createModel, functional, nn, Tensor, tensor } from "seresnet";
 import { ResidualBlock, SEBlock } from "seresnet/models";
 import { beforeAll, describe, expect, it } from "vitest";
-import { differentiate } from "../dist/lib/graph/differentiate.js";
-import { fold } from "../dist/lib/graph/fold.js";
-import { expand, fuse } from "../dist/lib/graph/fuse.js";
-import { inIsolation } from "../dist/lib/graph/recording.js";
-import { rewrite } from "../dist/lib/graph/rewrite.js";
-import { joinTails } from "../dist/lib/graph/tails.js";
-import { constantValue, Node, op, topological, type Value } from "../dist/lib/graph/value.js";
-import { sizeOf } from "../dist/lib/plan/plan.js";
+import { differentiate } from "#lib/graph/passes/differentiate.js";
+import { fold } from "#lib/graph/passes/fold.js";
+import { expand, fuse } from "#lib/graph/passes/fuse.js";
+import { joinTails } from "#lib/graph/passes/fuse_epilogues.js";
+import { rewrite } from "#lib/graph/rewrite.js";
+import { constantValue, Node, op, topological, type Value } from "#lib/graph/value.js";
+import { inIsolation } from "#lib/lazy/recording.js";
+import { sizeOf } from "#lib/shape.js";
 import { relativeError } from "./support/compare.js";
 import { fill, image } from "./support/weights.js";
 

@@ -7,11 +7,11 @@ import fc from "fast-check";
 import { ArgumentError, ImageError, loadImage, setImageMemoryLimit } from "seresnet";
 import sharp from "sharp";
 import { afterAll, describe, expect, test } from "vitest";
-import { nativeImages } from "../dist/lib/executors/native.js";
-import { ByteBudget } from "../dist/lib/image/budget.js";
-import { decodeSamples, type ImageFile, openImage } from "../dist/lib/image/decode.js";
-import { nativeRecipe } from "../dist/lib/image/prepare.js";
-import { prepareHere, type Recipe } from "../dist/lib/image/recipe.js";
+import { nativeImages } from "#lib/devices/native/addon.js";
+import { ByteBudget } from "#lib/image/budget.js";
+import { decodeSamples, type ImageFile, openImage } from "#lib/image/decode.js";
+import { nativeRecipe } from "#lib/image/prepare.js";
+import { prepareHere, type Recipe } from "#lib/image/recipe.js";
 
 const fixtures = resolve("test/fixtures");
 const addon = nativeImages();
@@ -39,10 +39,6 @@ async function files(): Promise<Record<string, Buffer>> {
   for (const [name, { gif }] of Object.entries(gifs)) all[`gif ${name}`] = Buffer.from(gif, "base64");
   return all;
 }
-
-const all = await files();
-const opened: [string, ImageFile][] = [];
-for (const [name, bytes] of Object.entries(all)) opened.push([name, await openImage(bytes)]);
 
 /** Recipes for an image of these sides, with crops, windows and canvases of any kind. */
 function recipes({ width, height }: ImageFile): fc.Arbitrary<Recipe> {
@@ -81,7 +77,9 @@ function recipes({ width, height }: ImageFile): fc.Arbitrary<Recipe> {
 
 const table = (channels: number) => Float32Array.from({ length: 256 * channels }, (_, i) => Math.sin(i));
 
-describe.skipIf(!addon)("the addon prepares images as TypeScript does, byte for byte", () => {
+describe.skipIf(!addon)("the addon prepares images as TypeScript does, byte for byte", async () => {
+  const opened: [string, ImageFile][] = [];
+  for (const [name, bytes] of Object.entries(await files())) opened.push([name, await openImage(bytes)]);
   const thread = addon?.openImages();
   const prepared = async (file: ImageFile, recipe: Recipe, vectors: boolean) => {
     const samples = await decodeSamples(file);

@@ -3,12 +3,13 @@ import { resolve } from "node:path";
 import type { Worker } from "node:worker_threads";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { type HostArray, hostBytes } from "../dist/lib/dtype.js";
-import { ArgumentError, DeviceError, DisposedError, DtypeError, MemoryError, ShapeError } from "../dist/lib/errors.js";
-import type { LoadedPlan } from "../dist/lib/executors/executor.js";
-import { referenceExecutor } from "../dist/lib/executors/reference/executor.js";
-import { planMemory } from "../dist/lib/plan/memory.js";
-import { type Plan, type Slot, type Step, sizeOf } from "../dist/lib/plan/plan.js";
+import type { LoadedPlan } from "#lib/devices/executor.js";
+import { referenceExecutor } from "#lib/devices/reference/executor.js";
+import { type HostArray, hostBytes } from "#lib/dtype.js";
+import { ArgumentError, DeviceError, DisposedError, DtypeError, MemoryError, ShapeError } from "#lib/errors.js";
+import { planMemory } from "#lib/plan/memory.js";
+import type { Plan, Slot, Step } from "#lib/plan/plan.js";
+import { sizeOf } from "#lib/shape.js";
 
 const workers: Worker[] = [];
 process.on("worker", (worker) => workers.push(worker));
@@ -295,7 +296,7 @@ describe("reference executor", () => {
   });
 
   test("a program ends by itself after its last run, and not before", () => {
-    const file = resolve("dist/lib/executors/reference/executor.js");
+    const file = resolve("dist/lib/devices/reference/executor.js");
     const program = `
       const { referenceExecutor } = require(${JSON.stringify(file)});
       const plan = ${JSON.stringify(slowPlan(2))};

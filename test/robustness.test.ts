@@ -1,6 +1,6 @@
 import { compile, createModel, nn, SeresnetError, setDefaultDevice, summary, type Tensor, tensor } from "seresnet";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { collect } from "../dist/lib/executors/reference/collect.js";
+import { collect } from "#lib/devices/reference/garbage.js";
 
 beforeAll(() => setDefaultDevice("reference"));
 afterAll(() => setDefaultDevice("auto"));

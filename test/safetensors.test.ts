@@ -5,14 +5,9 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { functional, loadWeights, saveSafetensors, type Tensor, tensor, WeightsError } from "seresnet";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import {
-  type CheckpointInfo,
-  parseCheckpointInfo,
-  readCheckpoint,
-  writeCheckpoint,
-} from "../dist/lib/io/checkpoint.js";
-import { writeFileAtomic } from "../dist/lib/io/files.js";
-import { parseSafetensors, readSafetensors } from "../dist/lib/io/safetensors.js";
+import { writeFileAtomic } from "#lib/files.js";
+import { type CheckpointInfo, parseCheckpointInfo, readCheckpoint, writeCheckpoint } from "#lib/io/checkpoint.js";
+import { parseSafetensors, readSafetensors } from "#lib/io/safetensors.js";
 
 let folder: string;
 beforeAll(async () => {

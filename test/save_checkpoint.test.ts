@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { ArgumentError, createModel, ImageClassifier, loadCheckpoint, nn, saveCheckpoint, tensor } from "seresnet";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { readCheckpoint } from "../dist/lib/io/checkpoint.js";
+import { readCheckpoint } from "#lib/io/checkpoint.js";
 import { fill, image } from "./support/weights.js";
 
 let folder: string;

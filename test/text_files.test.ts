@@ -4,10 +4,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createModel, ImageClassifier, saveSafetensors } from "seresnet";
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
-import { Metrics } from "../dist/lib/cli/training_output.js";
-import { ArgumentError, WeightsError } from "../dist/lib/errors.js";
-import { fetchFromHub } from "../dist/lib/io/hub.js";
-import { readLines, readTextFile } from "../dist/lib/io/text.js";
+import { Metrics } from "#lib/cli/training_output.js";
+import { ArgumentError, WeightsError } from "#lib/errors.js";
+import { fetchFromHub } from "#lib/io/hub/hub.js";
+import { readLines, readTextFile } from "#lib/io/text.js";
 import { fill } from "./support/weights.js";
 
 let folder: string;

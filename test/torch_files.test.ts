@@ -4,8 +4,8 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { createModel, loadWeights, nn, WeightsError } from "seresnet";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { loadClassifier } from "../dist/lib/classifier/source.js";
-import { parseTorch } from "../dist/lib/io/torch.js";
+import { loadClassifier } from "#lib/classifier/source.js";
+import { parseTorch } from "#lib/io/torch/state_dict.js";
 import { bytesOf, dictPickle, integer, tensorOps, text, torchFile, u32 } from "./support/torch_writer.js";
 import { contents, refusal } from "./support/weights_files.js";
 

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { deflateRawSync } from "node:zlib";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { parseTorch } from "../dist/lib/io/torch.js";
+import { parseTorch } from "#lib/io/torch/state_dict.js";
 import {
   bytesOf,
   dictPickle,

@@ -15,7 +15,7 @@ import {
   fit as train,
 } from "seresnet";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { confusionOf, renderReport, scoresOf } from "../dist/lib/train/report.js";
+import { confusionOf, renderReport, scoresOf } from "#lib/train/report.js";
 import { relativeError } from "./support/compare.js";
 import { writeIdx } from "./support/idx.js";
 

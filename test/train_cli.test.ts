@@ -6,11 +6,11 @@ import { join, resolve } from "node:path";
 import { Command } from "commander";
 import { loadWeights, MemoryError, setDefaultDevice } from "seresnet";
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
-import { addTrain } from "../dist/lib/cli/train.js";
-import { referenceExecutor } from "../dist/lib/executors/reference/executor.js";
-import { readCheckpoint } from "../dist/lib/io/checkpoint.js";
-import { readSafetensors } from "../dist/lib/io/safetensors.js";
-import { planMemory } from "../dist/lib/plan/memory.js";
+import { addTrain } from "#lib/cli/train.js";
+import { referenceExecutor } from "#lib/devices/reference/executor.js";
+import { readCheckpoint } from "#lib/io/checkpoint.js";
+import { readSafetensors } from "#lib/io/safetensors.js";
+import { planMemory } from "#lib/plan/memory.js";
 import { writeIdx } from "./support/idx.js";
 
 const program = resolve("dist/lib/cli/main.js");

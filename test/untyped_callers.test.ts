@@ -13,8 +13,8 @@ import {
 } from "seresnet";
 import sharp from "sharp";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { harmless, print, printJson, warn } from "../dist/lib/cli/output.js";
-import { ArgumentError } from "../dist/lib/errors.js";
+import { harmless, print, printJson, warn } from "#lib/cli/output.js";
+import { ArgumentError } from "#lib/errors.js";
 
 // an unhandled rejection ends a process
 const unhandled = vi.fn();

@@ -4,13 +4,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { compile, createModel, loadWeights, ShapeError, saveSafetensors, type Tensor, tensor } from "seresnet";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { loadClassifier } from "../dist/lib/classifier/source.js";
-import type { Deviation } from "../dist/lib/verify.js";
-import { compareDevices, verify } from "../dist/lib/verify.js";
+import { loadClassifier } from "#lib/classifier/source.js";
+import type { Deviation } from "#lib/compile/verify.js";
+import { compareDevices, verify } from "#lib/compile/verify.js";
 import { noise } from "./support/ops.js";
 import { fill } from "./support/weights.js";
 
-const program = join(__dirname, "../dist/lib/cli/main.js");
+const program = join(__dirname, "#lib/cli/main.js");
 let folder: string;
 let golden: Record<string, Tensor>;
 let file: string;

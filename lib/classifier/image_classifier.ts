@@ -1,6 +1,6 @@
 import type { Network } from "../../models/index.js";
-import { type CompiledModel, type CompileOptions, compile } from "../compile.js";
-import type { ResolvedDevice } from "../device.js";
+import { type CompiledModel, type CompileOptions, compile } from "../compile/compile.js";
+import type { ResolvedDevice } from "../devices/resolve.js";
 import { ArgumentError, DisposedError, expected, ImageError, ShapeError, shown, WeightsError } from "../errors.js";
 import { Gate } from "../gate.js";
 import { loadImage, type PreprocessOptions } from "../image/preprocess.js";

@@ -1,4 +1,4 @@
-import type { CompiledModel } from "../compile.js";
+import type { CompiledModel } from "../compile/compile.js";
 import { expected, WeightsError } from "../errors.js";
 import type { Tensor } from "../tensor.js";
 

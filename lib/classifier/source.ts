@@ -3,17 +3,18 @@ import { dirname, extname, join } from "node:path";
 import { createModel, type ModelOptions, type Network } from "../../models/index.js";
 import { isFloat } from "../dtype.js";
 import { ArgumentError, expected, listed, shown, WeightsError } from "../errors.js";
+import { reason } from "../files.js";
 import { imagenetMean, imagenetStd, largestSize, type PreprocessOptions } from "../image/preprocess.js";
 import { type Checkpoint, type CheckpointInfo, readCheckpoint } from "../io/checkpoint.js";
-import { reason } from "../io/files.js";
-import { fetchFromHub, type HubOptions, isHubSource, weightsFiles } from "../io/hub.js";
+import { fetchFromHub, isHubSource, weightsFiles } from "../io/hub/hub.js";
+import type { HubOptions } from "../io/hub/options.js";
 import { takeNetwork } from "../io/names.js";
 import { readLines } from "../io/text.js";
 import { loadWeights } from "../io/weights.js";
 import { defaultWeights, imagenetLabelsFile } from "../paths.js";
 import type { Tensor } from "../tensor.js";
+import { adaptWeights, fitHint, onlyFit } from "./adapt.js";
 import { checkAsked, checkSaid, mostChannels, mostClasses } from "./counts.js";
-import { adaptWeights, fitHint, onlyFit } from "./fit.js";
 import { readTimmConfig, type TimmConfig } from "./timm_config.js";
 
 export interface ClassifierOptions {

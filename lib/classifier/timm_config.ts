@@ -1,9 +1,9 @@
 import type { ResNetOptions } from "../../models/index.js";
 import { expected, listed, WeightsError } from "../errors.js";
+import { reason } from "../files.js";
 import { cropModes } from "../image/preprocess.js";
 import { type Interpolation, interpolations } from "../image/resize.js";
 import type { CheckpointInfo } from "../io/checkpoint.js";
-import { reason } from "../io/files.js";
 import { isObject, parseStrictJson, quoted } from "../io/json.js";
 import { readTextFile } from "../io/text.js";
 

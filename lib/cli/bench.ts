@@ -1,11 +1,10 @@
 import Table from "cli-table3";
 import type { Command } from "commander";
 import { createModel } from "../../models/index.js";
-import { compile } from "../compile.js";
-import { listDevices } from "../device.js";
+import { compile } from "../compile/compile.js";
+import { listDevices } from "../devices/resolve.js";
 import { SeresnetError } from "../errors.js";
-import { sizeOf } from "../plan/plan.js";
-import { formatShape } from "../shape.js";
+import { formatShape, sizeOf } from "../shape.js";
 import { tensor } from "../tensor.js";
 import { usualInput } from "./models.js";
 import {

@@ -2,7 +2,7 @@ import Table from "cli-table3";
 import type { Command } from "commander";
 import type { Prediction } from "../classifier/prediction.js";
 import { type ClassifierOptions, loadClassifier } from "../classifier/source.js";
-import { compile } from "../compile.js";
+import { compile } from "../compile/compile.js";
 import { ArgumentError, expected } from "../errors.js";
 import { defaultWeightsNote } from "../paths.js";
 import {

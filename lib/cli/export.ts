@@ -5,7 +5,7 @@ import { mostClasses } from "../classifier/counts.js";
 import { type ClassifierOptions, loadClassifier } from "../classifier/source.js";
 import { ArgumentError, expected } from "../errors.js";
 import type { CheckpointInfo } from "../io/checkpoint.js";
-import { exportOnnx } from "../io/onnx.js";
+import { exportOnnx } from "../io/onnx/export.js";
 import { formatShape } from "../shape.js";
 import { usualInput } from "./models.js";
 import {

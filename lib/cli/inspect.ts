@@ -1,6 +1,6 @@
 import type { Command } from "commander";
-import { type DeviceInfo, listDevices, resolveDevice } from "../device.js";
-import { addonStatus, nativeVersions } from "../executors/native.js";
+import { addonStatus, nativeVersions } from "../devices/native/addon.js";
+import { type DeviceInfo, listDevices, resolveDevice } from "../devices/resolve.js";
 import { packageVersion } from "../paths.js";
 import { jsonOption } from "./options.js";
 import { colours, print, printJson } from "./output.js";

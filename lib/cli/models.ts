@@ -1,7 +1,7 @@
 import Table from "cli-table3";
 import type { Command } from "commander";
 import { createModel, listModels } from "../../models/index.js";
-import { summary } from "../summary.js";
+import { summary } from "../compile/summary.js";
 import { jsonOption } from "./options.js";
 import { print, printJson } from "./output.js";
 

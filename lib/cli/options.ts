@@ -1,6 +1,6 @@
 import { InvalidArgumentError, Option } from "commander";
 import { mostChannels } from "../classifier/counts.js";
-import type { DeviceName } from "../executors/executor.js";
+import type { DeviceName } from "../devices/executor.js";
 
 const mostInputElements = 2 ** 31;
 

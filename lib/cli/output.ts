@@ -1,7 +1,7 @@
 import { SingleBar } from "cli-progress";
 import pc from "picocolors";
 import { SeresnetError } from "../errors.js";
-import type { DownloadProgress } from "../io/hub.js";
+import type { DownloadProgress } from "../io/hub/options.js";
 
 /** Colours where a person reads stdout: no pipe, file or CI log gets colour codes unless FORCE_COLOR asks; NO_COLOR rules them out. */
 export const colours = pc.createColors(pc.isColorSupported && Boolean(process.stdout.isTTY || process.env.FORCE_COLOR));

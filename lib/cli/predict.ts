@@ -1,5 +1,5 @@
 import { type Prediction, rank, runBatch } from "../classifier/prediction.js";
-import type { CompiledModel } from "../compile.js";
+import type { CompiledModel } from "../compile/compile.js";
 import type { Pictures } from "./pictures.js";
 
 /** What a model says of pictures. */

@@ -2,7 +2,7 @@ import { existsSync } from "node:fs";
 import { mkdir, rm } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { ArgumentError, expected, listed } from "../errors.js";
-import { reason } from "../io/files.js";
+import { reason } from "../files.js";
 import { lockFolder } from "../io/run_lock.js";
 
 /** Files of a run. */

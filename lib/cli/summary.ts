@@ -1,7 +1,7 @@
 import type { Command } from "commander";
 import { createModel, type ModelOptions } from "../../models/index.js";
 import { mostClasses } from "../classifier/counts.js";
-import { summary } from "../summary.js";
+import { summary } from "../compile/summary.js";
 import { usualInput } from "./models.js";
 import { jsonOption, modelOptionsOption, parseCountUpTo, parseInputShape } from "./options.js";
 import { print, printJson } from "./output.js";

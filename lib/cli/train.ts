@@ -3,11 +3,11 @@ import { createModel, type ModelOptions, type Network } from "../../models/index
 import { loadClassifier } from "../classifier/source.js";
 import { type Dataset, openDataset, pixelStatistics } from "../data/dataset.js";
 import { DataLoader } from "../data/loader.js";
-import { setDefaultDevice } from "../device.js";
+import { setDefaultDevice } from "../devices/resolve.js";
 import { ArgumentError, expected, MemoryError, SeresnetError } from "../errors.js";
+import { reason } from "../files.js";
 import { bytesOf, imagenetMean, imagenetStd } from "../image/preprocess.js";
 import type { CheckpointInfo } from "../io/checkpoint.js";
-import { reason } from "../io/files.js";
 import { readLines } from "../io/text.js";
 import { EMA } from "../optim/ema.js";
 import { GradScaler } from "../optim/grad_scaler.js";

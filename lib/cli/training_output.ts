@@ -1,6 +1,6 @@
 import { SingleBar } from "cli-progress";
 import { ArgumentError, expected } from "../errors.js";
-import { reason } from "../io/files.js";
+import { reason } from "../files.js";
 import { isObject } from "../io/json.js";
 import { appendText, readTextFile, writeTextFile } from "../io/text.js";
 import type { EpochReport, StepReport } from "../train/fit_options.js";

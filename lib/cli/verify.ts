@@ -1,11 +1,11 @@
 import Table from "cli-table3";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { type ClassifierOptions, loadClassifier } from "../classifier/source.js";
-import { listDevices } from "../device.js";
+import { compareDevices, type Deviation, tolerances, verify } from "../compile/verify.js";
+import { listDevices } from "../devices/resolve.js";
 import { loadGolden } from "../io/golden.js";
 import { Generator } from "../nn/random.js";
 import { tensor } from "../tensor.js";
-import { compareDevices, type Deviation, tolerances, verify } from "../verify.js";
 import {
   type ComputeType,
   type Device,
@@ -40,7 +40,11 @@ export function addVerify(program: Command): void {
     .addOption(devicesOption("which devices to run on (default: all that work)"))
     .addOption(dtypeOption())
     .addOption(toleranceOption())
-    .option("--max-unpacked <mebibytes>", "what the arrays of an .npz may take when unpacked (default: 1024)", parseCount)
+    .option(
+      "--max-unpacked <mebibytes>",
+      "what the arrays of an .npz may take when unpacked (default: 1024)",
+      parseCount,
+    )
     .addOption(jsonOption())
     .addHelpText(
       "after",
@@ -58,11 +62,16 @@ A golden file from PyTorch (timm's names of modules are ours):
 Example:
   seresnet verify golden.npz --weights hf:timm/seresnet50.a1_in1k`,
     )
-    .action(async (golden: string, { devices = usable(), tolerance, maxUnpacked = 1024, json, ...options }: Options) => {
-      const { network, info } = await load(options);
-      const deviations = await verify(network, await loadGolden(golden, maxUnpacked * 2 ** 20), { devices, dtype: options.dtype });
-      report(info.model, deviations, tolerance ?? tolerances[options.dtype], json);
-    });
+    .action(
+      async (golden: string, { devices = usable(), tolerance, maxUnpacked = 1024, json, ...options }: Options) => {
+        const { network, info } = await load(options);
+        const deviations = await verify(network, await loadGolden(golden, maxUnpacked * 2 ** 20), {
+          devices,
+          dtype: options.dtype,
+        });
+        report(info.model, deviations, tolerance ?? tolerances[options.dtype], json);
+      },
+    );
 }
 
 export function addCompare(program: Command): void {

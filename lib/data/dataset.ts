@@ -1,7 +1,7 @@
 import { readdir } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { ArgumentError, expected, listed } from "../errors.js";
-import { reason } from "../io/files.js";
+import { reason } from "../files.js";
 import { checkOptions, type OptionNames } from "../options.js";
 import { findSplits, readClassFolders } from "./folders.js";
 import { fashionMnistClasses, loadIdxDataset } from "./idx.js";

@@ -2,7 +2,7 @@ import type { Dirent, Stats } from "node:fs";
 import { open, readdir, realpath, stat } from "node:fs/promises";
 import { extname, join } from "node:path";
 import { ArgumentError, expected, listed } from "../errors.js";
-import { reason } from "../io/files.js";
+import { reason } from "../files.js";
 
 /** A folder of images of one class. */
 export interface ClassFolder {

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { constants, gunzip } from "node:zlib";
 import { ArgumentError, expected } from "../errors.js";
-import { readRegularFile, reason } from "../io/files.js";
+import { readRegularFile, reason } from "../files.js";
 
 /** An IDX file of unsigned bytes: row-major, the last dimension fastest. */
 export interface IdxArray {

@@ -1,6 +1,6 @@
 import { availableParallelism } from "node:os";
+import { mostThreads } from "../devices/check.js";
 import { ArgumentError, expected, ImageError, shown } from "../errors.js";
-import { mostThreads } from "../executors/check.js";
 import { imageBudget } from "../image/prepare.js";
 import { type CropMode, checkPicture } from "../image/preprocess.js";
 import type { Interpolation } from "../image/resize.js";

@@ -1,11 +1,24 @@
 import type { DType, HostArray } from "../dtype.js";
-import type { Attributes } from "../plan/plan.js";
-import type { Variable, Version } from "./variable.js";
+import type { Attributes } from "./attributes.js";
 
 /** Shape and dtype of a value before it exists. */
 export interface ValueType {
   readonly shape: readonly number[];
   readonly dtype: DType;
+}
+
+/** State that outlives a plan, as a graph sees it; lib/lazy/variable.ts has the rest. */
+export interface VariableRef extends ValueType {
+  readonly name: string;
+  readonly requiresGrad: boolean;
+}
+
+/** What a variable holds between two writes, as a graph sees it. */
+export interface VersionRef {
+  readonly variable: VariableRef;
+  readonly state: "current" | "replaced" | "failed";
+  readonly error?: unknown;
+  readonly contents: unknown;
 }
 
 /**
@@ -14,9 +27,9 @@ export interface ValueType {
  */
 export class Value implements ValueType {
   kept?: HostArray;
-  version?: Version;
+  version?: VersionRef;
   /** Set on what a read of a variable gives: gradients are taken with respect to these. */
-  variable?: Variable;
+  variable?: VariableRef;
   /** Asked for in a flush under way: `kept` will be there before any later flush runs. */
   underWay = false;
   /** Why the last flush that should have computed it failed: told to those who asked while it was under way. */
@@ -32,6 +45,11 @@ export class Value implements ValueType {
   get isLeaf(): boolean {
     return this.kept !== undefined || this.version !== undefined || this.underWay;
   }
+}
+
+/** Whether a leaf is read from its variable rather than from the host. */
+export function isVariable(leaf: Value): boolean {
+  return leaf.version !== undefined && leaf.kept === undefined && !leaf.underWay;
 }
 
 let nodes = 0;

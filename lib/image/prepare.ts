@@ -1,13 +1,13 @@
 import { availableParallelism } from "node:os";
-import { ArgumentError, expected, shown } from "../errors.js";
 import {
   type ImageThreadHandle,
   type NativeImages,
   type NativePreparation,
   nativeImages,
-} from "../executors/native.js";
+} from "../devices/native/addon.js";
+import { ArgumentError, expected, shown } from "../errors.js";
 import { Gate } from "../gate.js";
-import { LeastRecentlyUsed } from "../plan/cache.js";
+import { LeastRecentlyUsed } from "../lru.js";
 import { WorkerPool } from "../worker_pool.js";
 import { ByteBudget } from "./budget.js";
 import { decodeSamples, type ImageFile, openImage, type Samples } from "./decode.js";

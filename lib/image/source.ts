@@ -1,7 +1,7 @@
 import { fileURLToPath } from "node:url";
 import { types } from "node:util";
 import { expected, ImageError } from "../errors.js";
-import { readRegularFile, reason } from "../io/files.js";
+import { readRegularFile, reason } from "../files.js";
 
 /** An image: a path, a `file:` or `data:` URL, or what an image file holds (JPEG, PNG, WebP, GIF, TIFF, AVIF). */
 export type ImageSource = string | URL | Uint8Array | ArrayBuffer | Blob;

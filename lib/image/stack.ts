@@ -1,5 +1,5 @@
-import { share } from "../graph/flush.js";
 import { constantValue } from "../graph/value.js";
+import { share } from "../lazy/flush.js";
 import { Tensor } from "../tensor.js";
 
 /** Float32 tensors [1, …] of one shape as one [N, …]. */

@@ -1,8 +1,8 @@
 import { extname } from "node:path";
 import { expected, WeightsError } from "../errors.js";
+import { readRegularFile, reason } from "../files.js";
 import type { Tensor } from "../tensor.js";
-import { readRegularFile, reason } from "./files.js";
-import { parseNpz } from "./npz.js";
+import { parseNpz } from "./torch/npz.js";
 import { loadWeights } from "./weights.js";
 
 const largestGolden = 2 ** 31;

@@ -1,7 +1,7 @@
 import { expected, listed, WeightsError } from "../errors.js";
+import { unreadOf, withUnread } from "../nn/unread.js";
 import type { Tensor } from "../tensor.js";
 import { quoted } from "./json.js";
-import { unreadOf, withUnread } from "./unread.js";
 
 /** Where training scripts put the weights beside the epoch and the optimiser. */
 const wrappers = ["state_dict", "model", "model_state_dict"];

@@ -3,8 +3,8 @@ import { realpath, writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { ArgumentError, expected } from "../errors.js";
-import { withFileLock } from "./file_lock.js";
-import { readRegularFile, reason } from "./files.js";
+import { readRegularFile, reason } from "../files.js";
+import { withFileLock } from "./hub/file_lock.js";
 import { isObject } from "./json.js";
 
 /** Whose a lock is. Process ids are used again, so it is also said when the process began, where the system tells. */

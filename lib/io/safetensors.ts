@@ -1,11 +1,11 @@
 import { byteSize, type DType, fromFloat16Bits, type HostArray, toBfloat16Bits, toFloat16Bits } from "../dtype.js";
 import { expected, WeightsError } from "../errors.js";
-import { share } from "../graph/flush.js";
+import { isLfsPointer, lfsPointer, type RegularFile, reason, withRegularFile, writeFileAtomic } from "../files.js";
 import { constantValue } from "../graph/value.js";
+import { share } from "../lazy/flush.js";
+import { withUnread } from "../nn/unread.js";
 import { Tensor } from "../tensor.js";
-import { isLfsPointer, lfsPointer, type RegularFile, reason, withRegularFile, writeFileAtomic } from "./files.js";
 import { isObject, parseStrictJson, quoted } from "./json.js";
-import { withUnread } from "./unread.js";
 
 /** What a safetensors file holds. */
 export interface SafetensorsContent {

@@ -1,10 +1,10 @@
 import { dirname, join } from "node:path";
 import { expected, listed, WeightsError } from "../errors.js";
+import { reason } from "../files.js";
+import { unreadOf, withUnread } from "../nn/unread.js";
 import type { Tensor } from "../tensor.js";
-import { reason } from "./files.js";
 import { isObject, parseStrictJson, quoted } from "./json.js";
 import { readSafetensors } from "./safetensors.js";
-import { unreadOf, withUnread } from "./unread.js";
 
 export const largestIndex = 100_000_000;
 

@@ -1,6 +1,6 @@
 import { appendFileSync } from "node:fs";
 import { ArgumentError, expected } from "../errors.js";
-import { readRegularFile, reason, writeFileAtomic } from "./files.js";
+import { readRegularFile, reason, writeFileAtomic } from "../files.js";
 
 /** Far more than labels, settings and references have. */
 const smallText = 2 ** 24;

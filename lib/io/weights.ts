@@ -1,14 +1,15 @@
 import { constants } from "node:buffer";
 import { extname } from "node:path";
 import { expected, WeightsError } from "../errors.js";
+import { isLfsPointer, lfsPointer, readRegularFile, reason, withRegularFile } from "../files.js";
 import { checkOptions } from "../options.js";
 import type { Tensor } from "../tensor.js";
-import { isLfsPointer, lfsPointer, readRegularFile, reason, withRegularFile } from "./files.js";
-import { fetchFromHub, type HubOptions, hubNames, isHubSource } from "./hub.js";
+import { fetchFromHub, isHubSource } from "./hub/hub.js";
+import { type HubOptions, hubNames } from "./hub/options.js";
 import { quoted } from "./json.js";
 import { parseSafetensors, readSafetensors } from "./safetensors.js";
 import { readSharded } from "./sharded.js";
-import { parseTorch } from "./torch.js";
+import { parseTorch } from "./torch/state_dict.js";
 
 /**
  * Reads a weights file into a state dict, name by name. What a file is, its content says, not its name:

@@ -1,7 +1,6 @@
 import { ArgumentError, expected, listed, ShapeError, WeightsError } from "../errors.js";
-import { submit } from "../graph/flush.js";
-import { forcedTraining } from "../graph/recording.js";
-import { unreadOf } from "../io/unread.js";
+import { submit } from "../lazy/flush.js";
+import { forcedTraining } from "../lazy/recording.js";
 import { checkTensor } from "../ops/record.js";
 import { cast } from "../ops/unary.js";
 import { checkOptions, type OptionNames } from "../options.js";
@@ -9,6 +8,7 @@ import { moduleText } from "../print.js";
 import { checkObject, formatShape, sameShape } from "../shape.js";
 import { Tensor } from "../tensor.js";
 import { Buffer, Parameter } from "./parameter.js";
+import { unreadOf } from "./unread.js";
 
 /** What `loadStateDict` left out, which is nothing when it was strict. */
 export interface LoadResult {

@@ -1,10 +1,9 @@
 import { checkDtype, type DType } from "../dtype.js";
 import { ArgumentError, expected, shown } from "../errors.js";
-import { filled, Variable } from "../graph/variable.js";
+import { filled, Variable } from "../lazy/variable.js";
 import { detach } from "../ops/index.js";
 import { checkFloat } from "../ops/record.js";
-import { sizeOf } from "../plan/plan.js";
-import { checkExtents } from "../shape.js";
+import { checkExtents, sizeOf } from "../shape.js";
 import { Tensor, VariableTensor } from "../tensor.js";
 import { type Initializer, uniform } from "./random.js";
 

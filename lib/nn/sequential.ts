@@ -1,4 +1,4 @@
-import { checkpoint } from "../ops/checkpoint.js";
+import { checkpoint } from "../ops/recomputation.js";
 import { checkObject } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { register } from "./containers.js";

@@ -1,9 +1,9 @@
 import { ArgumentError, expected, ShapeError } from "../errors.js";
-import { defineGradient, defineGradientOf } from "../graph/differentiate.js";
+import type { Attributes } from "../graph/attributes.js";
+import { defineGradient, defineGradientOf } from "../graph/passes/differentiate.js";
 import { constantValue, Node, type Value, type ValueType } from "../graph/value.js";
 import { checkOptions, type OptionNames } from "../options.js";
-import { type Attributes, sizeOf } from "../plan/plan.js";
-import { formatShape } from "../shape.js";
+import { formatShape, sizeOf } from "../shape.js";
 import { Tensor, type VariableTensor } from "../tensor.js";
 import { checkFloat, checkSameDtype, checkShape, checkTensor, record, recordAll } from "./record.js";
 

@@ -1,6 +1,6 @@
 import { isFloat } from "../dtype.js";
 import { DtypeError, expected } from "../errors.js";
-import { defineGradientOf } from "../graph/differentiate.js";
+import { defineGradientOf } from "../graph/passes/differentiate.js";
 import { op, type Value } from "../graph/value.js";
 import { broadcastShapes } from "../shape.js";
 import type { Operand, Tensor } from "../tensor.js";

@@ -1,5 +1,5 @@
 import { ArgumentError, DtypeError, expected } from "../errors.js";
-import { defineGradientOf } from "../graph/differentiate.js";
+import { defineGradientOf } from "../graph/passes/differentiate.js";
 import { op } from "../graph/value.js";
 import { checkOptions, type OptionNames } from "../options.js";
 import type { Tensor } from "../tensor.js";

@@ -1,8 +1,7 @@
 import { expected, ShapeError } from "../errors.js";
-import { defineGradientOf } from "../graph/differentiate.js";
+import { defineGradientOf } from "../graph/passes/differentiate.js";
 import { op, type Value } from "../graph/value.js";
-import { sizeOf } from "../plan/plan.js";
-import { broadcastShapes, formatShape } from "../shape.js";
+import { broadcastShapes, formatShape, sizeOf } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { lowered } from "./autocast.js";
 import { sumTo } from "./binary.js";

@@ -1,5 +1,5 @@
 import { ArgumentError, expected, ShapeError } from "../errors.js";
-import { defineGradientOf } from "../graph/differentiate.js";
+import { defineGradientOf } from "../graph/passes/differentiate.js";
 import { op } from "../graph/value.js";
 import { checkOptions, type OptionNames } from "../options.js";
 import { formatShape, type Pair, pair } from "../shape.js";

@@ -1,8 +1,8 @@
 import { isFloat } from "../dtype.js";
 import { DtypeError, expected, ShapeError } from "../errors.js";
+import type { Attributes } from "../graph/attributes.js";
 import { constantValue, Node, type ValueType } from "../graph/value.js";
-import { filled } from "../graph/variable.js";
-import type { Attributes } from "../plan/plan.js";
+import { filled } from "../lazy/variable.js";
 import { formatShape } from "../shape.js";
 import { type Operand, Tensor } from "../tensor.js";
 

@@ -1,8 +1,7 @@
-import { defineGradientOf } from "../graph/differentiate.js";
+import { defineGradientOf } from "../graph/passes/differentiate.js";
 import { type Node, op, type Value } from "../graph/value.js";
 import { checkOptions, type OptionNames } from "../options.js";
-import { sizeOf } from "../plan/plan.js";
-import { normalizeDims } from "../shape.js";
+import { normalizeDims, sizeOf } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { raised } from "./autocast.js";
 import { checkFloat, checkTensor, record } from "./record.js";

@@ -1,8 +1,7 @@
 import { expected, ShapeError, shown } from "../errors.js";
-import { defineGradientOf } from "../graph/differentiate.js";
+import { defineGradientOf } from "../graph/passes/differentiate.js";
 import { op } from "../graph/value.js";
-import { sizeOf } from "../plan/plan.js";
-import { formatShape, sameShape } from "../shape.js";
+import { formatShape, sameShape, sizeOf } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { checkTensor, record } from "./record.js";
 

@@ -1,5 +1,5 @@
 import { expected, ShapeError, shown } from "../errors.js";
-import { defineGradientOf } from "../graph/differentiate.js";
+import { defineGradientOf } from "../graph/passes/differentiate.js";
 import { op, type Value } from "../graph/value.js";
 import { normalizeDims } from "../shape.js";
 import type { Tensor } from "../tensor.js";

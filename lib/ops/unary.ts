@@ -1,5 +1,5 @@
 import { checkDtype, type DType, isFloat } from "../dtype.js";
-import { defineGradientOf } from "../graph/differentiate.js";
+import { defineGradientOf } from "../graph/passes/differentiate.js";
 import { op } from "../graph/value.js";
 import type { Tensor } from "../tensor.js";
 import { checkFloat, checkTensor, record } from "./record.js";

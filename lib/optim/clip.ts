@@ -1,5 +1,5 @@
 import { ArgumentError, expected } from "../errors.js";
-import { keep } from "../graph/flush.js";
+import { keep } from "../lazy/flush.js";
 import { Tensor, VariableTensor } from "../tensor.js";
 import { overGradients, scaleGradients } from "./gradients.js";
 import { inRange, scalar } from "./optimizer.js";

@@ -1,8 +1,8 @@
 import { isFloat } from "../dtype.js";
 import { expected, listed, WeightsError } from "../errors.js";
-import { zerosLike } from "../graph/backward.js";
-import { submit } from "../graph/flush.js";
 import { Node } from "../graph/value.js";
+import { zerosLike } from "../lazy/backward.js";
+import { submit } from "../lazy/flush.js";
 import type { Module } from "../nn/module.js";
 import type { Buffer, Parameter } from "../nn/parameter.js";
 import { checkOptions, type OptionNames } from "../options.js";

@@ -1,9 +1,8 @@
 import { ArgumentError, expected, WeightsError } from "../errors.js";
-import { keep, submit } from "../graph/flush.js";
-import { filled, Variable } from "../graph/variable.js";
+import { keep, submit } from "../lazy/flush.js";
+import { filled, Variable } from "../lazy/variable.js";
 import { checkOptions, type OptionNames } from "../options.js";
-import { sizeOf } from "../plan/plan.js";
-import { checkObject, integer } from "../shape.js";
+import { checkObject, integer, sizeOf } from "../shape.js";
 import { Tensor, VariableTensor } from "../tensor.js";
 import { overGradients, scaleGradients } from "./gradients.js";
 import { inRange, type Optimizer, scalar } from "./optimizer.js";

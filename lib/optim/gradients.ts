@@ -1,6 +1,6 @@
 import type { DType } from "../dtype.js";
 import { Node, op, type Value } from "../graph/value.js";
-import type { Variable } from "../graph/variable.js";
+import type { Variable } from "../lazy/variable.js";
 import { Tensor } from "../tensor.js";
 
 /** A float32 scalar made of all gradients at once: `global_norm`, their Euclidean norm, or `found_inf`. */

@@ -1,12 +1,11 @@
 import { isFloat } from "../dtype.js";
 import { ArgumentError, expected, listed, shown, WeightsError } from "../errors.js";
-import { zeroGradient, zerosLike } from "../graph/backward.js";
-import { submit } from "../graph/flush.js";
 import { constantValue, op, type Value } from "../graph/value.js";
-import { filled, Variable } from "../graph/variable.js";
+import { zeroGradient, zerosLike } from "../lazy/backward.js";
+import { submit } from "../lazy/flush.js";
+import { filled, Variable } from "../lazy/variable.js";
 import { checkOptions, type OptionNames } from "../options.js";
-import { sizeOf } from "../plan/plan.js";
-import { checkObject, formatShape, sameShape } from "../shape.js";
+import { checkObject, formatShape, sameShape, sizeOf } from "../shape.js";
 import { Tensor, tensor, VariableTensor } from "../tensor.js";
 
 /** Parameters with settings of their own. */

@@ -1,6 +1,6 @@
 import { ArgumentError, expected } from "../errors.js";
 import { Node, type Value } from "../graph/value.js";
-import type { Variable } from "../graph/variable.js";
+import type { Variable } from "../lazy/variable.js";
 import { checkOptions, type OptionNames } from "../options.js";
 import { type Gate, inRange, type OptimizedParameters, Optimizer, type ParameterState, scalar } from "./optimizer.js";
 

@@ -1,6 +1,5 @@
 import { createHash } from "node:crypto";
-import { isVariable } from "../graph/stale.js";
-import { type Node, topological, type Value } from "../graph/value.js";
+import { isVariable, type Node, topological, type Value } from "../graph/value.js";
 import type { Plan, Slot, Step } from "./plan.js";
 
 /** A recorded graph seen from the values somebody wants: its leaves in a fixed order, and its structure as a key. */

@@ -1,5 +1,6 @@
 import { hostBytes } from "../dtype.js";
-import { type Plan, sizeOf } from "./plan.js";
+import { sizeOf } from "../shape.js";
+import type { Plan } from "./plan.js";
 
 /** Where the slots of a plan live while it runs. */
 export interface MemoryPlan {

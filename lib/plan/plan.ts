@@ -1,7 +1,5 @@
 import type { DType } from "../dtype.js";
-
-/** What an op needs to know beside its inputs. Plain data, so that plans can be keyed, stored and sent to threads. */
-export type Attributes = Readonly<Record<string, number | boolean | string | readonly number[]>>;
+import type { Attributes } from "../graph/attributes.js";
 
 /** A place for one tensor while a plan runs. */
 export interface Slot {
@@ -33,11 +31,4 @@ export interface Plan {
   readonly written: readonly number[];
   /** In an order in which every step comes after the steps that fill its inputs. */
   readonly steps: readonly Step[];
-}
-
-/** Elements of a shape; 1 for a scalar. */
-export function sizeOf(shape: readonly number[]): number {
-  let size = 1;
-  for (const extent of shape) size *= extent;
-  return size;
 }

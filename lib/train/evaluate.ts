@@ -1,6 +1,6 @@
-import { compile } from "../compile.js";
+import { compile } from "../compile/compile.js";
 import type { Batch } from "../data/loader.js";
-import { defaultExecutor } from "../device.js";
+import { defaultExecutor } from "../devices/resolve.js";
 import type { Normalization } from "../image/normalize.js";
 import type { Module } from "../nn/module.js";
 import { checkOptions, type OptionNames } from "../options.js";

@@ -1,13 +1,14 @@
 import { Batch } from "../data/loader.js";
 import { beta, streamOf } from "../data/random.js";
 import { ArgumentError, expected, ShapeError, shown, TrainingError } from "../errors.js";
-import { keep, submit } from "../graph/flush.js";
-import { inIsolation } from "../graph/recording.js";
 import { placeholder } from "../graph/value.js";
 import { type Normalization, normalized } from "../image/normalize.js";
+import { keep, submit } from "../lazy/flush.js";
+import { inIsolation } from "../lazy/recording.js";
 import { Module } from "../nn/module.js";
 import { autocast, checkTrainingDtype, type TrainingDType } from "../ops/autocast.js";
 import { crossEntropy } from "../ops/index.js";
+import { mixup, mixupCrossEntropy } from "../ops/mixup.js";
 import { clipGradNorm } from "../optim/clip.js";
 import { GradScaler } from "../optim/grad_scaler.js";
 import { withoutNormDecay } from "../optim/groups.js";
@@ -19,7 +20,6 @@ import { integer } from "../shape.js";
 import { Tensor } from "../tensor.js";
 import { type Evaluation, evaluate, largest } from "./evaluate.js";
 import { type Batches, type EpochReport, type FitOptions, fitNames, type Sums } from "./fit_options.js";
-import { mixup, mixupCrossEntropy } from "./mixup.js";
 import { peek } from "./peek.js";
 
 const nothing: Sums = { loss: 0, correct: 0, images: 0, skipped: 0, seconds: 0, idle: 0 };

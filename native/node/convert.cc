@@ -95,11 +95,16 @@ std::vector<std::string> toStrings(const Napi::Value& value, const std::string& 
   return strings;
 }
 
-Error asError(const std::exception& error) {
-  if (const auto* ours = dynamic_cast<const Error*>(&error)) return *ours;
-  if (dynamic_cast<const std::bad_alloc*>(&error) != nullptr)
+Error currentError() {
+  try {
+    throw;
+  } catch (const Error& error) {
+    return error;
+  } catch (const std::bad_alloc&) {
     return Error("memory", "the system has no more for this process", Error::memory);
-  return Error("native code", error.what());
+  } catch (const std::exception& error) {
+    return Error("native code", error.what());
+  }
 }
 
 Napi::Error toError(Napi::Env env, const Error& error) {

@@ -23,8 +23,8 @@ std::vector<std::string> toStrings(const Napi::Value& value, const std::string& 
 // A JavaScript Error with the failing call in its property `call` and our error code in `code`.
 Napi::Error toError(Napi::Env env, const Error& error);
 
-// Whatever C++ threw as our own exception; what the allocator refused is a want of memory.
-Error asError(const std::exception& error);
+// In a handler: what C++ threw, as our own exception. What the allocator refuses is a want of memory.
+Error currentError();
 
 // Runs `body`, turning whatever C++ throws into a JavaScript exception.
 template <typename Body>
@@ -33,8 +33,8 @@ Napi::Value guarded(Napi::Env env, Body&& body) {
     return body();
   } catch (const Napi::Error&) {
     throw;
-  } catch (const std::exception& error) {
-    throw toError(env, asError(error));
+  } catch (const std::exception&) {
+    throw toError(env, currentError());
   }
 }
 

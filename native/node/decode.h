@@ -17,7 +17,7 @@ Plan toPlan(const Napi::Value& value);
 LoadOptions toLoadOptions(const Napi::Value& value);
 TimingOptions toTimingOptions(const Napi::Value& value);
 
-// What lib/executors/cuda.ts opens a device with; all of it may be left out.
+// What lib/devices/native/cuda.ts opens a device with; all of it may be left out.
 cuda::OpenOptions toCudaOptions(const Napi::Value& value);
 
 DType toDType(const Napi::Value& value);

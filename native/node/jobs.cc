@@ -114,8 +114,8 @@ void Jobs::settle(napi_env env, Job& job) {
     else job.deferred.Resolve(job.finish(env));
   } catch (const Napi::Error& error) {
     job.deferred.Reject(error.Value());
-  } catch (const std::exception& error) {
-    job.deferred.Reject(toError(env, asError(error)).Value());
+  } catch (const std::exception&) {
+    job.deferred.Reject(toError(env, currentError()).Value());
   }
 }
 
@@ -123,8 +123,8 @@ void Jobs::settle(napi_env env, Job& job) {
 void Jobs::attempt(Work& work, std::optional<Error>& failure) {
   try {
     work();
-  } catch (const std::exception& error) {
-    failure = asError(error);
+  } catch (const std::exception&) {
+    failure = currentError();
   }
   work = nullptr;
 }

@@ -8,7 +8,7 @@
 namespace seresnet {
 
 // Why a device cannot be used, and the command or the act that mends it. Commands that are others in a checkout than in an
-// installed package go by their names in lib/remedies.ts: {build}, {cpu}, {cuda}, {cudnn}.
+// installed package go by their names in lib/devices/remedies.ts: {build}, {cpu}, {cuda}, {cudnn}.
 struct Problem {
   std::string reason;
   std::string fix;

@@ -1,7 +1,7 @@
 import type { nn } from "seresnet";
-import { inIsolation } from "../../dist/lib/graph/recording.js";
-import { placeholder, topological } from "../../dist/lib/graph/value.js";
-import { Tensor } from "../../dist/lib/tensor.js";
+import { placeholder, topological } from "#lib/graph/value.js";
+import { inIsolation } from "#lib/lazy/recording.js";
+import { Tensor } from "#lib/tensor.js";
 
 /** Every convolution of a model, in order, with the shapes it meets. */
 export function convolutionsOf(model: nn.Module, shape: readonly number[]) {

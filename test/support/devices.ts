@@ -1,6 +1,6 @@
 import { listDevices } from "seresnet";
-import { executorFor, resolveDevice } from "../../dist/lib/device.js";
-import type { DeviceName, Executor } from "../../dist/lib/executors/executor.js";
+import type { DeviceName, Executor } from "#lib/devices/executor.js";
+import { executorFor, resolveDevice } from "#lib/devices/resolve.js";
 
 /** The names of the devices that work on this machine: what is said of all devices is tested on each of them. */
 export const usableDevices: readonly DeviceName[] = [

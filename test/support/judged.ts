@@ -1,8 +1,8 @@
 import { expect } from "vitest";
-import type { HostArray } from "../../dist/lib/dtype.js";
-import type { DeviceName } from "../../dist/lib/executors/executor.js";
-import { referenceExecutor } from "../../dist/lib/executors/reference/executor.js";
-import type { Plan } from "../../dist/lib/plan/plan.js";
+import type { DeviceName } from "#lib/devices/executor.js";
+import { referenceExecutor } from "#lib/devices/reference/executor.js";
+import type { HostArray } from "#lib/dtype.js";
+import type { Plan } from "#lib/plan/plan.js";
 import { relativeError } from "./compare.js";
 import { executorOf, usableDevices } from "./devices.js";
 import { contents, conv, type Line, runPlan, type Type, withConstants } from "./plans.js";

@@ -1,7 +1,9 @@
 import { expect } from "vitest";
-import type { DType, HostArray } from "../../dist/lib/dtype.js";
-import type { DeviceName, Executor } from "../../dist/lib/executors/executor.js";
-import { type Attributes, type Plan, type Slot, sizeOf } from "../../dist/lib/plan/plan.js";
+import type { DeviceName, Executor } from "#lib/devices/executor.js";
+import type { DType, HostArray } from "#lib/dtype.js";
+import type { Attributes } from "#lib/graph/attributes.js";
+import type { Plan, Slot } from "#lib/plan/plan.js";
+import { sizeOf } from "#lib/shape.js";
 import { relativeError } from "./compare.js";
 import { executorOf } from "./devices.js";
 

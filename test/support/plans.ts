@@ -1,6 +1,8 @@
-import { type HostArray, hostArray } from "../../dist/lib/dtype.js";
-import type { Executor, LoadedPlan, LoadOptions } from "../../dist/lib/executors/executor.js";
-import { type Attributes, type Plan, type Slot, sizeOf } from "../../dist/lib/plan/plan.js";
+import type { Executor, LoadedPlan, LoadOptions } from "#lib/devices/executor.js";
+import { type HostArray, hostArray } from "#lib/dtype.js";
+import type { Attributes } from "#lib/graph/attributes.js";
+import type { Plan, Slot } from "#lib/plan/plan.js";
+import { sizeOf } from "#lib/shape.js";
 import { noise } from "./ops.js";
 
 /** A slot: float32 when only its shape is given. */

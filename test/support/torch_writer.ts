@@ -1,5 +1,5 @@
 import { inflateRawSync } from "node:zlib";
-import { crc32 } from "../../dist/lib/io/crc32.js";
+import { crc32 } from "#lib/io/crc32.js";
 
 /** Bytes of pickles, operation by operation, and of zip files with what is wrong in them. */
 

@@ -1,4 +1,4 @@
-import type { Attributes } from "../../plan/plan.js";
+import type { Attributes } from "../attributes.js";
 import type { Site } from "../rewrite.js";
 import { type Node, op, type Value } from "../value.js";
 

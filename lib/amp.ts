@@ -1,3 +1,0 @@
-/** Automatic mixed precision: half precision where it pays beside float32 weights. PyTorch's torch.amp. */
-export { autocast, type TrainingDType } from "./ops/autocast.js";
-export { GradScaler, type GradScalerOptions } from "./optim/grad_scaler.js";

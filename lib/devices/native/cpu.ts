@@ -1,0 +1,23 @@
+import { DeviceError } from "../../errors.js";
+import type { Executor } from "../executor.js";
+import { nativeRuntime } from "./addon.js";
+import { NativeExecutor } from "./executor.js";
+
+let executor: Executor | undefined;
+
+/**
+ * The oneDNN executor of this environment (the main thread, or one worker thread); the first call makes it.
+ * @throws DeviceError when the addon is not loaded or was built without oneDNN
+ */
+export function cpuExecutor(): Executor {
+  if (executor) return executor;
+  const { addon, reason } = nativeRuntime();
+  if (!addon) throw new DeviceError(`no usable cpu device: ${reason}`);
+  try {
+    const fused = new Set(["fused_conv2d", "batch_norm_act", "squeeze_excite", "gated_conv2d"]);
+    executor = new NativeExecutor("cpu", fused, true, addon, addon.open("cpu"));
+    return executor;
+  } catch (cause) {
+    throw new DeviceError(`no usable cpu device: ${(cause as Error).message}`, { cause });
+  }
+}
