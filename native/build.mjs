@@ -71,16 +71,26 @@ function versionOf(command) {
   return status === 0 ? stdout : undefined;
 }
 
-/** Runs a program and returns what it printed. */
-async function run(name, step, command, args, env = {}) {
-  const { status, output } = await runGroup(command, args, { cwd: root, env: { ...process.env, ...env } });
+/** Runs a program and returns what it printed; `hear` as runGroup has it. */
+async function run(name, step, command, args, env = {}, hear) {
+  const { status, output } = await runGroup(command, args, { cwd: root, env: { ...process.env, ...env } }, hear);
   if (status === 0) return output;
   writeLog(output);
   throw failure(name, step, output);
 }
 
+/** What says, once something is compiled, that it takes its time. */
+function announcing(what, time) {
+  let said = false;
+  return (output) => {
+    if (said || !/Building C\w+ object|\bCXX\(target\)/.test(output)) return;
+    said = true;
+    console.error(`addon: building ${what} (${time})`);
+  };
+}
+
 /** Runs the command of a development dependency and returns what it printed. */
-function runTool(name, entry, args, env) {
+function runTool(name, entry, args, env, hear) {
   let script;
   try {
     script = require.resolve(`${name}/${entry}`);
@@ -88,7 +98,7 @@ function runTool(name, entry, args, env) {
     const install = "npm install --no-save cmake-js@8 node-addon-api@8 node-api-headers@1";
     throw new BuildError(`${name} is not installed`, isCheckout ? "npm ci" : install);
   }
-  return run(name, args[0], process.execPath, [script, ...args], env);
+  return run(name, args[0], process.execPath, [script, ...args], env, hear);
 }
 
 function makeFolder(folder) {
@@ -272,7 +282,10 @@ const variants = {
 async function buildWithCMake(variant, { options, env } = variants[variant] ?? { options: {}, env: {} }) {
   const folder = variant ? join(build, `cmake-${variant}`) : cmakeFolder;
   const found = await configure(folder, options, env);
-  await runTool("cmake-js", "bin/cmake-js", ["build", "--out", folder, ...jobs], env);
+  const what = namesOf(found.parts).join(", ") || "what lists devices";
+  const time = found.parts.some(({ part }) => part.startsWith("cuda")) ? "some minutes" : "about a minute";
+  const hear = announcing(what, time);
+  await runTool("cmake-js", "bin/cmake-js", ["build", "--out", folder, ...jobs], env, hear);
   return found;
 }
 
@@ -300,7 +313,8 @@ async function buildWithGyp() {
   const prefix = dirname(dirname(process.execPath));
   const own = existsSync(join(prefix, "include", "node", "common.gypi"));
   const nodedir = process.env.npm_config_nodedir === undefined && own ? [`--nodedir=${prefix}`] : [];
-  await runTool("node-gyp", "bin/node-gyp.js", ["configure", "build", ...nodedir]);
+  const hear = announcing("what lists devices", "some seconds");
+  await runTool("node-gyp", "bin/node-gyp.js", ["configure", "build", ...nodedir], {}, hear);
   const why = "node-gyp builds what lists and diagnoses devices, CMake what computes";
   return { parts: [], left: [{ part: "cpu and cuda", why, remedy: `${setup}, then: ${rebuild}` }] };
 }
@@ -345,6 +359,8 @@ function checkFolder() {
     throw new BuildError("the packages of npm are missing", "npm ci");
 }
 
+const namesOf = (parts) => parts.map(({ part, what }) => `${part} (${what})`);
+
 /** One line: what there is, then each thing left out with the reason and the remedy. Without the device cpu it shouts. */
 function report(holds, left) {
   const absent = left.map(({ part, why, remedy }) => `${part} left out: ${why} (${remedy})`);
@@ -363,10 +379,7 @@ async function main() {
     checkFolder();
   } else if (values.check) {
     const { parts, left } = await configure(cmakeFolder, {});
-    report(
-      parts.map(({ part, what }) => `${part} (${what})`),
-      left,
-    );
+    report(namesOf(parts), left);
     process.exitCode = parts.some(({ part }) => part === "cpu") ? 0 : 1;
   } else if (values.sim) {
     await buildWithCMake("sim");

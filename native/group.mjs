@@ -4,10 +4,11 @@ const endings = ["SIGINT", "SIGTERM", "SIGHUP"];
 const hasGroups = process.platform !== "win32";
 
 /**
- * Runs a program to its end: its status, and what it printed. It leads a group of processes, which a signal that ends this
- * process ends first: make and its compilers would go on by themselves.
+ * Runs a program to its end: its status, and what it printed. `hear` is given all that it printed to stdout so far, each time
+ * there is more. It leads a group of processes, which a signal that ends this process ends first: make and its compilers would
+ * go on by themselves.
  */
-export function runGroup(command, args, options) {
+export function runGroup(command, args, options, hear = () => {}) {
   return new Promise((resolve) => {
     const child = spawn(command, args, { ...options, detached: hasGroups, stdio: ["ignore", "pipe", "pipe"] });
     let [stdout, stderr] = ["", ""];
@@ -23,6 +24,7 @@ export function runGroup(command, args, options) {
     for (const signal of endings) process.on(signal, end);
     child.stdout.setEncoding("utf8").on("data", (text) => {
       stdout += text;
+      hear(stdout);
     });
     child.stderr.setEncoding("utf8").on("data", (text) => {
       stderr += text;

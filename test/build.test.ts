@@ -15,7 +15,7 @@ import {
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 import { setTimeout } from "node:timers/promises";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 
 /* What can go wrong around native/build.mjs and native/setup.mjs: each is one sentence with its remedy, and exit 1 or a warning. */
 
@@ -180,17 +180,21 @@ describe.skipIf(!canBuild)("a build that compiles", () => {
   const lives = (pid: string) =>
     existsSync(`/proc/${pid}`) && !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, "utf8"));
 
-  test.each(["SIGTERM", "SIGINT", "SIGHUP"] as const)("ends by %s with its compilers", async (signal) => {
+  test.each(["SIGTERM", "SIGINT", "SIGHUP"] as const)("says so, and ends by %s with its compilers", async (signal) => {
     const told = join(mkdtempSync(join(checkout, "../told-")), "compilers");
     const env = { ...process.env, SERESNET_CUDA: "0", SERESNET_ONEDNN: "0", CXX: hanging(told) };
     const child = spawn(process.execPath, [join(checkout, "native/build.mjs")], { cwd: checkout, env });
+    onTestFinished(() => {
+      child.kill();
+    });
     let stderr = "";
     child.stderr.setEncoding("utf8").on("data", (text) => {
       stderr += text;
     });
     const ended = once(child, "close");
     const compilers = () => (existsSync(told) ? readdirSync(told) : []);
-    while (child.exitCode === null && compilers().length === 0) await setTimeout(20);
+    while (child.exitCode === null && (stderr === "" || compilers().length === 0)) await setTimeout(20);
+    expect(stderr).toBe("addon: building what lists devices (about a minute)\n");
     child.kill(signal);
     expect(await ended, stderr).toEqual([null, signal]);
     expect(compilers().filter(lives)).toEqual([]);
