@@ -28,6 +28,7 @@ import { availableParallelism } from "node:os";
 import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { runGroup } from "./group.mjs";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const require = createRequire(import.meta.url);
@@ -70,18 +71,26 @@ function versionOf(command) {
   return status === 0 ? stdout : undefined;
 }
 
-/** Runs a program and returns what it printed. */
-function run(name, step, command, args, env = {}) {
-  const options = { cwd: root, encoding: "utf8", maxBuffer: 1 << 28, env: { ...process.env, ...env } };
-  const result = spawnSync(command, args, options);
-  const output = `${result.stdout}${result.stderr}`;
-  if (result.status === 0) return output;
+/** Runs a program and returns what it printed; `hear` as runGroup has it. */
+async function run(name, step, command, args, env = {}, hear) {
+  const { status, output } = await runGroup(command, args, { cwd: root, env: { ...process.env, ...env } }, hear);
+  if (status === 0) return output;
   writeLog(output);
   throw failure(name, step, output);
 }
 
+/** What says, once something is compiled, that it takes its time. */
+function announcing(what, time) {
+  let said = false;
+  return (output) => {
+    if (said || !/Building C\w+ object|\bCXX\(target\)/.test(output)) return;
+    said = true;
+    console.error(`addon: building ${what} (${time})`);
+  };
+}
+
 /** Runs the command of a development dependency and returns what it printed. */
-function runTool(name, entry, args, env) {
+function runTool(name, entry, args, env, hear) {
   let script;
   try {
     script = require.resolve(`${name}/${entry}`);
@@ -89,7 +98,7 @@ function runTool(name, entry, args, env) {
     const install = "npm install --no-save cmake-js@8 node-addon-api@8 node-api-headers@1";
     throw new BuildError(`${name} is not installed`, isCheckout ? "npm ci" : install);
   }
-  return run(name, args[0], process.execPath, [script, ...args], env);
+  return run(name, args[0], process.execPath, [script, ...args], env, hear);
 }
 
 function makeFolder(folder) {
@@ -189,7 +198,7 @@ function checkCMake() {
  * Configures in a second or two, each time: oneDNN, CUDA or cuDNN may have been installed since. Returns what will be
  * built and what will not, each with the reason and the remedy.
  */
-function configure(folder, options, env) {
+async function configure(folder, options, env) {
   const odd = /["\\;%|:\n]/.exec(root);
   if (odd) {
     const sentence = `the path ${JSON.stringify(root)} has a ${JSON.stringify(odd[0])}, which build tools cannot take`;
@@ -209,11 +218,11 @@ function configure(folder, options, env) {
   makeFolder(folder);
   let output;
   try {
-    output = step();
+    output = await step();
   } catch (error) {
     if (isNew) throw error;
     rmSync(folder, { recursive: true }); // left by another generator, compiler or folder
-    output = step();
+    output = await step();
   }
   const lines = [...output.matchAll(/^-- seresnet: (with|without) (.*)$/gm)].map(([, kind, rest]) => [
     kind,
@@ -228,7 +237,7 @@ function configure(folder, options, env) {
 const jobs = process.env.CMAKE_BUILD_PARALLEL_LEVEL ? [] : ["--parallel", String(availableParallelism())];
 
 /** The static oneDNN of the packages, once. Its kernels are generated at run time: what generates them may be small. */
-function buildOnednn() {
+async function buildOnednn() {
   const archive = readdirSync(join(root, "native", "onednn")).find((name) => name.endsWith(".tar.xz")) ?? "";
   const made = join(onednn, archive);
   if (existsSync(made)) return;
@@ -240,7 +249,8 @@ function buildOnednn() {
   makeFolder(source);
   const cmake = (...args) => run("cmake", args[0], "cmake", args);
   // by paths from here: CMake opens nothing beyond ASCII where the locale is POSIX's, and does not say so
-  cmake("-E", "chdir", join("build", "onednn-source"), "cmake", "-E", "tar", "xf", `../../native/onednn/${archive}`);
+  const unpack = ["cmake", "-E", "tar", "xf", `../../native/onednn/${archive}`];
+  await cmake("-E", "chdir", join("build", "onednn-source"), ...unpack);
   const definitions = {
     CMAKE_BUILD_TYPE: "Release",
     CMAKE_CXX_FLAGS_RELEASE: "-Os -DNDEBUG -w -ffunction-sections -fdata-sections",
@@ -254,8 +264,8 @@ function buildOnednn() {
     DNNL_BUILD_EXAMPLES: "OFF",
   };
   const options = Object.entries(definitions).map(([name, value]) => `-D${name}=${value}`);
-  cmake("-S", source, "-B", join(source, "build"), ...options);
-  cmake("--build", join(source, "build"), ...jobs, "--target", "install");
+  await cmake("-S", source, "-B", join(source, "build"), ...options);
+  await cmake("--build", join(source, "build"), ...jobs, "--target", "install");
   copyFileSync(join(source, "LICENSE"), join(onednn, "LICENSE"));
   copyFileSync(join(source, "THIRD-PARTY-PROGRAMS"), join(onednn, "THIRD-PARTY-PROGRAMS"));
   rmSync(source, { recursive: true });
@@ -269,28 +279,31 @@ const variants = {
   release: { options: { SERESNET_FOLDER: "release" }, env: { SERESNET_CUDA: "0", SERESNET_ONEDNN: onednn } },
 };
 
-function buildWithCMake(variant, { options, env } = variants[variant] ?? { options: {}, env: {} }) {
+async function buildWithCMake(variant, { options, env } = variants[variant] ?? { options: {}, env: {} }) {
   const folder = variant ? join(build, `cmake-${variant}`) : cmakeFolder;
-  const found = configure(folder, options, env);
-  runTool("cmake-js", "bin/cmake-js", ["build", "--out", folder, ...jobs], env);
+  const found = await configure(folder, options, env);
+  const what = namesOf(found.parts).join(", ") || "what lists devices";
+  const time = found.parts.some(({ part }) => part.startsWith("cuda")) ? "some minutes" : "about a minute";
+  const hear = announcing(what, time);
+  await runTool("cmake-js", "bin/cmake-js", ["build", "--out", folder, ...jobs], env, hear);
   return found;
 }
 
 /** A CUDA that does not compile here must not cost the device cpu. */
-function buildWithoutBrokenCuda() {
+async function buildWithoutBrokenCuda() {
   try {
-    return buildWithCMake();
+    return await buildWithCMake();
   } catch (error) {
     const hasCuda = existsSync(join(cmakeFolder, "CMakeCache.txt")) && /nvcc|\.cu\b|CUDA/.test(error.words ?? "");
     if (!(error instanceof BuildError) || !hasCuda) throw error;
     console.error(error.words);
-    const found = buildWithCMake(undefined, { options: {}, env: { SERESNET_CUDA: "0" } });
+    const found = await buildWithCMake(undefined, { options: {}, env: { SERESNET_CUDA: "0" } });
     const why = `${error.message}, so it was built without`;
     return { ...found, left: found.left.map((one) => (one.part === "cuda" ? { ...one, why, remedy: rebuild } : one)) };
   }
 }
 
-function buildWithGyp() {
+async function buildWithGyp() {
   checkTools();
   if (!versionOf("python3") && !versionOf("python")) throw new BuildError("node-gyp needs Python 3", setup);
   // One tool at a time: make must not take CMake's addon for its own, nor CMake's next run this one.
@@ -300,7 +313,8 @@ function buildWithGyp() {
   const prefix = dirname(dirname(process.execPath));
   const own = existsSync(join(prefix, "include", "node", "common.gypi"));
   const nodedir = process.env.npm_config_nodedir === undefined && own ? [`--nodedir=${prefix}`] : [];
-  runTool("node-gyp", "bin/node-gyp.js", ["configure", "build", ...nodedir]);
+  const hear = announcing("what lists devices", "some seconds");
+  await runTool("node-gyp", "bin/node-gyp.js", ["configure", "build", ...nodedir], {}, hear);
   const why = "node-gyp builds what lists and diagnoses devices, CMake what computes";
   return { parts: [], left: [{ part: "cpu and cuda", why, remedy: `${setup}, then: ${rebuild}` }] };
 }
@@ -319,13 +333,13 @@ function describeAddon(path) {
 }
 
 /** Makes the addon; one that a build which was broken off left damaged looks up to date and is made anew. */
-function makeWhole(make) {
-  const { left } = make();
+async function makeWhole(make) {
+  const { left } = await make();
   try {
     return { holds: describeAddon(addon), left };
   } catch {
     rmSync(addon, { recursive: true, force: true });
-    make();
+    await make();
     return { holds: describeAddon(addon), left };
   }
 }
@@ -345,6 +359,8 @@ function checkFolder() {
     throw new BuildError("the packages of npm are missing", "npm ci");
 }
 
+const namesOf = (parts) => parts.map(({ part, what }) => `${part} (${what})`);
+
 /** One line: what there is, then each thing left out with the reason and the remedy. Without the device cpu it shouts. */
 function report(holds, left) {
   const absent = left.map(({ part, why, remedy }) => `${part} left out: ${why} (${remedy})`);
@@ -358,30 +374,27 @@ const { values } = parseArgs({
   options: { optional: flag, gyp: flag, sim: flag, cpu: flag, release: flag, check: flag, ready: flag },
 });
 
-function main() {
+async function main() {
   if (values.ready) {
     checkFolder();
   } else if (values.check) {
-    const { parts, left } = configure(cmakeFolder, {});
-    report(
-      parts.map(({ part, what }) => `${part} (${what})`),
-      left,
-    );
+    const { parts, left } = await configure(cmakeFolder, {});
+    report(namesOf(parts), left);
     process.exitCode = parts.some(({ part }) => part === "cpu") ? 0 : 1;
   } else if (values.sim) {
-    buildWithCMake("sim");
+    await buildWithCMake("sim");
     console.error(`addon: cuda-sim (the CUDA executor on the host, for tests): ${join(build, "sim", "seresnet.node")}`);
   } else if (values.cpu || values.release) {
     const variant = values.release ? "release" : "cpu";
-    if (values.release) buildOnednn();
-    const { left } = buildWithCMake(variant);
+    if (values.release) await buildOnednn();
+    const { left } = await buildWithCMake(variant);
     const cpu = left.find(({ part }) => part === "cpu");
     if (cpu) throw new BuildError(cpu.why, cpu.remedy);
     report(describeAddon(join(build, variant, "seresnet.node")), []);
   } else {
     const gyp = values.gyp || (values.optional && !versionOf("cmake"));
     const make = () => (gyp ? buildWithGyp() : values.optional ? buildWithoutBrokenCuda() : buildWithCMake());
-    const { holds, left } = makeWhole(make);
+    const { holds, left } = await makeWhole(make);
     report(holds, left);
     // asked for by its command, it has to hold the device cpu, unless that too was asked for
     const lacksCpu = left.some(({ part }) => part === "cpu") && process.env.SERESNET_ONEDNN !== "0";
@@ -390,7 +403,7 @@ function main() {
 }
 
 try {
-  main();
+  await main();
 } catch (error) {
   if (!(error instanceof BuildError)) throw error;
   if (error.words) console.error(error.words);

@@ -1,8 +1,21 @@
-import { spawnSync } from "node:child_process";
-import { chmodSync, cpSync, existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { setTimeout } from "node:timers/promises";
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 
 /* What can go wrong around native/build.mjs and native/setup.mjs: each is one sentence with its remedy, and exit 1 or a warning. */
 
@@ -150,6 +163,41 @@ describe.skipIf(!canBuild)(`the build${canBuild ? "" : ` (${why})`}`, () => {
     const { status, last } = build([], { uid: 65534, env: { HOME: "/nonexistent" } });
     expect(last).toMatch(/^addon: not built: .*cannot be written; .*Remedy: make it yours/);
     expect(status).toBe(1);
+  });
+});
+
+describe.skipIf(!canBuild)("a build that compiles", () => {
+  /** A compiler that compiles one of the addon's files and then none: what it writes into `told` is the process that hangs. */
+  function hanging(told: string): string {
+    const compile = `case "$*" in *" -c "*/native/*) mkdir '${told}' 2>/dev/null || { : > '${told}'/$$; exec sleep 600; };; esac`;
+    return join(
+      programs({
+        "c++": `${compile}\nexec ${spawnSync("sh", ["-c", "command -v c++"]).stdout.toString().trim()} "$@"`,
+      }),
+      "c++",
+    );
+  }
+  const lives = (pid: string) =>
+    existsSync(`/proc/${pid}`) && !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, "utf8"));
+
+  test.each(["SIGTERM", "SIGINT", "SIGHUP"] as const)("says so, and ends by %s with its compilers", async (signal) => {
+    const told = join(mkdtempSync(join(checkout, "../told-")), "compilers");
+    const env = { ...process.env, SERESNET_CUDA: "0", SERESNET_ONEDNN: "0", CXX: hanging(told) };
+    const child = spawn(process.execPath, [join(checkout, "native/build.mjs")], { cwd: checkout, env });
+    onTestFinished(() => {
+      child.kill();
+    });
+    let stderr = "";
+    child.stderr.setEncoding("utf8").on("data", (text) => {
+      stderr += text;
+    });
+    const ended = once(child, "close");
+    const compilers = () => (existsSync(told) ? readdirSync(told) : []);
+    while (child.exitCode === null && (stderr === "" || compilers().length === 0)) await setTimeout(20);
+    expect(stderr).toBe("addon: building what lists devices (about a minute)\n");
+    child.kill(signal);
+    expect(await ended, stderr).toEqual([null, signal]);
+    expect(compilers().filter(lives)).toEqual([]);
   });
 });
 

@@ -99,6 +99,12 @@ describe.runIf(sim)("a device that fails", () => {
       runs: wanted().runs,
       notReplayed: "SERESNET_CUDA_SYNC is set",
     });
+    // nor is any run recorded: two kernels each and two lanes, so the third is the first whose addresses come again
+    const { runs } = during<Runs>("launch:unary@5", fiveRuns, { SERESNET_CUDA_SYNC: "1" });
+    expect(runs.map((run) => "message" in run)).toEqual([false, false, true, false, false]);
+    expect((runs[2] as Refusal).message).toMatch(
+      /^unary: cudaErrorLaunchOutOfResources: .+ \(kernel \d of \d+, neg: \[1, 2, 4, 3\] -> \[1, 2, 4, 3\]\)$/,
+    );
   });
 
   test("after a kernel's illegal access every call fails in a sentence, and the process ends by itself", () => {

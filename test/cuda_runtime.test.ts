@@ -3,34 +3,48 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from "node:fs
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { canMakeUp, madeUpLibraries } from "./support/made_up.js";
 
-// The calls of the CUDA runtime against one that is made up and fails (native/test/runtime_made_up.cc). The objects are those
-// of the addon built with the CUDA executor.
+// The calls of the CUDA runtime and of cuDNN against ones that are made up (native/test/runtime_made_up.cc, cudnn_made_up.cc).
+// The objects are those of the addon built with the CUDA executor.
 const root = join(__dirname, "..");
 const objects = join(root, "build/cmake/CMakeFiles/seresnet.dir/native");
-const linked = ["cuda/gpu.cc.o", "cuda/kernels/elementwise.cu.o", "runtime/errors.cc.o", "runtime/plan.cc.o"];
 const cache = join(root, "build/cmake/CMakeCache.txt");
+const folder = mkdtempSync(join(tmpdir(), "seresnet-runtime-"));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-function whyNot(): string | undefined {
-  const missing = linked.find((name) => !existsSync(join(objects, name)));
-  if (missing) return `${missing} is not there: npm run build:native where nvcc is`;
-  const old = ["cuda/gpu.cc", "cuda/kernels/elementwise.cu"].find(
-    (name) => statSync(join(objects, `${name}.o`)).mtimeMs < statSync(join(root, "native", name)).mtimeMs,
+/** Why what is built of these sources cannot be linked. */
+function whyNot(what: string, sources: readonly string[]): string | undefined {
+  const missing = sources.find((name) => !existsSync(join(objects, `${name}.o`)));
+  const old = sources.find(
+    (name) => !missing && statSync(join(objects, `${name}.o`)).mtimeMs < statSync(join(root, "native", name)).mtimeMs,
   );
-  return old && `${old} changed after the build`;
+  const reason = missing
+    ? `${missing}.o is not there: npm run build:native where nvcc is`
+    : old && `${old} changed after the build`;
+  if (reason) console.warn(`LEFT OUT ${what}: ${reason}`);
+  return reason;
 }
-const reason = whyNot();
-if (reason !== undefined) console.warn(`LEFT OUT the calls of the CUDA runtime: ${reason}`);
 
-describe.skipIf(reason !== undefined)("calls of a CUDA runtime that fails", () => {
-  const folder = mkdtempSync(join(tmpdir(), "seresnet-runtime-"));
-  afterAll(() => rmSync(folder, { recursive: true, force: true }));
-  const program = join(folder, "made_up");
+const cached = (name: string) =>
+  new RegExp(`^${name}:\\w+=(.+)$`, "m").exec(readFileSync(cache, "utf8"))?.[1] as string;
 
+/** Links a program of native/test with what is built of these sources. */
+function link(program: string, sources: readonly string[]): string {
+  const made = join(folder, program);
+  const files = [join(root, `native/test/${program}.cc`), ...sources.map((name) => join(objects, `${name}.o`))];
+  execFileSync(cached("CMAKE_CUDA_COMPILER"), ["-std=c++20", "-cudart", "none", "-o", made, ...files], {
+    stdio: "pipe",
+  });
+  return made;
+}
+
+const runtime = ["cuda/gpu.cc", "cuda/kernels/elementwise.cu", "runtime/errors.cc", "runtime/plan.cc"];
+
+describe.skipIf(whyNot("the calls of the CUDA runtime", runtime))("calls of a CUDA runtime that fails", () => {
+  let program: string;
   beforeAll(() => {
-    const nvcc = /^CMAKE_CUDA_COMPILER:\w+=(.+)$/m.exec(readFileSync(cache, "utf8"))?.[1] as string;
-    const files = [join(root, "native/test/runtime_made_up.cc"), ...linked.map((name) => join(objects, name))];
-    execFileSync(nvcc, ["-std=c++20", "-cudart", "none", "-o", program, ...files], { stdio: "pipe" });
+    program = link("runtime_made_up", runtime);
   });
 
   const said = (...words: string[]) => execFileSync(program, words, { encoding: "utf8" }).trim();
@@ -75,5 +89,49 @@ describe.skipIf(reason !== undefined)("calls of a CUDA runtime that fails", () =
   it("a capture whose work failed tells of the work, and destroys no graph that is not there", () => {
     expect(said("capture")).toBe("work: failed; last error 0, 0 graphs, 0 instances");
     expect(said("capture", "cudaStreamEndCapture")).toBe("work: failed; last error 0, 0 graphs, 0 instances");
+  });
+});
+
+const engine = [
+  ...["cudnn_engine", "cudnn_graph", "cudnn", "convolution"].map((name) => `cuda/${name}.cc`),
+  ...["errors", "library", "plan"].map((name) => `runtime/${name}.cc`),
+];
+
+describe.skipIf(whyNot("the calls of cuDNN", engine) ?? !canMakeUp)("calls of cuDNN for a device that is there", () => {
+  it("name nothing that cuDNN 9.10 may lack: no version is asked for", () => {
+    const header = readFileSync(join(cached("SERESNET_CUDNN_INCLUDE"), "cudnn_graph.h"), "utf8");
+    const declared = [...header.matchAll(/\b(CUDNN_(ATTR|BACKEND)_\w+)(?: CUDNN_DEPRECATED_ENUM)?\s*=\s*(\d+)/g)];
+    const names = new Map(declared.map(([, name, kind, number]) => [`${kind} ${number}`, name]));
+    const numbers = new Map(declared.map(([, name, , number]) => [name, number]));
+    const place = madeUpLibraries(folder).cudnnGraph(
+      90600,
+      `#include <stdio.h>
+       #include <string.h>
+       int cudnnCreate(void** made) { *made = ""; return 0; }
+       int cudnnDestroy(void* handle) { return 0; }
+       int cudnnSetStream(void* handle, void* stream) { return 0; }
+       int cudnnBackendCreateDescriptor(int type, void** made) { printf("BACKEND %d\\n", type); *made = ""; return 0; }
+       int cudnnBackendDestroyDescriptor(void* it) { return 0; }
+       int cudnnBackendFinalize(void* it) { return 0; }
+       int cudnnBackendSetAttribute(void* it, int name, int type, long count, const void* from) {
+         printf("ATTR %d\\n", name);
+         return 0;
+       }
+       int cudnnBackendGetAttribute(void* it, int name, int type, long most, long* count, void* to) {
+         printf("ATTR %d\\n", name);
+         const int notes = name == ${numbers.get("CUDNN_ATTR_ENGINE_NUMERICAL_NOTE")};
+         const int json = name == ${numbers.get("CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION")};
+         *count = notes ? 0 : json ? 2 : 1;
+         if (json && most) memcpy(to, "{}", 2);
+         return 0;
+       }
+       int cudnnBackendExecute(void* handle, void* plan, void* pack) { return 0; }`,
+    );
+    const words = [join(place, "libcudnn.so.9"), join(folder, "plans")];
+    const said = execFileSync(link("cudnn_made_up", engine), words, { encoding: "utf8" }).trim().split("\n");
+    const known = JSON.parse(readFileSync(join(__dirname, "fixtures/cudnn_names.json"), "utf8")).names as string[];
+    expect([...new Set(said.map((line) => names.get(line)))].sort()).toEqual(
+      known.filter((name) => /^CUDNN_(ATTR|BACKEND)_/.test(name)).sort(),
+    );
   });
 });

@@ -5,6 +5,14 @@ import { join } from "node:path";
 /** Whether libraries can be made up here, in place of a driver and of cuDNN. */
 export const canMakeUp = process.platform === "linux" && spawnSync("cc", ["--version"]).status === 0;
 
+/** The functions of cuDNN that native/cuda calls. */
+const calls = [
+  ...["GetErrorString", "GetLastErrorString", "Create", "Destroy", "SetStream"],
+  ...["CreateDescriptor", "DestroyDescriptor", "Finalize", "SetAttribute", "GetAttribute", "Execute"].map(
+    (name) => `Backend${name}`,
+  ),
+].map((name) => `cudnn${name}`);
+
 /** What makes up libraries under `folder`; each returns the folder of its own that goes into LD_LIBRARY_PATH. */
 export function madeUpLibraries(folder: string) {
   /** Builds a library from C, in a folder of its own if none is given. */
@@ -33,5 +41,20 @@ export function madeUpLibraries(folder: string) {
     if (parts) library("libcudnn_graph.so.9", `unsigned long cudnnGetVersion(void) { return ${version}; }`, place);
     return place;
   };
-  return { library, driver, cudnn };
+  /**
+   * What convolutions need of cuDNN and of its companion, in the folder of both. Calls of which the C source has nothing fail.
+   */
+  const cudnnGraph = (version: number, source = "") => {
+    const place = library(
+      "libcudnn_graph.so.9",
+      `unsigned long cudnnGetVersion(void) { return ${version}; }
+       ${source}
+       ${calls
+         .filter((name) => !source.includes(`${name}(`))
+         .map((name) => `int ${name}(void) { return 1; }`)
+         .join("\n")}`,
+    );
+    return library("libcublasLt.so.13", "int nothing;", place);
+  };
+  return { library, driver, cudnn, cudnnGraph };
 }
