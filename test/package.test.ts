@@ -11,7 +11,7 @@ const script = (flags: string[], code: string) => run(process.execPath, [...flag
 
 describe("one implementation behind import and require", () => {
   it("exports the same names and the same classes", () => {
-    const cjs = require("#lib/index.js");
+    const cjs = require("../dist/lib/index.js");
     const names = (module: object) =>
       Object.keys(module).filter((name) => !["__esModule", "module.exports"].includes(name));
     expect(names(esm).sort()).toEqual(names(cjs).sort());

@@ -16,7 +16,7 @@ afterEach(() => rm(folder, { recursive: true, force: true }));
 
 /** Another process that has the folder, once it does. */
 async function other() {
-  const module = join(__dirname, "#lib/io/run_lock.js");
+  const module = join(__dirname, "../dist/lib/io/run_lock.js");
   const code = `require(process.argv[1]).lockFolder(process.argv[2]).then(() => console.log("locked")); process.stdin.on("data", () => process.exit(7))`;
   const child = spawn(process.execPath, ["-e", code, module, folder], { stdio: ["pipe", "pipe", "inherit"] });
   await once(child.stdout, "data");

@@ -10,7 +10,7 @@ import { compareDevices, verify } from "#lib/compile/verify.js";
 import { noise } from "./support/ops.js";
 import { fill } from "./support/weights.js";
 
-const program = join(__dirname, "#lib/cli/main.js");
+const program = join(__dirname, "../dist/lib/cli/main.js");
 let folder: string;
 let golden: Record<string, Tensor>;
 let file: string;
