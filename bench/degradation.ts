@@ -30,7 +30,7 @@ interface Batch {
   readonly target: Tensor;
 }
 
-/** Batches in an order drawn from `seed`, pictures normalised to mean 0 and deviation 1; a last short one is left out. */
+/** Batches in an order drawn from `seed`, images normalised to mean 0 and deviation 1; a last short one is left out. */
 function* batches(data: IdxDataset, { images, batch }: Budget, seed: number): Generator<Batch> {
   const order = shuffled(Math.min(images, data.count), seed);
   const size = data.height * data.width;
@@ -58,7 +58,7 @@ function shuffled(count: number, seed: number): Uint32Array {
   return order;
 }
 
-/** Training loss and error by epoch, as the network met the pictures (He et al. 2016, figure 1). */
+/** Training loss and error by epoch, as the network met the images (He et al. 2016, figure 1). */
 export interface Curve {
   readonly name: string;
   readonly loss: number[];

@@ -26,7 +26,7 @@ export async function degradationReport({ device, budget, curves, gradients }: D
     title: "seresnet: what residual networks are for",
     heading: "What residual networks are for",
     facts: [
-      `Fashion-MNIST, ${budget.images} pictures, ${budget.epochs} epochs in batches of ${budget.batch}, the same for every network`,
+      `Fashion-MNIST, ${budget.images} images, ${budget.epochs} epochs in batches of ${budget.batch}, the same for every network`,
       device,
     ],
     sections: [

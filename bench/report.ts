@@ -18,7 +18,7 @@ export interface Report {
   readonly folder?: string;
   /** For people. */
   readonly table: string;
-  /** The same with pictures, as an HTML file of its own. */
+  /** The same with images, as an HTML file of its own. */
   readonly page?: string;
   /** What went wrong, one sentence each: exit code 1. */
   readonly failures?: readonly string[];

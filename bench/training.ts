@@ -311,7 +311,7 @@ export const training: Bench = {
 
 function tableOf(results: readonly Result[]): string {
   const table = new Table({
-    head: ["", "", "batch", "", "ms a step", "pictures a second", "speed-up", "of the rounds", "MB"],
+    head: ["", "", "batch", "", "ms a step", "images a second", "speed-up", "of the rounds", "MB"],
     style: { head: [], border: [] },
   });
   for (const { model, dtype, batch, rows } of results)

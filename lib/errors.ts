@@ -72,7 +72,7 @@ export class WeightsError extends SeresnetError {
   }
 }
 
-/** A picture is missing, damaged, too large or not a picture. */
+/** An image is missing, damaged, too large or not an image. */
 export class ImageError extends SeresnetError {
   constructor(message: string, options?: ErrorOptions) {
     super("ERR_IMAGE", message, options);

@@ -69,7 +69,7 @@ export const defaultWeights = join(packageRoot, "models", "weights", "seresnet20
 
 /** What it was trained on, for those who did not ask for it. */
 export const defaultWeightsNote =
-  "no weights were named, so the network that ships with seresnet was taken: it knows ten kinds of clothes, light on a black ground (Fashion-MNIST), and nothing else; --weights FILE, a folder or hf:owner/name (such as hf:timm/seresnet50.a1_in1k) names another";
+  "no weights were named, so the network that ships with seresnet was taken: it knows ten kinds of clothes, light on a black background (Fashion-MNIST), and nothing else; --weights FILE, a folder or hf:owner/name (such as hf:timm/seresnet50.a1_in1k) names another";
 
 /** The labels of ImageNet-1k, one a line: torchvision's list (BSD 3-clause, the licence is beside it). */
 export const imagenetLabelsFile = join(packageRoot, "models", "labels", "imagenet1k.txt");

@@ -35,7 +35,7 @@ afterAll(async () => {
 });
 
 describe("classify", () => {
-  it("gives one picture what the network itself gives, best first", async () => {
+  it("gives one image what the network itself gives, best first", async () => {
     const found = await classifier.classify(chelsea, { topK: 10 });
     await using compiled = await compile(classifier.network, { device: "reference" });
     const logits = await compiled.run(await loadImage(chelsea, classifier.preprocessing));
@@ -127,7 +127,7 @@ describe("embed", () => {
 });
 
 describe("classifyEach", () => {
-  it("keeps the order of any list or stream, and goes on past a picture that cannot be read", async () => {
+  it("keeps the order of any list or stream, and goes on past an image that cannot be read", async () => {
     async function* stream() {
       for (let i = 0; i < 40; i++) yield i % 10 === 3 ? `missing${i}.png` : i % 2 === 0 ? chelsea : rocket;
     }
@@ -140,7 +140,7 @@ describe("classifyEach", () => {
     }
   });
 
-  it("answers a slow stream picture by picture, and takes no more ahead than fits the queue", async () => {
+  it("answers a slow stream image by image, and takes no more ahead than fits the queue", async () => {
     await using small = await ImageClassifier.load(undefined, { device: "reference", maxBatch: 2, maxQueue: 3 });
     let taken = 0;
     let answered = 0;
@@ -164,7 +164,7 @@ describe("classifyEach", () => {
       yield rocket;
     }
     const results = small.classifyEach(slow());
-    expect((await results.next()).done).toBe(false); // before the second picture exists
+    expect((await results.next()).done).toBe(false); // before the second image exists
     release();
     expect((await results.next()).value?.image).toBe(rocket);
     expect((await results.next()).done).toBe(true);
@@ -194,7 +194,7 @@ describe("classifyEach", () => {
 });
 
 describe("dispose", () => {
-  it("waits for the pictures of a call that has failed: none of them comes to a device that is gone", async () => {
+  it("waits for the images of a call that has failed: none of them comes to a device that is gone", async () => {
     const own = await ImageClassifier.load(undefined, { device: "reference" });
     const compiling = vi.spyOn(createRequire(__filename)("#lib/compile/compile.js"), "compile");
     await expect(own.embed([join(images, "missing.png"), chelsea, rocket])).rejects.toThrow(ImageError);

@@ -71,7 +71,7 @@ interface Evaluated {
 let folder: string;
 const at = (...names: string[]) => join(folder, ...names);
 
-/** Twenty noisy pictures, two of each class, as the test split of MNIST's layout. */
+/** Twenty noisy images, two of each class, as the test split of MNIST's layout. */
 async function writeIdx(target: string): Promise<void> {
   await mkdir(target);
   const header = (...numbers: number[]) => {
@@ -102,7 +102,7 @@ beforeAll(async () => {
     saveSafetensors(at("foreign.safetensors"), weights),
     saveSafetensors(at("renamed.safetensors"), renamed),
     saveSafetensors(at("timm", "model.safetensors"), weights),
-    writeFile(at("text.png"), "not a picture"),
+    writeFile(at("text.png"), "not an image"),
     writeFile(at("nine.txt"), "abcdefghi".split("").join("\n")),
     writeFile(at("ten.txt"), `${"abcdefghij".split("").join("\r\n")}\r\n`),
     writeIdx(at("idx")),
@@ -126,7 +126,7 @@ beforeAll(async () => {
 afterAll(() => rm(folder, { recursive: true, force: true }));
 
 describe("classify", () => {
-  test("names the likeliest classes of every picture, in the order asked", async () => {
+  test("names the likeliest classes of every image, in the order asked", async () => {
     const { model, device, results } = await answer<Classified>(["classify", chelsea, rocket, "--top", "3"]);
     expect({ model, device }).toEqual({ model: "seresnet20_cifar", device: "reference" });
     expect(results.map(({ image }) => image)).toEqual([chelsea, rocket]);
@@ -177,13 +177,13 @@ describe("classify", () => {
     expect(plain.stdout).not.toContain("\u001b");
   });
 
-  test("pictures that cannot be read are named; the others are classified; exit 1", async () => {
+  test("images that cannot be read are named; the others are classified; exit 1", async () => {
     const paths = [at("missing.png"), chelsea, at("text.png")];
     const { code, stdout, stderr } = await seresnet(["classify", ...paths, "--json"]);
     expect(code).toBe(1);
     expect(stderr.replace(note, "").trimEnd().split("\n")).toHaveLength(3);
     expect(stderr).toMatch(/missing\.png: expected .*, got no such file/);
-    expect(stderr).toMatch(/text\.png: expected a picture that can be decoded/);
+    expect(stderr).toMatch(/text\.png: expected an image that can be decoded/);
     const { results } = JSON.parse(stdout) as Classified;
     expect(results.map(({ error }) => error !== undefined)).toEqual([true, false, true]);
     const alone = await answer<Classified>(["classify", chelsea]);
@@ -201,7 +201,7 @@ describe("evaluate", () => {
     expect(result.perClass.reduce((sum, { correct }) => sum + correct, 0)).toBe(result.correct);
   });
 
-  test("--limit takes the first pictures; a class without any has no accuracy", async () => {
+  test("--limit takes the first images; a class without any has no accuracy", async () => {
     const { images, perClass } = await answer<Evaluated>(["evaluate", at("idx"), "--limit", "9", "--weights", shipped]);
     expect(images).toBe(9);
     expect(perClass[9]).toEqual({ label: "Ankle boot", images: 0, correct: 0, accuracy: null });
@@ -241,7 +241,7 @@ describe("evaluate", () => {
     const { code, stdout, stderr } = await seresnet(["evaluate", at("idx")]);
     expect({ code, stderr: stderr.replace(note, "") }).toEqual({ code: 0, stderr: "" });
     expect(stdout).toMatch(/Ankle boot/);
-    expect(stdout).toMatch(/accuracy \d+\.\d\d %: \d+ of 20 pictures/);
+    expect(stdout).toMatch(/accuracy \d+\.\d\d %: \d+ of 20 images/);
   });
 });
 
@@ -363,7 +363,7 @@ describe("failures: exit 1, one line", () => {
     ["a dtype the device lacks", () => ["classify", chelsea, "--dtype", "float16"], /float32 on the reference device/],
     ["unknown model", () => ["summary", "seresnet51"], /nearest: seresnet5/],
     [
-      "pictures of another size than the network's",
+      "images of another size than the network's",
       () => ["evaluate", at("idx"), "--weights", at("foreign.safetensors"), "--model", "seresnet20_cifar"],
       /input \[1, 32, 32\], got \[1, 28, 28\]/,
     ],

@@ -70,10 +70,10 @@ describe("seresnet export", () => {
       "seresnet: adapted: fc.bias begins anew, for 3 classes in place of 10",
     ]);
     expect(declared(readOnnx(join(folder, "three.onnx")).graph.output[0])).toEqual(["N", 3]);
-    const picture = join(root, "test/fixtures/images/chelsea.png");
+    const image = join(root, "test/fixtures/images/chelsea.png");
     await saveSafetensors(join(folder, "rgb.safetensors"), createModel("resnet14_cifar").stateDict());
     const args = ["--weights", "rgb.safetensors", "--model", "resnet14_cifar", "--in-channels", "1"];
-    const classified = await seresnet("classify", picture, ...args);
+    const classified = await seresnet("classify", image, ...args);
     expect(classified).toMatchObject({
       code: 0,
       stderr: "seresnet: adapted: conv1.weight summed over its 3 channels\n",

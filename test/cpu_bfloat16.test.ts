@@ -208,7 +208,7 @@ describe.runIf(built)("bfloat16 against PyTorch", () => {
   test("PyTorch's small network sees the same garments", async ({ skip }) => {
     const dataset = "/usr/share/datasets/fashion-mnist";
     if (!existsSync(dataset)) {
-      console.warn(`cpu_bfloat16.test: LEFT OUT: no ${dataset}, so no pictures to compare on`);
+      console.warn(`cpu_bfloat16.test: LEFT OUT: no ${dataset}, so no images to compare on`);
       skip();
     }
     const { mean, std, testPredictions } = read("fashion/expected.json");
@@ -227,7 +227,7 @@ describe.runIf(built)("bfloat16 against PyTorch", () => {
         predictions.push(values.indexOf(Math.max(...values)));
       }
     }
-    // a picture whose two best classes all but tie may go either way
+    // an image whose two best classes all but tie may go either way
     expect(predictions.filter((label, i) => label === Number(testPredictions[i])).length).toBeGreaterThanOrEqual(
       count - 5,
     );

@@ -63,7 +63,7 @@ describe.runIf(there)(`the CUDA executor on ${device}`, () => {
       }
     });
 
-  test("uint8 pictures are normalised inside the plan", async () => {
+  test("uint8 images are normalised inside the plan", async () => {
     const model = fill(createModel("resnet14_cifar"), "pixels").eval();
     const normalize = { mean: [0.5, 0.4, 0.3], std: [0.2, 0.3, 0.4] };
     const pixels = tensor(

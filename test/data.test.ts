@@ -24,7 +24,7 @@ beforeAll(async () => {
     await mkdir(join(folder, "photos", name), { recursive: true });
     for (let i = 0; i < 4; i++) await copyFile(file, join(folder, "photos", name, `${i}${file.slice(-4)}`));
   }
-  await writeFile(join(folder, "photos", "cat", "notes.txt"), "no picture");
+  await writeFile(join(folder, "photos", "cat", "notes.txt"), "no image");
   await writeIdx(join(folder, "idx"), { train: 40, test: 10, side: 8 });
 });
 afterAll(() => rm(folder, { recursive: true, force: true }));
@@ -55,14 +55,14 @@ describe("augmentation is torchvision's", () => {
     const [x, y, c] = [Math.floor(i / 3) % width, Math.floor(i / 3 / width), i % 3];
     return (7 * x + 13 * y + 29 * c + x * y) % 256;
   });
-  const picture: Raster = { data: samples, width, height, channels: 3 };
+  const image: Raster = { data: samples, width, height, channels: 3 };
 
   it("a resized crop, a mirrored part and a padded crop, pixel for pixel", () => {
-    const part = crop(picture, { top: 3, left: 5, height: 9, width: 14 }, [0]);
+    const part = crop(image, { top: 3, left: 5, height: 9, width: 14 }, [0]);
     expect([...resize(part, 8, 8, "bilinear").data]).toEqual(golden.crop);
     expect([...resize(part, 8, 8, "bicubic").data]).toEqual(golden.cropBicubic);
-    expect([...mirror(crop(picture, { top: 2, left: 3, height: 4, width: 5 }, [0])).data]).toEqual(golden.flip);
-    const shifted = crop(picture, { top: 1 - 4, left: 6 - 4, height, width }, [9, 8, 7]);
+    expect([...mirror(crop(image, { top: 2, left: 3, height: 4, width: 5 }, [0])).data]).toEqual(golden.flip);
+    const shifted = crop(image, { top: 1 - 4, left: 6 - 4, height, width }, [9, 8, 7]);
     expect(createHash("sha256").update(shifted.data).digest("hex")).toBe(golden.padSha);
   });
 
@@ -78,9 +78,9 @@ describe("augmentation is torchvision's", () => {
       return sums;
     };
     const settings = plan.randomResizedCrop as NonNullable<typeof plan.randomResizedCrop>;
-    for (const [k, value] of mean(() => cropWindow(generator, picture, settings)).entries())
+    for (const [k, value] of mean(() => cropWindow(generator, image, settings)).entries())
       expect(Math.abs(value - golden.meanCrop[k])).toBeLessThan(0.12);
-    const erased = () => erasedWindow(generator, picture, plan.erasing) ?? { top: 0, left: 0, height, width };
+    const erased = () => erasedWindow(generator, image, plan.erasing) ?? { top: 0, left: 0, height, width };
     for (const [k, value] of mean(erased).entries()) expect(Math.abs(value - golden.meanErase[k])).toBeLessThan(0.12);
   });
 
@@ -88,11 +88,11 @@ describe("augmentation is torchvision's", () => {
     const flipped = planAugmentation({ flip: 0.25 });
     let count = 0;
     for (let i = 0; i < 2000; i++) {
-      const { data: out } = augment(picture, flipped, streamOf(2, i));
+      const { data: out } = augment(image, flipped, streamOf(2, i));
       if (out[0] !== samples[0] || out[3] !== samples[3]) count++;
     }
     expect(Math.abs(count / 2000 - 0.25)).toBeLessThan(0.04);
-    const blanked = augment(picture, planAugmentation({ erasing: 1, fill: [1, 2, 3] }), streamOf(3));
+    const blanked = augment(image, planAugmentation({ erasing: 1, fill: [1, 2, 3] }), streamOf(3));
     const changed = [...blanked.data.keys()].filter((i) => blanked.data[i] !== samples[i]);
     expect(changed.length).toBeGreaterThan(10);
     for (const i of changed) expect(blanked.data[i]).toBe((i % 3) + 1);
@@ -151,19 +151,19 @@ describe("datasets", () => {
 
   it("what is wrong is named", async () => {
     await expect(data.openIdx(join(folder, "idx"), "train", ["a", "b"])).rejects.toThrow(
-      /expected train labels under 2, as there are classes, got 2 at picture 2/,
+      /expected train labels under 2, as there are classes, got 2 at image 2/,
     );
     await mkdir(join(folder, "hollow", "full"), { recursive: true });
     await mkdir(join(folder, "hollow", "empty"), { recursive: true });
     await copyFile(chelsea, join(folder, "hollow", "full", "1.png"));
     await expect(data.openImageFolder(join(folder, "hollow"))).rejects.toThrow(
-      /empty: expected pictures of class "empty"/,
+      /empty: expected images of class "empty"/,
     );
     await expect(data.openImageFolder(join(folder, "photos"), ["cat"])).rejects.toThrow("got rocket");
     await expect(data.openDataset(join(folder, "nowhere"))).rejects.toThrow("no such file");
-    await expect(data.openDataset(join(folder, "photos", "cat"))).rejects.toThrow("class folders with pictures");
+    await expect(data.openDataset(join(folder, "photos", "cat"))).rejects.toThrow("class folders with images");
     const photos = await data.openImageFolder(join(folder, "photos"));
-    expect(() => new data.DataLoader(photos, { batchSize: 9, dropLast: true })).toThrow("at least 9 pictures, got 8");
+    expect(() => new data.DataLoader(photos, { batchSize: 9, dropLast: true })).toThrow("at least 9 images, got 8");
     expect(() => new data.DataLoader(photos, { batchSize: 0 })).toThrow("batchSize");
     expect(() => new data.DataLoader(photos, { channels: 2 as 1 })).toThrow("channels to be 1 or 3, got 2");
     expect(() => new data.DataLoader(photos, { cropPct: 0 })).toThrow("cropPct in (0, 1], got 0");
@@ -202,7 +202,7 @@ describe("a loader", () => {
     expect([images.dtype, images.shape, labels.dtype]).toEqual(["uint8", [4, 3, 32, 32], "int32"]);
   });
 
-  it("without augmentation the pictures are loadImage's", async () => {
+  it("without augmentation the images are loadImage's", async () => {
     const photos = await data.openImageFolder(join(folder, "photos"));
     await using loader = new data.DataLoader(photos, { size: 48, workers: 0 });
     const [{ pixels }] = await collect(loader);
@@ -213,7 +213,7 @@ describe("a loader", () => {
     expect(Float32Array.from(pixels, (value) => value / 255)).toEqual(want);
   });
 
-  it("names, skips and counts a picture that cannot be read, or throws when strict", async () => {
+  it("names, skips and counts an image that cannot be read, or throws when strict", async () => {
     const broken = join(folder, "broken");
     for (const name of ["a", "b"]) await mkdir(join(broken, name), { recursive: true });
     for (const [name, file] of [
@@ -229,7 +229,7 @@ describe("a loader", () => {
     expect(batches.map(({ count }) => count)).toEqual([2, 1]);
     expect(batches[0].skipped).toHaveLength(1);
     expect(batches[0].skipped[0].index).toBe(1);
-    expect(batches[0].skipped[0].message).toMatch(/a.2\.png: expected a picture that can be decoded/);
+    expect(batches[0].skipped[0].message).toMatch(/a.2\.png: expected an image that can be decoded/);
     expect([...batches[0].classes]).toEqual([0, 0]);
     await using strict = new data.DataLoader(photos, { batchSize: 3, size: 16, workers: 1, strict: true });
     await expect(collect(strict)).rejects.toThrow(ImageError);
@@ -253,7 +253,7 @@ describe("a loader", () => {
   });
 });
 
-describe("a last batch of one picture", () => {
+describe("a last batch of one image", () => {
   it.each([
     [41, 8, true, [8, 8, 8, 8, 9]],
     [41, 8, false, [8, 8, 8, 8, 8, 1]],

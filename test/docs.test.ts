@@ -60,7 +60,7 @@ async function fillHubCache(home: string): Promise<void> {
   await writeFile(join(model, "snapshots", commit, "config.json"), JSON.stringify({ architecture: "seresnet50" }));
 }
 
-/** A golden file of the weights the pages use, as their Python program would write it; of a small picture. */
+/** A golden file of the weights the pages use, as their Python program would write it; of a small image. */
 async function writeGolden(weights: string): Promise<void> {
   const model = createModel("seresnet50").eval();
   model.loadStateDict(await loadWeights(weights));
@@ -90,9 +90,9 @@ beforeAll(async () => {
   for (const [name, color] of Object.entries({ cat: "#c63", dog: "#36c" })) {
     const photos = join(folder, "photos", name);
     await mkdir(photos, { recursive: true });
-    const picture = sharp({ create: { width: 40, height: 32, channels: 3, background: color } });
+    const image = sharp({ create: { width: 40, height: 32, channels: 3, background: color } });
     for (let i = 0; i < 6; i++)
-      await picture
+      await image
         .clone()
         .png()
         .toFile(join(photos, `${i}.png`));

@@ -33,7 +33,7 @@ const pytorch = JSON.parse(readFileSync(join(fixture, "expected.json"), "utf8"))
 };
 const options = { numClasses: 10, inChannels: 1 };
 const dataset = "/usr/share/datasets/fashion-mnist";
-const leftOut = `LEFT OUT: no ${dataset}, so nothing is tried on real pictures; npm run setup brings it`;
+const leftOut = `LEFT OUT: no ${dataset}, so nothing is tried on real images; npm run setup brings it`;
 
 test("PyTorch's tensors fit the model", async () => {
   const model = createModel("seresnet14_cifar", options);
@@ -57,20 +57,20 @@ test("its log is that of a whole run, which ends with 94.67 %", () => {
   expect(epochs.at(-1)).toMatchObject({ step: 14_040, validationAccuracy: 0.9467 });
 });
 
-test("a 28x28 picture becomes (pixel / 255 - 0.286) / 0.353, not inverted, not resampled", async () => {
+test("a 28x28 image becomes (pixel / 255 - 0.286) / 0.353, not inverted, not resampled", async () => {
   const pixels = Uint8Array.from({ length: 784 }, (_, i) => (i * 37) % 256);
   const png = await sharp(pixels, { raw: { width: 28, height: 28, channels: 1 } })
     .png()
     .toBuffer();
   const { info } = await readCheckpoint(defaultWeights);
   const { mean, std, cropPct, interpolation } = info as CheckpointInfo;
-  const picture = await loadImage(png, { size: 28, channels: 1, mean, std, cropPct, interpolation });
-  expect(picture.shape).toEqual([1, 1, 28, 28]);
+  const image = await loadImage(png, { size: 28, channels: 1, mean, std, cropPct, interpolation });
+  expect(image.shape).toEqual([1, 1, 28, 28]);
   const wanted = Array.from(pixels, (pixel) => (pixel / 255 - 0.286) / 0.353);
-  expect(relativeError((await picture.data()) as Float32Array, wanted)).toBeLessThan(1e-6);
+  expect(relativeError((await image.data()) as Float32Array, wanted)).toBeLessThan(1e-6);
 });
 
-describe("on the real test pictures", () => {
+describe("on the real test images", () => {
   function open(
     name: string,
     weights: Record<string, Tensor>,
@@ -91,7 +91,7 @@ describe("on the real test pictures", () => {
     return (await output.data()) as Float32Array;
   }
 
-  /** The likeliest classes of the first pictures, a digit each. */
+  /** The likeliest classes of the first images, a digit each. */
   async function predict(compiled: CompiledModel, count: number): Promise<string> {
     let predictions = "";
     for (let at = 0; at < count; at += 100) {
@@ -126,7 +126,7 @@ describe("on the real test pictures", () => {
     const predictions = await predict(compiled, 10_000);
     const { labels } = await loadIdxDataset(dataset, "test");
     const correct = labels.filter((label, i) => label === Number(predictions[i])).length;
-    expect(Math.abs(correct - 9467)).toBeLessThanOrEqual(2); // another device's rounding may tip a picture
+    expect(Math.abs(correct - 9467)).toBeLessThanOrEqual(2); // another device's rounding may tip an image
     expect(correct / 10_000).toBeGreaterThanOrEqual(0.945);
   });
 });

@@ -40,7 +40,7 @@ function grey(channels: number): Tensor {
 }
 
 describe("adaptWeights", () => {
-  it.each([1, 6])("a stem for %i channels answers grey pictures as the one for three does", async (inChannels) => {
+  it.each([1, 6])("a stem for %i channels answers grey images as the one for three does", async (inChannels) => {
     const three = createModel("resnet14_cifar", { seed: 3 });
     const other = createModel("resnet14_cifar", { inChannels, seed: 4 });
     const { weights, changes } = await adaptWeights(three.stateDict(), other);

@@ -221,7 +221,7 @@ describe("evaluate", () => {
     await writeTree(join(folder, "val"), classFolders(["a", "b"], 2));
     const { code, stdout, stderr } = await evaluate(folder);
     expect({ code, images: (JSON.parse(stdout) as { images: number }).images }).toEqual({ code: 0, images: 4 });
-    expect(stderr).toBe(`seresnet: ${join(folder, "val")}: these pictures are judged\n`);
+    expect(stderr).toBe(`seresnet: ${join(folder, "val")}: these images are judged\n`);
     await rename(join(folder, "val"), join(folder, "later"));
     expect((await evaluate(folder)).stderr).toMatch(/expected a folder val or test beside train/);
   });
@@ -236,6 +236,6 @@ describe("evaluate", () => {
     await writeTree(folder, { "a/x.png": "no", "b/y.png": "no" });
     const { code, stderr } = await evaluate(folder);
     expect(code).toBe(1);
-    expect(stderr).toContain("expected pictures that can be read, got 2 that cannot");
+    expect(stderr).toContain("expected images that can be read, got 2 that cannot");
   });
 });

@@ -111,7 +111,7 @@ describe("loadIdxDataset", () => {
     );
     await refused(
       loadIdxDataset(await dataset(idx([2], [1, 2]), idx([2], [7, 9])), "test"),
-      /expected pictures \[count, height, width\], got \[2\]/,
+      /expected images \[count, height, width\], got \[2\]/,
     );
     await refused(loadIdxDataset(await dataset(idx([0, 28, 28], []), idx([0], [])), "test"), /got \[0, 28, 28\]/);
     const folders = await dataset(undefined, idx([2], [7, 9]));

@@ -57,7 +57,7 @@ describe("loadImage equals torchvision on Pillow", async () => {
   );
 });
 
-// The hashes are Pillow 12.3.0's, of whole pictures:
+// The hashes are Pillow 12.3.0's, of whole images:
 //   im = Image.open("chelsea.png").convert("RGB")
 //   for f in (Image.BILINEAR, Image.BICUBIC):
 //     for size in [(224, 224), ...]:
@@ -91,7 +91,7 @@ describe("resize equals Pillow bit for bit", () => {
   test.each([
     ["bilinear", "476ec844a57284b246bb287d825dbe3394ad73c935aa6d6cb04cad3f83c562c34d99745b"],
     ["bicubic", "456bd241ac6d85b93fc01a828659c52795b073d328ae6970b847ac3682cb5dce489c7458"],
-  ] as const)("a small picture, readable here: %s", (interpolation, hex) => {
+  ] as const)("a small image, readable here: %s", (interpolation, hex) => {
     const data = Uint8Array.from({ length: 105 }, (_, i) => (i * 97) % 256);
     const small = resize({ data, width: 7, height: 5, channels: 3 }, 4, 3, interpolation);
     expect(Buffer.from(small.data).toString("hex")).toBe(hex);
@@ -196,7 +196,7 @@ describe("one channel", () => {
   });
 });
 
-test("crops the centre, halves to the even neighbour, of pictures wide and tall", async () => {
+test("crops the centre, halves to the even neighbour, of images wide and tall", async () => {
   const ramp = Uint8Array.from({ length: 7 }, (_, i) => i * 30);
   const wide = png(7, 2, 8, 0, Buffer.from([0, ...ramp, 0, ...ramp]));
   const tall = png(2, 7, 8, 0, Buffer.from([...ramp].flatMap((value) => [0, value, value])));
@@ -213,7 +213,7 @@ test("crops the centre, halves to the even neighbour, of pictures wide and tall"
   expect(levels).toEqual([2, 3, 2, 3]);
 });
 
-test("a picture of 1 x 100,000 pixels costs no more than others", async () => {
+test("an image of 1 x 100,000 pixels costs no more than others", async () => {
   const long = await sharp({ create: { width: 1, height: 100_000, channels: 3, background: "#336699" } })
     .png()
     .toBuffer();
@@ -222,28 +222,28 @@ test("a picture of 1 x 100,000 pixels costs no more than others", async () => {
   expect([data[0], data[32 * 32], data[2 * 32 * 32]]).toEqual([0.2, 0.4, 0.6].map(Math.fround));
 });
 
-describe("bad pictures are an ImageError of one sentence", () => {
+describe("bad images are an ImageError of one sentence", () => {
   const jpeg = readFile(join(fixtures, "images/rocket.jpg"));
   const cat = readFile(chelsea);
   const cases: [name: string, bytes: () => Promise<Uint8Array>, message: RegExp][] = [
     ["empty", async () => new Uint8Array(), /expected an image, got no bytes at all/],
-    ["text", async () => Buffer.from("hello, I am a text file"), /got bytes of no known picture format/],
-    ["zeros", async () => new Uint8Array(5000), /got bytes of no known picture format/],
+    ["text", async () => Buffer.from("hello, I am a text file"), /got bytes of no known image format/],
+    ["zeros", async () => new Uint8Array(5000), /got bytes of no known image format/],
     [
       "svg",
       async () => Buffer.from('<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'),
       /got a file of format svg/,
     ],
-    ["jpeg cut in half", async () => (await jpeg).subarray(0, 50_000), /a picture that can be decoded, got /],
-    ["jpeg's first bytes", async () => (await jpeg).subarray(0, 20), /a picture that can be decoded, got /],
-    ["png cut in half", async () => (await cat).subarray(0, 100_000), /a picture that can be decoded, got /],
+    ["jpeg cut in half", async () => (await jpeg).subarray(0, 50_000), /an image that can be decoded, got /],
+    ["jpeg's first bytes", async () => (await jpeg).subarray(0, 20), /an image that can be decoded, got /],
+    ["png cut in half", async () => (await cat).subarray(0, 100_000), /an image that can be decoded, got /],
     [
       "png with damaged data",
       async () => Uint8Array.from(await cat).fill(0x55, 5_000, 9_000),
-      /a picture that can be decoded, got /,
+      /an image that can be decoded, got /,
     ],
     ["decompression bomb", async () => png(60_000, 60_000, 8, 2, Buffer.alloc(1000)), /got more than 178956970 pixels/],
-    ["zero width", async () => png(0, 5, 8, 2, Buffer.alloc(5)), /a picture that can be decoded, got /],
+    ["zero width", async () => png(0, 5, 8, 2, Buffer.alloc(5)), /an image that can be decoded, got /],
   ];
   test.each(cases)("%s", async (_, make, message) => {
     const bytes = await make();

@@ -146,18 +146,18 @@ for (const device of usableDevices)
     });
 
     for (const dtype of ["float32", "bfloat16"] as const)
-      test(`networks with NaN in a weight, or in the picture, in ${dtype}`, async (context) => {
+      test(`networks with NaN in a weight, or in the image, in ${dtype}`, async (context) => {
         if (dtype === "bfloat16" && device === "reference") return context.skip();
         for (const [name, places] of [
           ["resnet18", ["conv1.weight", "layer4.1.conv1.weight", "layer2.0.downsample.0.weight"]],
           ["seresnet14_cifar", ["layer1.0.se.fc1.weight", "layer3.0.bn2.running_var", "layer2.1.conv2.weight"]],
           ["seresnet50", ["layer1.2.se.fc2.bias", "layer3.0.conv3.weight"]],
         ] as const)
-          for (const place of [...places, "the picture"]) {
+          for (const place of [...places, "the image"]) {
             const model = fill(createModel(name, { numClasses: 4 }).eval(), name);
             const state = model.stateDict();
             const picture = (await image("x", [2, 3, 40, 40]).data()) as Float32Array;
-            if (place === "the picture") picture[700] = nan;
+            if (place === "the image") picture[700] = nan;
             else {
               const values = (await state[place].data()) as Float32Array;
               values[0] = nan;
@@ -168,13 +168,11 @@ for (const device of usableDevices)
               const logits = kinds(await (await compiled.run(tensor(picture, [2, 3, 40, 40]))).data());
               const of = (image: number) => logits.slice(image * 4, image * 4 + 4);
               expect(of(0), `${name}: ${place}`).toEqual(["NaN", "NaN", "NaN", "NaN"]);
-              expect(new Set(of(1)), `${name}: ${place}`).toEqual(
-                new Set([place === "the picture" ? "finite" : "NaN"]),
-              );
+              expect(new Set(of(1)), `${name}: ${place}`).toEqual(new Set([place === "the image" ? "finite" : "NaN"]));
             }
             // and the device is as it was
             const clean = await (await compiled.run(image("x", [2, 3, 40, 40]))).data();
-            if (place === "the picture") expect(new Set(kinds(clean))).toEqual(new Set(["finite"]));
+            if (place === "the image") expect(new Set(kinds(clean))).toEqual(new Set(["finite"]));
             await compiled.dispose();
           }
       }, 300_000);

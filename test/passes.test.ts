@@ -4,7 +4,7 @@ import { beforeAll, describe, expect, it } from "vitest";
 import { differentiate } from "#lib/graph/passes/differentiate.js";
 import { fold } from "#lib/graph/passes/fold.js";
 import { expand, fuse } from "#lib/graph/passes/fuse.js";
-import { joinTails } from "#lib/graph/passes/fuse_epilogues.js";
+import { fuseEpilogues } from "#lib/graph/passes/fuse_epilogues.js";
 import { rewrite } from "#lib/graph/rewrite.js";
 import { constantValue, Node, op, topological, type Value } from "#lib/graph/value.js";
 import { inIsolation } from "#lib/lazy/recording.js";
@@ -167,12 +167,12 @@ describe("passes find their patterns", () => {
     const before = { batch_norm_train: 15, gate: 0, batch_norm_gradient: 15, gate_gradient: 0, mul: 0 };
     // of the additions of gradients stay those of identity shortcuts and of projections
     expect(counts(differentiate(roots))).toEqual({ ...before, add: 12, relu: 13 });
-    expect(counts(differentiate(joinTails(roots)))).toEqual({ ...before, add: 6, relu: 0 });
+    expect(counts(differentiate(fuseEpilogues(roots)))).toEqual({ ...before, add: 6, relu: 0 });
   });
 
   it("join the tails of squeeze-and-excitation blocks to their gates", () => {
     const { roots, counts } = trained(createModel("seresnet14_cifar", { inChannels: 1, numClasses: 3 }));
-    const fused = counts(differentiate(joinTails(roots)));
+    const fused = counts(differentiate(fuseEpilogues(roots)));
     expect(fused).toMatchObject({ batch_norm_train: 15, gate: 6, batch_norm_gradient: 15, gate_gradient: 6, mul: 0 });
     expect(fused.relu).toBe(6); // those between the gates' fully connected layers
   });
@@ -187,7 +187,7 @@ describe("passes find their patterns", () => {
           const data = () => new Float32Array(sizeOf(shape)).fill(attributes.value as number);
           return op === "fill" ? [constantValue(data(), shape, dtype)] : undefined;
         });
-      const [want, got] = [roots, joinTails(roots)].map((values) => constant(differentiate(values)));
+      const [want, got] = [roots, fuseEpilogues(roots)].map((values) => constant(differentiate(values)));
       for (const [i, value] of want.entries())
         expect(relativeError(await new Tensor(got[i]).data(), await new Tensor(value).data())).toBeLessThan(1e-5);
     }
@@ -203,7 +203,7 @@ describe("passes find their patterns", () => {
       x,
     );
     const ops = (roots: readonly Value[]) =>
-      topological(joinTails(roots), (value) => value.isLeaf).map(
+      topological(fuseEpilogues(roots), (value) => value.isLeaf).map(
         ({ op, attributes }) => `${op}${attributes.residual ?? ""}`,
       );
     expect(ops([op("add", {}, [outputs[0], wide], x)])).toEqual(["batch_norm_train", "reshape", "broadcast", "add"]);

@@ -94,7 +94,7 @@ describe.each(devices.map(({ name }) => name))("on %s", (device) => {
     expect(epoch.validationAccuracy).toBeGreaterThanOrEqual(0);
   });
 
-  it("skips a picture that damage has left alone where batch norm cannot normalise one, and tracks nothing of it", async () => {
+  it("skips an image that damage has left alone where batch norm cannot normalise one, and tracks nothing of it", async () => {
     const batch = (count: number, at: number) =>
       new data.Batch(
         new Uint8Array(count * 64).fill(at),
@@ -119,9 +119,7 @@ describe.each(devices.map(({ name }) => name))("on %s", (device) => {
     };
     const { skipped, ...rest } = await run([batch(2, 1), batch(1, 7), batch(2, 20)], 8);
     expect(skipped).toHaveLength(1);
-    expect(skipped[0]).toMatch(
-      /^picture 7 is alone in its batch \(batch_norm: expected more than one value per channel/,
-    );
+    expect(skipped[0]).toMatch(/^image 7 is alone in its batch \(batch_norm: expected more than one value per channel/);
     expect(rest).toEqual({ counted: 2, images: 4, lost: 1, side: 8 });
   });
 

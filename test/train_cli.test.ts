@@ -106,7 +106,7 @@ describe("seresnet train", () => {
     const { code, stdout, stderr } = await seresnet("train", idx, ...recipe, "--out", whole, "--json");
     expect({ code, lines: stderr.trim().split("\n").length }).toEqual({ code: 0, lines: 2 });
     const answer = JSON.parse(stdout) as { validationAccuracy: number; checkpoint: string };
-    expect(stderr).toMatch(/^epoch 1\/2 \| loss [\d.]+ \| accuracy [\d.]+ % \| validation loss .*pictures a second/);
+    expect(stderr).toMatch(/^epoch 1\/2 \| loss [\d.]+ \| accuracy [\d.]+ % \| validation loss .*images a second/);
     expect((await readdir(whole)).sort()).toEqual([
       "metrics.jsonl",
       "model.safetensors",
@@ -175,7 +175,7 @@ describe("seresnet train", () => {
     const more = await seresnet(...start, "--epochs", "2", "--resume", "--json");
     expect(more.code).toBe(0);
     expect(more.stderr).toContain("1 epochs were planned; from here on learning rates are those of 2");
-    // 48 pictures at the default batch for so few: 8, and every picture is trained on
+    // 48 images at the default batch for so few: 8, and every image is trained on
     expect(JSON.parse(more.stdout)).toMatchObject({ epoch: 2, step: 12, images: 48 });
     const fewer = await seresnet(...start, "--epochs", "1", "--resume");
     expect(fewer.stderr).toContain("expected --epochs of at least the 2 that are done, got 1");
@@ -207,7 +207,7 @@ describe("seresnet train", () => {
     expect((await readdir(out)).filter((name) => name.includes(".lock"))).toEqual([]);
   });
 
-  it("tunes weights for a folder of photos, stages frozen, and names a picture it cannot read", async () => {
+  it("tunes weights for a folder of photos, stages frozen, and names an image it cannot read", async () => {
     const photos = join(folder, "photos");
     for (const [name, file] of [
       ["cat", "chelsea.png"],
@@ -217,7 +217,7 @@ describe("seresnet train", () => {
       for (let i = 0; i < 5; i++)
         await copyFile(resolve("test/fixtures/images", file), join(photos, name, `${i}${file.slice(-4)}`));
     }
-    await writeFile(join(photos, "cat", "9.png"), "not a picture");
+    await writeFile(join(photos, "cat", "9.png"), "not an image");
     const out = join(folder, "tuned");
     const shipped = resolve("models/weights/seresnet20_cifar_fashion.safetensors");
     const args = [
@@ -236,7 +236,7 @@ describe("seresnet train", () => {
     ];
     const { code, stderr } = await seresnet("train", photos, ...args, "--out", out);
     expect({ code, stderr }).toMatchObject({ code: 0 });
-    expect(stderr).toMatch(/9\.png: expected a picture that can be decoded, got [^\n]+: skipped\n/);
+    expect(stderr).toMatch(/9\.png: expected an image that can be decoded, got [^\n]+: skipped\n/);
     expect(stderr).toContain("fc.weight begins anew, for 2 classes in place of 10");
     const { info, weights } = await readCheckpoint(join(out, "model.safetensors"));
     expect(info).toMatchObject({ model: "seresnet20_cifar", classes: ["cat", "rocket"], inputSize: [1, 28, 28] });

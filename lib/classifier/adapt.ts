@@ -21,7 +21,7 @@ export interface Adapted {
 /**
  * Weights of a network of the same name for other input channels or other classes, by timm's rule
  * (`adapt_input_conv`): a stem for one channel is the sum over the three it had; for other counts its channels are
- * repeated in turn and scaled by 3 / count, so that a picture's signal keeps its size. A classifier of another number of
+ * repeated in turn and scaled by 3 / count, so that an image's signal keeps its size. A classifier of another number of
  * classes cannot be kept: the network's own first weights take its place. What a wrapper put before every name
  * (`module.`, `model.`, `state_dict.`) goes.
  *

@@ -9,7 +9,7 @@ import { loadClassifier, preprocessingOf, usualInfo } from "./source.js";
 export interface SaveCheckpointOptions {
   /** One for each output, in order. Default: ImageNet's for 1000, else `class 0`, `class 1`, … */
   readonly labels?: readonly string[];
-  /** How `loadImage` prepares a picture for the network. Default: the usual of its kind, with ImageNet's statistics. */
+  /** How `loadImage` prepares an image for the network. Default: the usual of its kind, with ImageNet's statistics. */
   readonly preprocessing?: PreprocessOptions;
 }
 

@@ -25,11 +25,11 @@ export interface ImageClassifierOptions extends Omit<ClassifierOptions, "weights
   readonly dtype?: CompileOptions["dtype"];
   /** Threads on the CPU devices. Default: every core. */
   readonly threads?: number;
-  /** Pictures computed at once at most, default 16. */
+  /** Images computed at once at most, default 16. */
   readonly maxBatch?: number;
-  /** How long a picture waits for others to share its batch, in milliseconds; default 5. */
+  /** How long an image waits for others to share its batch, in milliseconds; default 5. */
   readonly maxDelayMs?: number;
-  /** Pictures held in memory at once; calls beyond wait before theirs is read. Default 4 * maxBatch. */
+  /** Images held in memory at once; calls beyond wait before theirs is read. Default 4 * maxBatch. */
   readonly maxQueue?: number;
   /** Decode JPEGs at a smaller scale, as in `loadImage`; default false. */
   readonly draft?: boolean;
@@ -62,12 +62,12 @@ export interface ClassifyOptions {
 const classifyNames: OptionNames<ClassifyOptions> = { topK: true, signal: true };
 const embedNames: OptionNames<Pick<ClassifyOptions, "signal">> = { signal: true };
 
-/** What `classifyEach` makes of one picture: predictions, or why it cannot be read. */
+/** What `classifyEach` makes of one image: predictions, or why it cannot be read. */
 export type ClassifiedImage<T> =
   | { readonly image: T; readonly predictions: Prediction[] }
   | { readonly image: T; readonly error: ImageError };
 
-/** A network's last features, pooled over the picture: `[N, C, H, W] -> [N, features]`. */
+/** A network's last features, pooled over the image: `[N, C, H, W] -> [N, features]`. */
 class PooledFeatures extends Module {
   readonly network: Network;
 
@@ -82,10 +82,10 @@ class PooledFeatures extends Module {
 }
 
 /**
- * Names what is on pictures: a network with its weights, its preprocessing and its labels, on a device.
+ * Names what is on images: a network with its weights, its preprocessing and its labels, on a device.
  *
  * Calls may be made at any time and in any number: those that come together are computed together, in batches of at
- * most `maxBatch`, and at most `maxQueue` pictures are in memory, so 100,000 calls at once cost 100,000 promises and no
+ * most `maxBatch`, and at most `maxQueue` images are in memory, so 100,000 calls at once cost 100,000 promises and no
  * more. Images are decoded, resized and normalised, and the network is run, away from the JavaScript thread;
  * `setImageMemoryLimit` bounds what decoded images take.
  *
@@ -173,7 +173,7 @@ export class ImageClassifier {
     return this.#compiled.device;
   }
 
-  /** What `loadImage` takes to prepare a picture for this network. Throws WeightsError where no picture can (4 channels). */
+  /** What `loadImage` takes to prepare an image for this network. Throws WeightsError where no image can (4 channels). */
   get preprocessing(): PreprocessOptions {
     return preprocessingOf(this.#source);
   }
@@ -184,9 +184,9 @@ export class ImageClassifier {
   }
 
   /**
-   * The `topK` likeliest classes of a picture, likeliest first; of several pictures, a list of them for each.
+   * The `topK` likeliest classes of an image, likeliest first; of several images, a list of them for each.
    *
-   * @throws ImageError for a picture that cannot be read (of several: for the first such), ShapeError for a tensor of
+   * @throws ImageError for an image that cannot be read (of several: for the first such), ShapeError for a tensor of
    *   another shape than [1, C, H, W] of the network, DisposedError
    */
   classify(image: ImageInput, options?: ClassifyOptions): Promise<Prediction[]>;
@@ -202,8 +202,8 @@ export class ImageClassifier {
   }
 
   /**
-   * The pooled features of a picture, a vector for search and clustering (seresnet50: 2048 numbers); of several
-   * pictures, one for each. The first call readies a second plan on the device. Throws what `classify` throws.
+   * The pooled features of an image, a vector for search and clustering (seresnet50: 2048 numbers); of several
+   * images, one for each. The first call readies a second plan on the device. Throws what `classify` throws.
    */
   embed(image: ImageInput, options?: Pick<ClassifyOptions, "signal">): Promise<Float32Array>;
   embed(images: readonly ImageInput[], options?: Pick<ClassifyOptions, "signal">): Promise<Float32Array[]>;
@@ -216,7 +216,7 @@ export class ImageClassifier {
   }
 
   /**
-   * Classifies any number of pictures, in their order, reading at most `maxQueue` of them ahead. A picture that cannot
+   * Classifies any number of images, in their order, reading at most `maxQueue` of them ahead. An image that cannot
    * be read comes out as `{ image, error }` and ends nothing. Leaving the loop drops what was read ahead.
    *
    * ```ts
@@ -342,5 +342,5 @@ function iterate<T>(items: Iterable<T> | AsyncIterable<T>): AsyncIterator<T> {
       };
     }
   }
-  throw new ArgumentError(expected("classifyEach", "a list or stream of pictures", shown(items)));
+  throw new ArgumentError(expected("classifyEach", "a list or stream of images", shown(items)));
 }

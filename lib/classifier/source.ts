@@ -123,7 +123,7 @@ function numbered(count: number): string[] {
   return Array.from({ length: count }, (_, index) => `class ${index}`);
 }
 
-/** How pictures become this network's input. Throws WeightsError for an input that pictures cannot become. */
+/** How images become this network's input. Throws WeightsError for an input that images cannot become. */
 export function preprocessingOf({ info, weights }: Classifier): PreprocessOptions {
   const [channels, height, width] = info.inputSize;
   if ((channels !== 1 && channels !== 3) || height !== width || height > largestSize)
@@ -219,7 +219,7 @@ async function describeForeign(weights: Weights, file: string, named: string | u
   return cropMode === undefined ? info : { ...info, cropMode };
 }
 
-/** What `info` says of a model's weights where nobody says more: labels, and the usual preprocessing of its pictures. */
+/** What `info` says of a model's weights where nobody says more: labels, and the usual preprocessing of its images. */
 export async function usualInfo(model: Network): Promise<CheckpointInfo> {
   return describeForeign(model.stateDict(), model.modelName, model.modelName);
 }

@@ -52,7 +52,7 @@ export function addBench(program: Command): void {
       deviceOption().default("all", "every device that works").choices(["all", "auto", "cuda", "cpu", "reference"]),
     )
     .addOption(dtypeOption())
-    .option("--batch <counts>", "pictures a call; several with commas", parseBatches, [1, 8])
+    .option("--batch <counts>", "images a call; several with commas", parseBatches, [1, 8])
     .option("--threads <count>", "threads on the CPU devices (default: every core)", parseCount)
     .option("--seconds <count>", "time to spend on each, at the least three calls", parseCountUpTo(3600), 3)
     .addOption(jsonOption())
@@ -87,7 +87,7 @@ async function bench(model: string, { device, dtype, batch, threads, seconds, js
   if (timings.length === 0) process.exitCode = 1;
   const input = usualInput(model);
   if (json) return printJson({ model, input, dtype, threads: threads ?? null, timings });
-  if (timings.length > 0) print(`${model}, pictures ${formatShape(input)}, ${dtype}\n${tableOf(timings)}`);
+  if (timings.length > 0) print(`${model}, images ${formatShape(input)}, ${dtype}\n${tableOf(timings)}`);
 }
 
 async function time(
@@ -128,7 +128,7 @@ async function time(
 
 function tableOf(timings: readonly Timing[]): string {
   const table = new Table({
-    head: ["device", "batch", "ms a call", "fastest", "first", "compile", "pictures/s", "calls"],
+    head: ["device", "batch", "ms a call", "fastest", "first", "compile", "images/s", "calls"],
     colAligns: ["left", ...new Array<"right">(7).fill("right")],
     style: { head: [], border: [], compact: true },
   });

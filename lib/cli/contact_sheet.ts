@@ -1,7 +1,7 @@
 import { loadSharp } from "../image/sharp.js";
 import { percent } from "./output.js";
 
-/** A grey picture and what was said about it. */
+/** A grey image and what was said about it. */
 export interface Tile {
   pixels: Uint8Array;
   prediction: string;
@@ -12,7 +12,7 @@ export interface Tile {
 
 export interface ContactSheet {
   tiles: readonly Tile[];
-  /** Height and width of every picture. */
+  /** Height and width of every image. */
   height: number;
   width: number;
   title: string;
@@ -29,7 +29,7 @@ const card = { width: side + 2 * padding, height: side + 2 * padding + 70 };
 const right = { text: "#1a7f4b", bar: "#34a56f", fill: "#ffffff", edge: "#dcdfe4", edgeWidth: 1 };
 const wrong = { text: "#c22b2b", bar: "#e05252", fill: "#fdeeee", edge: "#d63b3b", edgeWidth: 3 };
 
-/** Draws pictures in a grid, each with prediction, confidence and truth under it and the wrong ones in red: a PNG. */
+/** Draws images in a grid, each with prediction, confidence and truth under it and the wrong ones in red: a PNG. */
 export async function drawContactSheet(sheet: ContactSheet): Promise<Buffer> {
   const { tiles, height, width, title, subtitle } = sheet;
   const sharp = loadSharp();

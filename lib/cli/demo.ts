@@ -12,7 +12,7 @@ import { drawContactSheet, hasFonts } from "./contact_sheet.js";
 import { configureFonts } from "./fonts.js";
 import { type Device, deviceOption, jsonOption, parseCount, parseCountUpTo } from "./options.js";
 import { colours, percent, print, printJson, shout, warn, withProgress } from "./output.js";
-import { openPictures } from "./pictures.js";
+import { openLabelledImages } from "./pictures.js";
 import { predictAll } from "./predict.js";
 
 interface Options {
@@ -46,7 +46,7 @@ async function demo({ data, out, count, limit, device, json }: Options): Promise
   const dataset = await openDataset(data);
   const classifier = await loadClassifier();
   const { classes, mean, std } = classifier.info;
-  const pictures = await openPictures(data, classifier, Math.max(count, limit));
+  const pictures = await openLabelledImages(data, classifier, Math.max(count, limit));
   await using compiled = await compile(classifier.network, { device, normalize: { mean, std } });
   const images = pictures.labels.length;
   const { predictions, seconds } = await withProgress("demo", images, (advance) =>

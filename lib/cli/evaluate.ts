@@ -18,7 +18,7 @@ import {
   weightsOption,
 } from "./options.js";
 import { harmless, percent, print, printJson, warn, withDownloadBar, withProgress } from "./output.js";
-import { openPictures } from "./pictures.js";
+import { openLabelledImages } from "./pictures.js";
 import { predictAll } from "./predict.js";
 
 interface Options extends ClassifierOptions {
@@ -32,7 +32,7 @@ interface Options extends ClassifierOptions {
 export function addEvaluate(program: Command): void {
   program
     .command("evaluate")
-    .description("Measure accuracy on labelled pictures.")
+    .description("Measure accuracy on labelled images.")
     .argument(
       "<data>",
       "a folder with IDX test files (MNIST's layout), or one of class folders, or the one that train took",
@@ -44,8 +44,8 @@ export function addEvaluate(program: Command): void {
     .option("--labels <file>", "labels, one a line, in place of the model's own")
     .addOption(deviceOption())
     .addOption(dtypeOption())
-    .option("--batch <count>", "pictures computed at once", parseCount, 128)
-    .option("--limit <count>", "stop after this many pictures (class folders: spread over all classes)", parseCount)
+    .option("--batch <count>", "images computed at once", parseCount, 128)
+    .option("--limit <count>", "stop after this many images (class folders: spread over all classes)", parseCount)
     .option("--strict", "refuse weights that hold NaN or infinite numbers")
     .addOption(jsonOption())
     .addHelpText(
@@ -62,7 +62,7 @@ async function evaluate(data: string, options: Options): Promise<void> {
   const { device, dtype, batch, limit = Number.POSITIVE_INFINITY, json } = options;
   const classifier = await withDownloadBar((onProgress) => loadClassifier({ ...options, onProgress }));
   for (const change of classifier.changes) warn(`adapted: ${change}`);
-  const pictures = await openPictures(data, classifier, limit);
+  const pictures = await openLabelledImages(data, classifier, limit);
   const note = options.weights === undefined ? defaultWeightsNote : undefined;
   if (note) warn(note);
   const { classes, mean, std, model } = classifier.info;
@@ -72,8 +72,7 @@ async function evaluate(data: string, options: Options): Promise<void> {
   );
   for (const why of skipped) warn(`${why}: skipped`);
   const images = predictions.length;
-  if (images === 0)
-    throw new ArgumentError(expected(data, "pictures that can be read", `${skipped.length} that cannot`));
+  if (images === 0) throw new ArgumentError(expected(data, "images that can be read", `${skipped.length} that cannot`));
   const truths = places.map((place) => pictures.labels[place]);
   const perClass = countByClass(predictions, truths, classes);
   const correct = perClass.reduce((sum, { correct }) => sum + correct, 0);
@@ -93,7 +92,7 @@ async function evaluate(data: string, options: Options): Promise<void> {
   };
   if (json) return printJson(result);
   const table = new Table({
-    head: ["class", "pictures", "right", "accuracy"],
+    head: ["class", "images", "right", "accuracy"],
     colAligns: ["left", "right", "right", "right"],
     style: { head: [], border: [], compact: true },
   });
@@ -101,15 +100,15 @@ async function evaluate(data: string, options: Options): Promise<void> {
     table.push([harmless(label), images, correct, accuracy === null ? "" : percent(accuracy)]);
   print(table.toString());
   const left = skipped.length > 0 ? `; ${skipped.length} could not be read` : "";
-  print(`accuracy ${percent(result.accuracy, 2)}: ${correct} of ${images} pictures${left}`);
-  print(`${seconds.toFixed(1)} s on ${result.device}, ${result.imagesPerSecond.toFixed(1)} pictures a second`);
+  print(`accuracy ${percent(result.accuracy, 2)}: ${correct} of ${images} images${left}`);
+  print(`${seconds.toFixed(1)} s on ${result.device}, ${result.imagesPerSecond.toFixed(1)} images a second`);
 }
 
 interface ClassCount {
   label: string;
   images: number;
   correct: number;
-  /** null for a class that no picture is of. */
+  /** null for a class that no image is of. */
   accuracy: number | null;
 }
 

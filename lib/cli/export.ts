@@ -47,7 +47,7 @@ export function addExport(program: Command): void {
     .addOption(modelOption())
     .addOption(modelOptionsOption())
     .option("--labels <file>", "labels, one a line, in place of the checkpoint's own")
-    .option("--input <shape>", "N,C,H,W (default: one picture of the model's size)", parseInputShape)
+    .option("--input <shape>", "N,C,H,W (default: one image of the model's size)", parseInputShape)
     .option(
       "--classes <count>",
       "outputs of the classifier; where weights have others, it begins anew",
@@ -56,8 +56,8 @@ export function addExport(program: Command): void {
     .addOption(inChannelsOption())
     .option("--no-fold", "keep batch norms apart from the convolutions before them")
     .option("--preprocess", "take uint8 pixels and normalise them inside the file, as the checkpoint says")
-    .option("--fixed-batch", "take exactly N pictures at a time instead of any number")
-    .option("--fixed-size", "take pictures of exactly this size, where the network would take any")
+    .option("--fixed-batch", "take exactly N images at a time instead of any number")
+    .option("--fixed-size", "take images of exactly this size, where the network would take any")
     .option("--opset <version>", "of ONNX's operators, 9 to 21: what the runtime knows", parseCount, 17)
     .addOption(jsonOption())
     .addHelpText(

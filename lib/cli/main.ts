@@ -27,8 +27,8 @@ function createProgram(): Command {
       `
 Examples:
   seresnet inspect                                                  which devices work here
-  seresnet demo                                                     see it at work on real pictures
-  seresnet classify boot.png                                        name what is on a picture
+  seresnet demo                                                     see it at work on real images
+  seresnet classify boot.png                                        name what is on an image
   seresnet evaluate /usr/share/datasets/fashion-mnist --limit 1000  measure accuracy
   seresnet summary seresnet50                                       look into a model
   seresnet export seresnet50 --onnx seresnet50.onnx                 write it for other runtimes

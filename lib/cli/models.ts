@@ -30,7 +30,7 @@ function describe(name: string): { name: string; family: string; parameters: num
   return { name, family: familyOf(name), parameters: summary(createModel(name), [1, ...input]).parameters, input };
 }
 
-/** Channels, height and width of the pictures a model is usually given. */
+/** Channels, height and width of the images a model is usually given. */
 export function usualInput(name: string, channels = 3): number[] {
   return name.endsWith("_cifar") ? [channels, 32, 32] : [channels, 224, 224];
 }

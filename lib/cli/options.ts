@@ -58,7 +58,7 @@ export function weightsOption(): Option {
 }
 
 export function inChannelsOption(): Option {
-  return new Option("--in-channels <count>", "adapt the weights to pictures of so many channels").argParser(
+  return new Option("--in-channels <count>", "adapt the weights to images of so many channels").argParser(
     parseCountUpTo(mostChannels),
   );
 }

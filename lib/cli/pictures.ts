@@ -10,38 +10,42 @@ import { Tensor, tensor } from "../tensor.js";
 import { matchClasses } from "./class_names.js";
 import { warn } from "./output.js";
 
-/** Pictures with the truth about them. */
-export interface Pictures {
-  /** The class of each picture, as an index. */
+/** Images with the truth about them. */
+export interface LabelledImages {
+  /** The class of each image, as an index. */
   labels: readonly number[];
-  /** Pictures `from` to `to` (exclusive). */
-  batch(from: number, to: number): Promise<PictureBatch>;
+  /** Images `from` to `to` (exclusive). */
+  batch(from: number, to: number): Promise<ImageBatch>;
 }
 
-export interface PictureBatch {
-  /** The network's input: uint8 still to be normalised, or float32; undefined where no picture could be read. */
+export interface ImageBatch {
+  /** The network's input: uint8 still to be normalised, or float32; undefined where no image could be read. */
   images: Tensor | undefined;
-  /** The place of each of them among all pictures. */
+  /** The place of each of them among all images. */
   places: readonly number[];
-  /** Of each picture that could not be read, why. */
+  /** Of each image that could not be read, why. */
   skipped: readonly string[];
 }
 
 /**
  * Opens a folder of IDX test files, or one of class folders, for a classifier. Of IDX files `limit` takes the first
- * pictures; of class folders it takes them evenly spread, so that no class is left out.
+ * images; of class folders it takes them evenly spread, so that no class is left out.
  * Throws ArgumentError for a folder that is neither, and whose classes the classifier does not have.
  */
-export async function openPictures(folder: string, classifier: Classifier, limit: number): Promise<Pictures> {
+export async function openLabelledImages(
+  folder: string,
+  classifier: Classifier,
+  limit: number,
+): Promise<LabelledImages> {
   const entries = await readdir(folder, { withFileTypes: true }).catch((error: unknown) => {
-    throw new ArgumentError(expected(folder, "a folder of pictures", reason(error)), { cause: error });
+    throw new ArgumentError(expected(folder, "a folder of images", reason(error)), { cause: error });
   });
   if (entries.some(({ name }) => /^t10k-(images|labels)-idx/.test(name))) return openIdx(folder, classifier, limit);
   const splits = await findSplits(folder);
   if (splits) {
     if (splits.validation === undefined)
       throw new ArgumentError(expected(folder, "a folder val or test beside train, or class folders", "none"));
-    warn(`${splits.validation}: these pictures are judged`);
+    warn(`${splits.validation}: these images are judged`);
   }
   const root = splits?.validation ?? folder;
   const { folders, remarks } = await readClassFolders(root);
@@ -52,12 +56,12 @@ export async function openPictures(folder: string, classifier: Classifier, limit
   );
 }
 
-async function openIdx(folder: string, { info }: Classifier, limit: number): Promise<Pictures> {
+async function openIdx(folder: string, { info }: Classifier, limit: number): Promise<LabelledImages> {
   const { images, labels, count, height, width } = await loadIdxDataset(folder, "test");
   const size = [1, height, width];
   if (String(size) !== String(info.inputSize))
     throw new ShapeError(
-      expected(folder, `pictures of the network's input [${info.inputSize.join(", ")}]`, `[${size.join(", ")}]`),
+      expected(folder, `images of the network's input [${info.inputSize.join(", ")}]`, `[${size.join(", ")}]`),
     );
   const known = Array.from(labels.subarray(0, Math.min(limit, count)));
   const wrong = known.find((label) => label >= info.classes.length);
@@ -79,11 +83,11 @@ async function openClassFolders(
   folders: readonly ClassFolder[],
   classifier: Classifier,
   limit: number,
-): Promise<Pictures> {
+): Promise<LabelledImages> {
   const names = folders.map(({ name }) => name);
   const indices = await matchClasses(folder, names, classifier.info.classes);
   const all = folders.flatMap(({ paths }, i) => paths.map((path) => ({ path, label: indices[i] })));
-  if (all.length === 0) throw new ArgumentError(expected(folder, "class folders with pictures in them", "none"));
+  if (all.length === 0) throw new ArgumentError(expected(folder, "class folders with images in them", "none"));
   const count = Math.min(limit, all.length);
   const chosen = Array.from({ length: count }, (_, i) => all[Math.floor((i * all.length) / count)]);
   const preprocessing = preprocessingOf(classifier);
@@ -101,7 +105,7 @@ async function openClassFolders(
   return { labels: chosen.map(({ label }) => label), batch };
 }
 
-/** A picture as the network wants it, or why it cannot be read. */
+/** An image as the network wants it, or why it cannot be read. */
 async function readOne(path: string, preprocessing: PreprocessOptions): Promise<Tensor | ImageError> {
   try {
     return await loadImage(path, preprocessing);

@@ -1,22 +1,22 @@
 import { type Prediction, rank, runBatch } from "../classifier/prediction.js";
 import type { CompiledModel } from "../compile/compile.js";
-import type { Pictures } from "./pictures.js";
+import type { LabelledImages } from "./pictures.js";
 
-/** What a model says of pictures. */
+/** What a model says of images. */
 export interface Predictions {
   /** The likeliest class of each that could be read. */
   readonly predictions: readonly Prediction[];
-  /** The place of each of those among all pictures. */
+  /** The place of each of those among all images. */
   readonly places: readonly number[];
   /** Of each that could not be read, why. */
   readonly skipped: readonly string[];
   readonly seconds: number;
 }
 
-/** The likeliest class of every picture, and how long it all took. */
+/** The likeliest class of every image, and how long it all took. */
 export async function predictAll(
   compiled: CompiledModel,
-  pictures: Pictures,
+  pictures: LabelledImages,
   classes: readonly string[],
   batch: number,
   advance: (done: number) => void = () => {},

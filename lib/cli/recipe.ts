@@ -55,7 +55,7 @@ function parseSeed(text: string): number {
 
 export function addRecipeOptions(command: Command): Command {
   return command
-    .requiredOption("--epochs <count>", "how often every picture is seen", parseCount)
+    .requiredOption("--epochs <count>", "how often every image is seen", parseCount)
     .addOption(new Option("--optimizer <name>", "sgd has Nesterov's momentum").choices(["sgd", "adamw"]).default("sgd"))
     .option(
       "--lr <rate>",
@@ -73,14 +73,14 @@ export function addRecipeOptions(command: Command): Command {
     .option("--warmup <epochs>", "epochs in which the learning rate rises", positive, 1)
     .option("--accumulate <count>", "batches whose gradients make one step", parseCount, 1)
     .option("--label-smoothing <share>", "of each label given to all classes", number(0, 0.99), 0.1)
-    .option("--mixup <alpha>", "mix pairs of pictures (0: off)", positive, 0)
+    .option("--mixup <alpha>", "mix pairs of images (0: off)", positive, 0)
     .option("--ema <decay>", "average of the weights, which is what is kept (0: off)", number(0, 0.99999), 0.999)
     .option("--clip-norm <norm>", "largest global norm of a step's gradients", positive)
-    .option("--flip <share>", "of the pictures to mirror", share, 0.5)
-    .option("--pad-crop <pixels>", "shift by so many pixels at random (default: an eighth of small pictures)", positive)
-    .option("--erasing <share>", "of the pictures to blank a rectangle in", share, 0)
-    .option("--random-crop", "train on random parts of pictures (default: of large ones)")
-    .option("--no-random-crop", "train on whole pictures")
+    .option("--flip <share>", "of the images to mirror", share, 0.5)
+    .option("--pad-crop <pixels>", "shift by so many pixels at random (default: an eighth of small images)", positive)
+    .option("--erasing <share>", "of the images to blank a rectangle in", share, 0)
+    .option("--random-crop", "train on random parts of images (default: of large ones)")
+    .option("--no-random-crop", "train on whole images")
     .addOption(
       new Option("--dtype <name>", "arithmetic of the passes; weights stay float32 (default: float32)").choices([
         "float32",
@@ -91,7 +91,7 @@ export function addRecipeOptions(command: Command): Command {
     .option("--seed <number>", "of first weights, order and augmentation", parseSeed, 0);
 }
 
-/** The recipe's learning rate, which grows with the pictures a step sees (Goyal et al. 2017). */
+/** The recipe's learning rate, which grows with the images a step sees (Goyal et al. 2017). */
 export function learningRate({ lr, optimizer, accumulate }: Recipe, batch: number): number {
   return lr ?? ((optimizer === "sgd" ? 0.1 : 1e-3) * batch * accumulate) / 128;
 }

@@ -18,7 +18,7 @@ export function addSummary(program: Command): void {
     .command("summary")
     .description("Show a model's layers, parameters and multiply-adds.")
     .argument("<model>", "a name that `seresnet models` lists")
-    .option("--input <shape>", "N,C,H,W (default: one picture of the model's usual size)", parseInputShape)
+    .option("--input <shape>", "N,C,H,W (default: one image of the model's usual size)", parseInputShape)
     .option("--classes <count>", "outputs of the classifier (default: the model's own)", parseCountUpTo(mostClasses))
     .addOption(modelOptionsOption())
     .addOption(jsonOption())

@@ -48,7 +48,7 @@ const firstAutomaticBatch = 256;
 export function addTrain(program: Command): void {
   const command = program
     .command("train")
-    .description("Train a network on your pictures, or tune one that is trained.")
+    .description("Train a network on your images, or tune one that is trained.")
     .argument(
       "<data>",
       "a folder with IDX files (MNIST's layout), or one of class folders, or one with train and val (or test) folders of them",
@@ -68,18 +68,18 @@ export function addTrain(program: Command): void {
     .addOption(
       new Option(
         "--batch <count>",
-        'pictures computed at once (default: 128, fewer of little data); "auto" halves until they fit into memory',
+        'images computed at once (default: 128, fewer of little data); "auto" halves until they fit into memory',
       ).argParser(parseBatch),
     )
     .option(
       "--size <pixels>",
-      "side of the pictures (default: 32 for …_cifar, else 224; IDX pictures keep theirs)",
+      "side of the images (default: 32 for …_cifar, else 224; IDX images keep theirs)",
       parseCount,
     )
     .option("--classes <file>", "class names, one a line, in the order of the labels")
     .option("--validation <share>", "of each class to set aside where the data brings none", parseShare, 0.1)
-    .option("--workers <count>", "threads that decode and augment pictures", parseCount)
-    .option("--strict", "stop at a picture that cannot be read; else it is named, skipped and counted")
+    .option("--workers <count>", "threads that decode and augment images", parseCount)
+    .option("--strict", "stop at an image that cannot be read; else it is named, skipped and counted")
     .option("--save-every <steps>", "save within epochs too", parseCount)
     .option("--recompute", "less memory, more time: activations are computed again in the backward pass")
     .addOption(deviceOption())
@@ -133,7 +133,7 @@ async function trainInto(out: string, options: Options, datasets: Datasets, star
       return await runWith(batch, options, datasets, start, saved);
     } catch (error) {
       if (options.batch !== "auto" || saved || batch < 2 || !(error instanceof MemoryError)) throw error;
-      warn(`a batch of ${batch} pictures does not fit into memory: trying ${Math.floor(batch / 2)}`);
+      warn(`a batch of ${batch} images does not fit into memory: trying ${Math.floor(batch / 2)}`);
     }
   }
 }

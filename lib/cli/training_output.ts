@@ -115,7 +115,7 @@ export class TrainingBar {
       `accuracy ${percent(accuracy, 2)}`,
       ...(validationLoss === undefined ? [] : [`validation loss ${validationLoss.toFixed(4)}`]),
       ...(validationAccuracy === undefined ? [] : [`accuracy ${percent(validationAccuracy, 2)}`]),
-      `${Math.round(imagesPerSecond)} pictures a second`,
+      `${Math.round(imagesPerSecond)} images a second`,
       `device idle ${percent(idle)}`,
       ...(skipped > 0 ? [`${skipped} skipped`] : []),
     ];

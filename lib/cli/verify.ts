@@ -102,7 +102,7 @@ function load(options: ClassifierOptions) {
   return withDownloadBar((onProgress) => loadClassifier({ ...options, onProgress }));
 }
 
-/** Reproducible numbers in [-2, 2): what a normalised picture's are, more or less. */
+/** Reproducible numbers in [-2, 2): what a normalised image's are, more or less. */
 function noise(length: number): Float32Array {
   const generator = new Generator(0);
   return Float32Array.from({ length }, () => 4 * generator.uniform() - 2);

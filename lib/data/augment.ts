@@ -23,7 +23,7 @@ export interface ErasingOptions {
   readonly ratio?: Range;
 }
 
-/** Random changes of training pictures, in this order; what is left out is not done. Parameters are torchvision's. */
+/** Random changes of training images, in this order; what is left out is not done. Parameters are torchvision's. */
 export interface Augmentation {
   /** Cut out a random part and resize it (RandomResizedCrop; Szegedy et al. 2015): share of the area, width over height. */
   readonly randomResizedCrop?: boolean | CropOptions;
@@ -108,7 +108,7 @@ export function planAugmentation(augmentation: Augmentation = {}): AugmentationP
   };
 }
 
-/** The part of a `width` x `height` picture that RandomResizedCrop cuts out. */
+/** The part of a `width` x `height` image that RandomResizedCrop cuts out. */
 export function cropWindow(
   generator: Generator,
   { width, height }: { width: number; height: number },
@@ -123,14 +123,14 @@ export function cropWindow(
     if (w > 0 && w <= width && h > 0 && h <= height)
       return { left: below(generator, width - w + 1), top: below(generator, height - h + 1), width: w, height: h };
   }
-  // a picture so long that nothing fitted: its centre, as near to the ratios as it can be
+  // an image so long that nothing fitted: its centre, as near to the ratios as it can be
   const given = width / height;
   const w = given > ratio[1] ? Math.round(height * ratio[1]) : width;
   const h = given < ratio[0] ? Math.round(width / ratio[0]) : height;
   return { left: Math.trunc((width - w) / 2), top: Math.trunc((height - h) / 2), width: w, height: h };
 }
 
-/** The picture mirrored left and right. */
+/** The image mirrored left and right. */
 export function mirror({ data, width, height, channels }: Raster): Raster {
   const out = new Uint8Array(data.length);
   for (let y = 0; y < height; y++)
@@ -140,7 +140,7 @@ export function mirror({ data, width, height, channels }: Raster): Raster {
   return { data: out, width, height, channels };
 }
 
-/** The rectangle RandomErasing blanks, or undefined when none of ten tries fits into the picture. */
+/** The rectangle RandomErasing blanks, or undefined when none of ten tries fits into the image. */
 export function erasedWindow(
   generator: Generator,
   { width, height }: { width: number; height: number },
@@ -158,7 +158,7 @@ export function erasedWindow(
   return undefined;
 }
 
-/** Applies all of an augmentation but RandomResizedCrop, which comes first, to a picture of 8-bit samples. */
+/** Applies all of an augmentation but RandomResizedCrop, which comes first, to an image of 8-bit samples. */
 export function augment(image: Raster, plan: AugmentationPlan, generator: Generator): Raster {
   const { padCrop, flip, erasing, fill } = plan;
   let out = image;

@@ -7,17 +7,17 @@ import { findSplits, readClassFolders } from "./folders.js";
 import { fashionMnistClasses, loadIdxDataset } from "./idx.js";
 import { permutation, streamOf } from "./random.js";
 
-/** Labelled pictures, as plain data that worker threads can share. */
+/** Labelled images, as plain data that worker threads can share. */
 export interface Dataset {
   readonly classes: readonly string[];
-  /** The class of each picture. */
+  /** The class of each image. */
   readonly labels: Int32Array;
   readonly pictures: PixelPictures | FilePictures;
   /** What was passed over when it was opened, a sentence each. */
   readonly remarks?: readonly string[];
 }
 
-/** Decoded pictures in shared memory: `[count, height, width]` bytes, grey. */
+/** Decoded images in shared memory: `[count, height, width]` bytes, grey. */
 export interface PixelPictures {
   readonly kind: "pixels";
   readonly data: Uint8Array;
@@ -25,7 +25,7 @@ export interface PixelPictures {
   readonly width: number;
 }
 
-/** Pictures in files, decoded when they are needed. */
+/** Images in files, decoded when they are needed. */
 export interface FilePictures {
   readonly kind: "files";
   readonly paths: readonly string[];
@@ -45,7 +45,7 @@ export async function openIdx(folder: string, split: "train" | "test", classes?:
   if (count > names.length) {
     const at = labels.findIndex((label) => label >= names.length);
     throw new ArgumentError(
-      expected(folder, `${split} labels under ${names.length}, as there are classes`, `${labels[at]} at picture ${at}`),
+      expected(folder, `${split} labels under ${names.length}, as there are classes`, `${labels[at]} at image ${at}`),
     );
   }
   const data = new Uint8Array(new SharedArrayBuffer(images.length));
@@ -54,17 +54,17 @@ export async function openIdx(folder: string, split: "train" | "test", classes?:
 }
 
 /**
- * A folder of class folders: `photos/cat/1.jpg` is a picture of class `cat`, and so is `photos/cat/2024/1.jpg`. Classes and
- * files are in the order of their names; links are followed; a picture is what its name or its first bytes say is one. What
+ * A folder of class folders: `photos/cat/1.jpg` is an image of class `cat`, and so is `photos/cat/2024/1.jpg`. Classes and
+ * files are in the order of their names; links are followed; an image is what its name or its first bytes say is one. What
  * is passed over is in the dataset's `remarks`.
  *
  * @param classes the classes to look for, in this order; default every folder
- * @throws ArgumentError for a folder that is missing, has no class folders, or one without pictures, or one of no class
+ * @throws ArgumentError for a folder that is missing, has no class folders, or one without images, or one of no class
  */
 export async function openImageFolder(folder: string, classes?: readonly string[]): Promise<Dataset> {
   const { folders, remarks } = await readClassFolders(folder);
   const names = classes ?? folders.map(({ name }) => name);
-  if (names.length === 0) throw new ArgumentError(expected(folder, "class folders with pictures in them", "none"));
+  if (names.length === 0) throw new ArgumentError(expected(folder, "class folders with images in them", "none"));
   const known = new Set(names);
   const strangers = folders.flatMap(({ name }) => (known.has(name) ? [] : [name]));
   if (strangers.length > 0)
@@ -76,7 +76,7 @@ export async function openImageFolder(folder: string, classes?: readonly string[
     const own = pathsOf.get(name) ?? [];
     if (own.length === 0) {
       const hint = remarks.length > 0 ? ` (${remarks.join("; ")})` : "";
-      throw new ArgumentError(expected(join(folder, name), `pictures of class ${JSON.stringify(name)}`, `none${hint}`));
+      throw new ArgumentError(expected(join(folder, name), `images of class ${JSON.stringify(name)}`, `none${hint}`));
     }
     for (const path of own) {
       paths.push(path);
@@ -89,7 +89,7 @@ export async function openImageFolder(folder: string, classes?: readonly string[
 export interface OpenOptions {
   /** What IDX labels mean, or which class folders to expect. */
   readonly classes?: readonly string[];
-  /** Share of each class kept for validation where the folder brings no pictures of its own for it, default 0.1. */
+  /** Share of each class kept for validation where the folder brings no images of its own for it, default 0.1. */
   readonly validation?: number;
   /** Chooses that share, default 0. */
   readonly seed?: number;
@@ -132,7 +132,7 @@ export async function openDataset(
   return splitDataset(await openImageFolder(folder, classes), validation, seed);
 }
 
-/** Sets a share of every class aside: of each that has two pictures at least one, and never all. */
+/** Sets a share of every class aside: of each that has two images at least one, and never all. */
 export function splitDataset(
   dataset: Dataset,
   share: number,
@@ -161,7 +161,7 @@ export function splitDataset(
   };
 }
 
-/** The pictures at `indices`. */
+/** The images at `indices`. */
 export function subset({ classes, labels, pictures }: Dataset, indices: readonly number[]): Dataset {
   const chosen = Int32Array.from(indices, (i) => labels[i]);
   if (pictures.kind === "files") {

@@ -11,7 +11,7 @@ export interface IdxArray {
   data: Uint8Array;
 }
 
-/** Pictures and labels of one split: `images` is [count, height, width], `labels` [count]. */
+/** Images and labels of one split: `images` is [count, height, width], `labels` [count]. */
 export interface IdxDataset {
   images: Uint8Array;
   labels: Uint8Array;
@@ -102,7 +102,7 @@ export async function loadIdxDataset(folder: string, split: "train" | "test"): P
   const labelsPath = await findFile(folder, `${prefix}-labels-idx1-ubyte`);
   const [images, labels] = await Promise.all([readIdx(imagesPath), readIdx(labelsPath)]);
   if (images.shape.length !== 3 || images.data.length === 0)
-    throw new ArgumentError(expected(imagesPath, "pictures [count, height, width]", `[${images.shape.join(", ")}]`));
+    throw new ArgumentError(expected(imagesPath, "images [count, height, width]", `[${images.shape.join(", ")}]`));
   const [count, height, width] = images.shape;
   if (labels.shape.length !== 1 || labels.shape[0] !== count)
     throw new ArgumentError(expected(labelsPath, `labels [${count}]`, `[${labels.shape.join(", ")}]`));

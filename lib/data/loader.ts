@@ -2,7 +2,7 @@ import { availableParallelism } from "node:os";
 import { mostThreads } from "../devices/check.js";
 import { ArgumentError, expected, ImageError, shown } from "../errors.js";
 import { imageBudget } from "../image/prepare.js";
-import { type CropMode, checkPicture } from "../image/preprocess.js";
+import { type CropMode, checkImageOptions } from "../image/preprocess.js";
 import type { Interpolation } from "../image/resize.js";
 import { checkOptions, type OptionNames } from "../options.js";
 import { integer } from "../shape.js";
@@ -15,7 +15,7 @@ import { permutation, streamOf } from "./random.js";
 import type { BatchOrder, BatchWorkerData } from "./worker.js";
 
 export interface LoaderOptions {
-  /** Pictures a batch, default 1. */
+  /** Images a batch, default 1. */
   readonly batchSize?: number;
   /** A new order every epoch, default false. */
   readonly shuffle?: boolean;
@@ -23,19 +23,19 @@ export interface LoaderOptions {
   readonly seed?: number;
   /** Leave out a last batch that is not full, default false. */
   readonly dropLast?: boolean;
-  /** Let a last batch of a single picture, which batch norm may not be able to normalise, join the one before it. Default false. */
+  /** Let a last batch of a single image, which batch norm may not be able to normalise, join the one before it. Default false. */
   readonly joinSingle?: boolean;
-  /** Random changes of the pictures, default none. */
+  /** Random changes of the images, default none. */
   readonly augment?: Augmentation;
   /** Threads that decode and augment, default one less than the cores, at most 8; 0: the caller's own. Never changes a result. */
   readonly workers?: number;
   /** Batches made ahead, default 2 for each worker and at least 4. */
   readonly prefetch?: number;
-  /** Throw for a picture that cannot be read; it is skipped, named and counted otherwise. Default false. */
+  /** Throw for an image that cannot be read; it is skipped, named and counted otherwise. Default false. */
   readonly strict?: boolean;
-  /** Side of the pictures made of files, default 224. IDX pictures keep their size. */
+  /** Side of the images made of files, default 224. IDX images keep their size. */
   readonly size?: number;
-  /** 1: grey, 3: RGB. Default: 1 of IDX pictures, 3 of files. */
+  /** 1: grey, 3: RGB. Default: 1 of IDX images, 3 of files. */
   readonly channels?: 1 | 3;
   /** As in `loadImage`, where no random crop is taken: default 0.875. */
   readonly cropPct?: number;
@@ -62,27 +62,27 @@ const loaderNames: OptionNames<LoaderOptions> = {
   interpolation: true,
 };
 
-/** Pictures and labels that go through a network together. */
+/** Images and labels that go through a network together. */
 export class Batch {
-  /** How many pictures there are: fewer than asked for where some were skipped. */
+  /** How many images there are: fewer than asked for where some were skipped. */
   readonly count: number;
 
   constructor(
-    /** Bytes of the pictures, row-major. */
+    /** Bytes of the images, row-major. */
     readonly pixels: Uint8Array,
     /** `[count, C, H, W]`. */
     readonly shape: readonly [number, number, number, number],
-    /** The class of each picture. */
+    /** The class of each image. */
     readonly classes: Int32Array,
-    /** The place of each picture in the dataset. */
+    /** The place of each image in the dataset. */
     readonly indices: Uint32Array,
-    /** Pictures that could not be read. */
+    /** Images that could not be read. */
     readonly skipped: readonly SkippedPicture[],
   ) {
     this.count = classes.length;
   }
 
-  /** The pictures, uint8 `[count, C, H, W]`. */
+  /** The images, uint8 `[count, C, H, W]`. */
   get images(): Tensor {
     return tensor(this.pixels, this.shape);
   }
@@ -98,7 +98,7 @@ export class DataLoader {
   readonly dataset: Dataset;
   readonly batchSize: number;
   readonly seed: number;
-  /** `[C, H, W]` of every picture. */
+  /** `[C, H, W]` of every image. */
   readonly pictureShape: readonly [number, number, number];
   readonly #recipe: BatchRecipe;
   readonly #options: { shuffle: boolean; dropLast: boolean; joinSingle: boolean; strict: boolean; prefetch: number };
@@ -129,7 +129,7 @@ export class DataLoader {
     this.#recipe = {
       dataset,
       augmentation,
-      ...checkPicture(where, { size, channels, cropPct, cropMode, interpolation }),
+      ...checkImageOptions(where, { size, channels, cropPct, cropMode, interpolation }),
       seed,
     };
     this.pictureShape = pictureShape(this.#recipe);
@@ -140,7 +140,7 @@ export class DataLoader {
     );
     if (this.length === 0)
       throw new ArgumentError(
-        expected(where, `at least ${dropLast ? batchSize : 1} pictures`, `${dataset.labels.length}`),
+        expected(where, `at least ${dropLast ? batchSize : 1} images`, `${dataset.labels.length}`),
       );
   }
 
@@ -154,7 +154,7 @@ export class DataLoader {
 
   /**
    * The batches of one epoch, from the one at place `from` on, in order, while later ones are being made.
-   * @throws ImageError for an unreadable picture when `strict`, DisposedError once the loader is disposed
+   * @throws ImageError for an unreadable image when `strict`, DisposedError once the loader is disposed
    */
   async *epoch(epoch: number, from = 0): AsyncGenerator<Batch> {
     const { shuffle, dropLast, strict, prefetch } = this.#options;

@@ -11,7 +11,7 @@ import { streamOf } from "./random.js";
 export interface BatchRecipe {
   readonly dataset: Dataset;
   readonly augmentation: AugmentationPlan | undefined;
-  /** Side of the square pictures made of files; IDX pictures keep their own. */
+  /** Side of the square images made of files; IDX images keep their own. */
   readonly size: number;
   readonly channels: 1 | 3;
   readonly cropPct: number;
@@ -20,7 +20,7 @@ export interface BatchRecipe {
   readonly seed: number;
 }
 
-/** A picture that could not be read, by its place in the dataset. */
+/** An image that could not be read, by its place in the dataset. */
 export interface SkippedPicture {
   readonly index: number;
   readonly message: string;
@@ -29,47 +29,47 @@ export interface SkippedPicture {
 export interface MadeBatch {
   /** `[indices.length, C, H, W]`, row-major. */
   readonly pixels: Uint8Array;
-  /** The pictures that could be read, by their places in the dataset. */
+  /** The images that could be read, by their places in the dataset. */
   readonly indices: Uint32Array;
   readonly skipped: readonly SkippedPicture[];
 }
 
-/** Channels, height and width of every picture a recipe makes. */
+/** Channels, height and width of every image a recipe makes. */
 export function pictureShape({ dataset: { pictures }, size, channels }: BatchRecipe): [number, number, number] {
   return pictures.kind === "pixels" ? [channels, pictures.height, pictures.width] : [channels, size, size];
 }
 
-/** Decodes and augments the pictures at `indices`. A function of its arguments: who calls it, and when, changes nothing. */
+/** Decodes and augments the images at `indices`. A function of its arguments: who calls it, and when, changes nothing. */
 export async function makeBatch(recipe: BatchRecipe, epoch: number, indices: Uint32Array): Promise<MadeBatch> {
   const [channels, height, width] = pictureShape(recipe);
   const size = channels * height * width;
   const skipped: SkippedPicture[] = [];
-  const made: { index: number; picture: Raster }[] = [];
+  const made: { index: number; image: Raster }[] = [];
   for (const index of indices) {
     try {
-      made.push({ index, picture: await makePicture(recipe, epoch, index) });
+      made.push({ index, image: await makeImage(recipe, epoch, index) });
     } catch (error) {
       if (!(error instanceof ImageError)) throw error;
       skipped.push({ index, message: error.message });
     }
   }
   const pixels = new Uint8Array(made.length * size);
-  for (const [i, { picture }] of made.entries()) toPlanes(picture, pixels.subarray(i * size, (i + 1) * size));
+  for (const [i, { image }] of made.entries()) toPlanes(image, pixels.subarray(i * size, (i + 1) * size));
   return { pixels, indices: Uint32Array.from(made, ({ index }) => index), skipped };
 }
 
-async function makePicture(recipe: BatchRecipe, epoch: number, index: number): Promise<Raster> {
+async function makeImage(recipe: BatchRecipe, epoch: number, index: number): Promise<Raster> {
   const { dataset, augmentation, size, channels, cropPct, cropMode, interpolation, seed } = recipe;
   const { pictures } = dataset;
   const generator = streamOf(seed, epoch, index);
   const randomCrop = augmentation?.randomResizedCrop;
-  let picture: Raster;
+  let image: Raster;
   if (pictures.kind === "pixels") {
     const { data, height, width } = pictures;
     const grey = data.subarray(index * height * width, (index + 1) * height * width);
-    picture = { data: grey, height, width, channels: 1 };
+    image = { data: grey, height, width, channels: 1 };
     if (randomCrop)
-      picture = resize(crop(picture, cropWindow(generator, picture, randomCrop), [0]), width, height, interpolation);
+      image = resize(crop(image, cropWindow(generator, image, randomCrop), [0]), width, height, interpolation);
   } else {
     const geometry = (width: number, height: number): Geometry => {
       if (!randomCrop) return geometryOf(width, height, { size, cropPct, cropMode, fill: augmentation?.fill ?? [0] });
@@ -77,12 +77,12 @@ async function makePicture(recipe: BatchRecipe, epoch: number, index: number): P
       return { crop: cropWindow(generator, { width, height }, randomCrop), width: size, height: size, window };
     };
     const data = (await prepareImage(pictures.paths[index], { geometry, interpolation, channels })) as Uint8Array;
-    picture = { data, width: size, height: size, channels };
+    image = { data, width: size, height: size, channels };
   }
-  return augmentation ? augment(picture, augmentation, generator) : picture;
+  return augmentation ? augment(image, augmentation, generator) : image;
 }
 
-/** Interleaved samples to planes, C,H,W; a grey picture fills every plane there is. */
+/** Interleaved samples to planes, C,H,W; a grey image fills every plane there is. */
 function toPlanes({ data, channels }: Raster, planes: Uint8Array): void {
   if (channels === 1) {
     for (let at = 0; at < planes.length; at += data.length) planes.set(data, at);

@@ -1,14 +1,14 @@
 import type { Metadata, Sharp } from "sharp";
 import { expected, ImageError } from "../errors.js";
-import { type GifGround, gifGround, onGround } from "./gif.js";
+import { type GifBackground, gifBackground, onBackground } from "./gif.js";
 import type { Raster } from "./resize.js";
 import { loadSharp } from "./sharp.js";
 import { type ImageSource, nameOf, readImageFile } from "./source.js";
 
-/** Pillow refuses pictures past this many pixels as decompression bombs, and so do we. */
+/** Pillow refuses images past this many pixels as decompression bombs, and so do we. */
 const pixelLimit = 178_956_970;
 
-/** Raster formats sharp decodes (avif is heif to it); svg and pdf, which it can also open, are programs more than pictures. */
+/** Raster formats sharp decodes (avif is heif to it); svg and pdf, which it can also open, are programs more than images. */
 const formats = ["jpeg", "png", "webp", "gif", "tiff", "heif"];
 
 /** What the samples of an image file mean: grey or RGB, either with alpha; inks; RGB on a GIF's background. */
@@ -35,7 +35,7 @@ export interface ImageFile {
   readonly colours: Colours;
   /** Whether its samples are grey alone. */
   readonly isGrey: boolean;
-  readonly ground: GifGround | undefined;
+  readonly background: GifBackground | undefined;
   /** What its samples take at the most. */
   readonly decodedBytes: number;
 }
@@ -61,11 +61,11 @@ export async function openImage(source: ImageSource): Promise<ImageFile> {
 function describe(name: string, bytes: Uint8Array, metadata: Metadata): ImageFile {
   const { format, orientation = 1, autoOrient, space, depth, channels } = metadata;
   const { width, height } = autoOrient;
-  const ground = format === "gif" ? gifGround(bytes) : undefined;
-  const colours = ground ? "gif" : space === "cmyk" ? "cmyk" : "plain";
-  const isGrey = !ground && space === "b-w" && depth === "uchar";
+  const background = format === "gif" ? gifBackground(bytes) : undefined;
+  const colours = background ? "gif" : space === "cmyk" ? "cmyk" : "plain";
+  const isGrey = !background && space === "b-w" && depth === "uchar";
   const decodedBytes = width * height * (isGrey ? 1 : Math.max(3, channels)); // all else becomes RGB in the decoder
-  return { name, bytes, format, width, height, orientation, colours, isGrey, ground, decodedBytes };
+  return { name, bytes, format, width, height, orientation, colours, isGrey, background, decodedBytes };
 }
 
 /** Profiles are ignored because Pillow ignores them, and the published weights were trained through Pillow. */
@@ -81,7 +81,7 @@ export function decodeSamples(file: ImageFile, { upright = false, draft }: Decod
     if (draft) image = image.resize({ ...draft, fit: "fill", kernel: "linear", fastShrinkOnLoad: true });
     // sharp's own CMYK conversion goes through a colour profile; Pillow's is plain arithmetic
     if (file.colours === "cmyk") image = image.pipelineColourspace("cmyk").toColourspace("cmyk");
-    else image = (file.ground ? image : image.removeAlpha()).toColourspace(file.isGrey ? "b-w" : "srgb");
+    else image = (file.background ? image : image.removeAlpha()).toColourspace(file.isGrey ? "b-w" : "srgb");
     const { data, info } = await image.raw({ depth: "uchar" }).toBuffer({ resolveWithObject: true });
     return { data, width: info.width, height: info.height, channels: info.channels };
   });
@@ -99,8 +99,8 @@ export async function decodeImage(source: ImageSource): Promise<Raster> {
 }
 
 /** Samples as RGB. */
-export function toRgb({ data, width, height, channels }: Samples, { colours, ground }: ImageFile): Raster {
-  if (ground) return { data: onGround(data, channels, width, ground), width, height, channels: 3 };
+export function toRgb({ data, width, height, channels }: Samples, { colours, background }: ImageFile): Raster {
+  if (background) return { data: onBackground(data, channels, width, background), width, height, channels: 3 };
   const rgb = colours === "cmyk" ? fromCmyk(data, channels) : channels === 3 ? data : fromGrey(data, channels);
   return { data: rgb, width, height, channels: 3 };
 }
@@ -128,7 +128,7 @@ function divideBy255(product: number): number {
   return (shifted + (shifted >> 8)) >> 8;
 }
 
-/** The grey picture Pillow's `convert("L")` makes of RGB: ITU-R 601 weights in units of 2^-16. */
+/** The grey image Pillow's `convert("L")` makes of RGB: ITU-R 601 weights in units of 2^-16. */
 export function toGrey(image: Raster): Raster {
   const { data, width, height } = image;
   const grey = new Uint8Array(width * height);
@@ -143,14 +143,14 @@ async function inOurWords<T>(name: string, work: () => Promise<T>): Promise<T> {
     return await work();
   } catch (error) {
     if (error instanceof ImageError) throw error;
-    throw new ImageError(expected(name, "a picture that can be decoded", explain(error)), { cause: error });
+    throw new ImageError(expected(name, "an image that can be decoded", explain(error)), { cause: error });
   }
 }
 
 /** The first line of what the decoder said, in our words where it is common. */
 function explain(error: unknown): string {
   const [line] = (error instanceof Error ? error.message : String(error)).trim().split("\n");
-  if (line.includes("unsupported image format")) return "bytes of no known picture format";
+  if (line.includes("unsupported image format")) return "bytes of no known image format";
   if (line.includes("exceeds pixel limit")) return `more than ${pixelLimit} pixels`;
   return line;
 }

@@ -1,5 +1,5 @@
 /** What a GIF's first frame leaves of its canvas. */
-export interface GifGround {
+export interface GifBackground {
   /** The colour of what is transparent or not drawn: that of the transparent index, else of index 0, as Pillow has it. */
   readonly colour: readonly [number, number, number];
   /** The part of the canvas that the frame draws. */
@@ -14,7 +14,7 @@ export interface GifGround {
  * ours are to be, fills the canvas with the transparent index before it draws.
  * Returns undefined for a file that ends before, which the decoder refuses.
  */
-export function gifGround(bytes: Uint8Array): GifGround | undefined {
+export function gifBackground(bytes: Uint8Array): GifBackground | undefined {
   const word = (at: number) => bytes[at] | (bytes[at + 1] << 8);
   const palette = (flags: number, at: number) =>
     flags & 0x80 ? bytes.subarray(at, at + 3 * 2 ** ((flags & 7) + 1)) : new Uint8Array(0);
@@ -41,9 +41,14 @@ function colourOf(palette: Uint8Array, index: number): [number, number, number] 
   return [0, 1, 2].map((channel) => palette[3 * index + channel] ?? 0) as [number, number, number];
 }
 
-/** RGB of a frame's RGBA or RGB samples on the canvas's ground. */
-export function onGround(samples: Uint8Array, channels: number, canvasWidth: number, ground: GifGround): Uint8Array {
-  const { colour, left, top, width, height } = ground;
+/** RGB of a frame's RGBA or RGB samples on the canvas's background. */
+export function onBackground(
+  samples: Uint8Array,
+  channels: number,
+  canvasWidth: number,
+  background: GifBackground,
+): Uint8Array {
+  const { colour, left, top, width, height } = background;
   const pixels = samples.length / channels;
   const rgb = new Uint8Array(pixels * 3);
   for (let i = 0; i < pixels; i++) {

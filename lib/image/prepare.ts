@@ -129,7 +129,7 @@ async function onImageThread<T>(addon: NativeImages, work: (thread: ImageThreadH
 
 /** The recipe as the addon takes it: taps of an image as it is stored, which may be mirrored or lie on its side. */
 export function nativeRecipe(
-  { orientation, colours, ground }: ImageFile,
+  { orientation, colours, background }: ImageFile,
   { geometry, interpolation, table, channels: outputChannels }: Recipe,
   { width, height, channels }: Samples,
 ): NativePreparation {
@@ -161,7 +161,10 @@ export function nativeRecipe(
     height,
     channels,
     colours,
-    ...(ground && { drawn: [ground.left, ground.top, ground.width, ground.height], background: ground.colour }),
+    ...(background && {
+      drawn: [background.left, background.top, background.width, background.height],
+      background: background.colour,
+    }),
     across: tapsOf(across),
     down: tapsOf(down),
     transposed,

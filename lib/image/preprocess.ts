@@ -10,7 +10,7 @@ import type { ImageSource } from "./source.js";
 export const cropModes = ["center", "squash", "border"] as const;
 export type CropMode = (typeof cropModes)[number];
 
-/** How a picture becomes a network's input. Undefined means the default. */
+/** How an image becomes a network's input. Undefined means the default. */
 export interface PreprocessOptions {
   /** Height and width of the result in pixels, default 224. */
   size?: number;
@@ -80,20 +80,20 @@ export async function loadImage(image: ImageSource, options: LoadImageOptions = 
 export function checkPreprocessing(options: PreprocessOptions): Required<PreprocessOptions> {
   const checked = checkOptions("loadImage", options, preprocessNames);
   const { size = 224, cropPct = 0.875, cropMode = "center", interpolation = "bilinear", channels = 3 } = checked;
-  const picture = checkPicture("loadImage", { size, cropPct, cropMode, interpolation, channels });
+  const checkedOptions = checkImageOptions("loadImage", { size, cropPct, cropMode, interpolation, channels });
   const must = (holds: boolean, what: string, got: unknown): void => {
     if (!holds) throw new ArgumentError(expected("loadImage", what, shown(got)));
   };
   const { mean = defaultFor(imagenetMean, channels), std = defaultFor(imagenetStd, channels) } = options;
   must(isStatistic(mean, channels), `mean to be ${channels} finite numbers`, mean);
   must(isStatistic(std, channels) && std.every((value) => value > 0), `std to be ${channels} positive numbers`, std);
-  return { ...picture, mean, std };
+  return { ...checkedOptions, mean, std };
 }
 
-type PictureOptions = Pick<Required<PreprocessOptions>, "size" | "cropPct" | "cropMode" | "interpolation" | "channels">;
+type ImageOptions = Pick<Required<PreprocessOptions>, "size" | "cropPct" | "cropMode" | "interpolation" | "channels">;
 
 /** What decides which pixels there are. Throws ArgumentError for a value out of its range. */
-export function checkPicture(where: string, options: PictureOptions): PictureOptions {
+export function checkImageOptions(where: string, options: ImageOptions): ImageOptions {
   const { size, cropPct, cropMode, interpolation, channels } = options;
   const must = (holds: boolean, what: string, got: unknown): void => {
     if (!holds) throw new ArgumentError(expected(where, what, shown(got)));
@@ -124,17 +124,12 @@ function isStatistic(values: unknown, channels: number): boolean {
 
 /**
  * torchvision's Resize(floor(size / cropPct)) and CenterCrop(size), or what timm has for another crop mode, as one window of
- * the resized picture. `fill` is what "border" fills up with, a byte for each channel or one for all.
+ * the resized image. `fill` is what "border" fills up with, a byte for each channel or one for all.
  */
 export function geometryOf(
   imageWidth: number,
   imageHeight: number,
-  {
-    size,
-    cropPct,
-    cropMode,
-    fill,
-  }: Pick<PictureOptions, "size" | "cropPct" | "cropMode"> & { fill: readonly number[] },
+  { size, cropPct, cropMode, fill }: Pick<ImageOptions, "size" | "cropPct" | "cropMode"> & { fill: readonly number[] },
 ): Geometry {
   const side = Math.floor(size / cropPct);
   const [width, height] = resizedSides(imageWidth, imageHeight, side, cropMode);
@@ -142,7 +137,7 @@ export function geometryOf(
     throw new ImageError(
       expected(
         "loadImage",
-        "a resized picture with sides under 2^31 pixels",
+        "a resized image with sides under 2^31 pixels",
         `${width} x ${height} (size ${size}, cropPct ${cropPct})`,
       ),
     );

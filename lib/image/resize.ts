@@ -1,4 +1,4 @@
-/** The filters `loadImage` resizes with; both widen with the scale when they shrink a picture (antialiasing). */
+/** The filters `loadImage` resizes with; both widen with the scale when they shrink an image (antialiasing). */
 export const interpolations = ["bilinear", "bicubic"] as const;
 export type Interpolation = (typeof interpolations)[number];
 
@@ -10,7 +10,7 @@ export interface Raster {
   channels: 1 | 3;
 }
 
-/** A rectangle in pixels of the resized picture. */
+/** A rectangle in pixels of the resized image. */
 export interface Window {
   left: number;
   top: number;
@@ -92,9 +92,9 @@ export function computeTaps(
 }
 
 /**
- * `window` of `image` resized to `width` x `height`, bit for bit as Pillow's `Image.resize` gives it for 8-bit pictures:
+ * `window` of `image` resized to `width` x `height`, bit for bit as Pillow's `Image.resize` gives it for 8-bit images:
  * the horizontal pass, rounded to 8 bits, then the vertical one. Only what the window needs is computed, so a very long
- * picture costs no more than a square one.
+ * image costs no more than a square one.
  */
 export function resize(
   image: Raster,
@@ -112,7 +112,7 @@ export function resize(
   return vertical(narrow, down, firstRow, window.height);
 }
 
-/** `window` of a picture; what lies outside of it is `fill`. */
+/** `window` of an image; what lies outside of it is `fill`. */
 export function crop(image: Raster, window: Window, fill: readonly number[]): Raster {
   const { channels } = image;
   const { left, top, width, height } = window;
@@ -148,7 +148,7 @@ function passRowGrey(row: Uint8Array, { first, count, weights, stride }: Taps, o
   }
 }
 
-/** The three sums side by side: this loop sees every pixel of the picture, and is nearly twice as fast as with a loop for each channel. */
+/** The three sums side by side: this loop sees every pixel of the image, and is nearly twice as fast as with a loop for each channel. */
 function passRowRgb(row: Uint8Array, { first, count, weights, stride }: Taps, out: Uint8Array): void {
   for (let x = 0; x < first.length; x++) {
     let red = half;

@@ -13,7 +13,7 @@ export interface CheckpointInfo {
   options: Record<string, unknown>;
   /** One label for each output, in order. */
   classes: string[];
-  /** Channels, height and width of the pictures the model was trained on. */
+  /** Channels, height and width of the images the model was trained on. */
   inputSize: [number, number, number];
   /** For each channel, of values in 0..1. */
   mean: number[];

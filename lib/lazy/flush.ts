@@ -4,7 +4,7 @@ import type { HostArray } from "../dtype.js";
 import { ArgumentError, DeviceError, expected } from "../errors.js";
 import { differentiate } from "../graph/passes/differentiate.js";
 import { expand, fuse } from "../graph/passes/fuse.js";
-import { joinTails } from "../graph/passes/fuse_epilogues.js";
+import { fuseEpilogues } from "../graph/passes/fuse_epilogues.js";
 import { isVariable, leavesUnder, type Value } from "../graph/value.js";
 import { LeastRecentlyUsed } from "../lru.js";
 import { lower, trace } from "../plan/lower.js";
@@ -219,7 +219,7 @@ function makePlan(
   outputs: readonly Value[],
   written: readonly Value[],
 ): Plan {
-  const roots = expand(fuse(differentiate(joinTails([...outputs, ...written]))), executor.fused);
+  const roots = expand(fuse(differentiate(fuseEpilogues([...outputs, ...written]))), executor.fused);
   const role = (leaf: Value) => (isVariable(leaf) ? "variables" : "inputs");
   return lower(leaves, role, roots.slice(0, outputs.length), roots.slice(outputs.length));
 }

@@ -42,18 +42,18 @@ export function checkTrainingDtype(where: string, dtype: unknown): asserts dtype
 }
 
 /** Under autocast, the operands of an op that is worth rounding them. */
-export function lowered(operands: readonly Tensor[]): readonly Tensor[] {
+export function toAutocastDtype(operands: readonly Tensor[]): readonly Tensor[] {
   const to = active;
   return to ? operands.map((operand) => (isFloat(operand.dtype) ? cast(operand, to) : operand)) : operands;
 }
 
 /** Under autocast, the operand of an op that needs float32's precision or range. */
-export function raised(operand: Tensor): Tensor {
+export function toFloat32(operand: Tensor): Tensor {
   return active && isFloat(operand.dtype) ? cast(operand, "float32") : operand;
 }
 
 /** Under autocast, operands in the more precise of their dtypes. */
-export function promoted(a: Tensor, b: Tensor): [Tensor, Tensor] {
+export function toCommonDtype(a: Tensor, b: Tensor): [Tensor, Tensor] {
   const differ = active && a.dtype !== b.dtype && isFloat(a.dtype) && isFloat(b.dtype);
   return differ ? [cast(a, "float32"), cast(b, "float32")] : [a, b];
 }

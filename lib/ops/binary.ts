@@ -4,13 +4,13 @@ import { defineGradientOf } from "../graph/passes/differentiate.js";
 import { op, type Value } from "../graph/value.js";
 import { broadcastShapes } from "../shape.js";
 import type { Operand, Tensor } from "../tensor.js";
-import { promoted } from "./autocast.js";
+import { toCommonDtype } from "./autocast.js";
 import { checkSameDtype, checkTensor, operand, record } from "./record.js";
 
 function binaryOp(op: string): (a: Tensor, b: Operand) => Tensor {
   return (left, right) => {
     checkTensor(op, left);
-    const [a, other] = promoted(left, operand(op, right, left));
+    const [a, other] = toCommonDtype(left, operand(op, right, left));
     checkSameDtype(op, a, other);
     if (op === "div" && !isFloat(a.dtype)) throw new DtypeError(expected(op, "a float dtype", a.dtype));
     return record(op, {}, [a, other], { shape: broadcastShapes(op, a.shape, other.shape), dtype: a.dtype });

@@ -4,7 +4,7 @@ import { op } from "../graph/value.js";
 import { checkOptions, type OptionNames } from "../options.js";
 import { formatShape, integer, type Pair, pair } from "../shape.js";
 import type { Tensor } from "../tensor.js";
-import { lowered } from "./autocast.js";
+import { toAutocastDtype } from "./autocast.js";
 import { checkFloat, checkSameDtype, checkShape, record } from "./record.js";
 
 export interface ConvOptions {
@@ -48,7 +48,7 @@ export function conv2d(x: Tensor, weight: Tensor, bias?: Tensor, options: ConvOp
   checkShape(where, "input", x, ["N", perGroup * groups, "H", "W"]);
   if (o % groups !== 0) throw new ShapeError(expected(where, `output channels divisible by ${groups} groups`, `${o}`));
   if (bias) checkShape(where, "bias", bias, [o]);
-  const inputs = lowered(bias ? [x, weight, bias] : [x, weight]);
+  const inputs = toAutocastDtype(bias ? [x, weight, bias] : [x, weight]);
   checkSameDtype(where, ...inputs);
   const [h, w] = [0, 1].map((i) => {
     const extent = x.shape[2 + i] + 2 * padding[i];

@@ -3,7 +3,7 @@ import { defineGradientOf } from "../graph/passes/differentiate.js";
 import { op } from "../graph/value.js";
 import { checkOptions, type OptionNames } from "../options.js";
 import type { Tensor } from "../tensor.js";
-import { raised } from "./autocast.js";
+import { toFloat32 } from "./autocast.js";
 import { checkFloat, checkShape, checkTensor, record } from "./record.js";
 
 export interface CrossEntropyOptions {
@@ -37,7 +37,7 @@ export function crossEntropy(logits: Tensor, targets: Tensor, options: CrossEntr
   if (!["mean", "sum", "none"].includes(reduction))
     throw new ArgumentError(expected(where, 'reduction "mean", "sum" or "none"', String(reduction)));
   const shape = reduction === "none" ? [n] : [];
-  const precise = raised(logits);
+  const precise = toFloat32(logits);
   return record(where, { labelSmoothing, reduction }, [precise, targets], { shape, dtype: precise.dtype });
 }
 

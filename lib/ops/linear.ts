@@ -3,7 +3,7 @@ import { defineGradientOf } from "../graph/passes/differentiate.js";
 import { op, type Value } from "../graph/value.js";
 import { broadcastShapes, formatShape, sizeOf } from "../shape.js";
 import type { Tensor } from "../tensor.js";
-import { lowered } from "./autocast.js";
+import { toAutocastDtype } from "./autocast.js";
 import { sumTo } from "./binary.js";
 import { checkFloat, checkSameDtype, checkShape, record } from "./record.js";
 
@@ -25,7 +25,7 @@ export function linear(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
   if (x.shape[x.shape.length - 1] !== i)
     throw new ShapeError(expected(where, `input [..., ${i}]`, formatShape(x.shape)));
   if (bias) checkShape(where, "bias", bias, [o]);
-  const inputs = lowered(bias ? [x, weight, bias] : [x, weight]);
+  const inputs = toAutocastDtype(bias ? [x, weight, bias] : [x, weight]);
   checkSameDtype(where, ...inputs);
   return record(where, {}, inputs, { shape: [...lead, o], dtype: inputs[0].dtype });
 }
@@ -43,7 +43,7 @@ export function matmul(a: Tensor, b: Tensor): Tensor {
     );
   const lead = broadcastShapes(where, a.shape.slice(0, -2), b.shape.slice(0, -2));
   const shape = [...lead, a.shape[a.shape.length - 2], b.shape[b.shape.length - 1]];
-  const inputs = lowered([a, b]);
+  const inputs = toAutocastDtype([a, b]);
   checkSameDtype(where, ...inputs);
   return record(where, {}, inputs, { shape, dtype: inputs[0].dtype });
 }

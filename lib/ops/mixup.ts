@@ -4,7 +4,7 @@ import { add, type CrossEntropyOptions, crossEntropy, mul, pad, slice } from "./
 import { checkTensor } from "./record.js";
 
 /**
- * Every picture mixed with the one before it in the batch (the first with the last), as torchvision's MixUp does:
+ * Every image mixed with the one before it in the batch (the first with the last), as torchvision's MixUp does:
  * `lambda * x + (1 - lambda) * roll(x, 1)` (Zhang et al. 2018, equation 1).
  *
  * @param x [N, ...], floats
@@ -17,7 +17,7 @@ export function mixup(x: Tensor, lambda: number): Tensor {
 }
 
 /**
- * The loss of pictures that `mixup` mixed: cross-entropy against the classes of both, in their shares.
+ * The loss of images that `mixup` mixed: cross-entropy against the classes of both, in their shares.
  *
  * @param logits [N, C]
  * @param targets the classes before mixing, int32 or int64 [N]

@@ -3,7 +3,7 @@ import { type Node, op, type Value } from "../graph/value.js";
 import { checkOptions, type OptionNames } from "../options.js";
 import { normalizeDims, sizeOf } from "../shape.js";
 import type { Tensor } from "../tensor.js";
-import { raised } from "./autocast.js";
+import { toFloat32 } from "./autocast.js";
 import { checkFloat, checkTensor, record } from "./record.js";
 
 export interface ReduceOptions {
@@ -20,7 +20,7 @@ function reduceOp(op: string) {
     else checkTensor(op, x);
     const over = normalizeDims(op, dims, x.shape.length);
     const shape = x.shape.flatMap((extent, dim) => (over.includes(dim) ? (keepDims ? [1] : []) : [extent]));
-    const summands = op === "sum" ? raised(x) : x; // what is summed up may leave the range of the summands
+    const summands = op === "sum" ? toFloat32(x) : x; // what is summed up may leave the range of the summands
     return record(op, { dims: over, keepDims }, [summands], { shape, dtype: summands.dtype });
   };
 }

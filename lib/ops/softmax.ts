@@ -3,7 +3,7 @@ import { defineGradientOf } from "../graph/passes/differentiate.js";
 import { op, type Value } from "../graph/value.js";
 import { normalizeDims } from "../shape.js";
 import type { Tensor } from "../tensor.js";
-import { raised } from "./autocast.js";
+import { toFloat32 } from "./autocast.js";
 import { checkFloat, record } from "./record.js";
 
 /** e^x / sum(e^x) along `dim`. */
@@ -19,7 +19,7 @@ export function logSoftmax(x: Tensor, dim: number): Tensor {
 function along(op: string, x: Tensor, dim: number): Tensor {
   checkFloat(op, x);
   if (typeof dim !== "number") throw new ShapeError(expected(op, "one dimension, a number", shown(dim)));
-  const precise = raised(x);
+  const precise = toFloat32(x);
   return record(op, { dim: normalizeDims(op, dim, x.shape.length)[0] }, [precise], precise);
 }
 

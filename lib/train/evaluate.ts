@@ -5,21 +5,21 @@ import type { Normalization } from "../image/normalize.js";
 import type { Module } from "../nn/module.js";
 import { checkOptions, type OptionNames } from "../options.js";
 
-/** What a model says about labelled pictures. */
+/** What a model says about labelled images. */
 export interface Evaluation {
   readonly images: number;
   readonly correct: number;
   readonly accuracy: number;
   /** Mean cross-entropy, without smoothing. */
   readonly loss: number;
-  /** Pictures that could not be read. */
+  /** Images that could not be read. */
   readonly skipped: number;
   readonly answers: readonly Answer[];
 }
 
-/** What a model says about one picture. */
+/** What a model says about one image. */
 export interface Answer {
-  /** The picture's place in the dataset. */
+  /** The image's place in the dataset. */
   readonly index: number;
   readonly truth: number;
   readonly predicted: number;

@@ -30,7 +30,7 @@ const nothing: Sums = { loss: 0, correct: 0, images: 0, skipped: 0, seconds: 0, 
  * device give the same losses, whether in one run or resumed. Modules whose parameters are all frozen (`requiresGrad`
  * false) stay in eval mode.
  *
- * @param data batches of uint8 pictures, in the same order for the same epoch
+ * @param data batches of uint8 images, in the same order for the same epoch
  * @returns how it went, epoch by epoch
  * @throws TrainingError when a loss is not finite: nothing is saved after that step; the signal's reason when it was stopped
  */
@@ -48,12 +48,12 @@ interface Outcome {
 }
 
 /** A step handed to the device. */
-interface Flight {
+interface InFlightStep {
   readonly step: number;
   readonly lr: number;
   readonly outcome: Promise<Outcome>;
   /** When the outcome was there. */
-  landed?: number;
+  completedAt?: number;
 }
 
 class Run {
@@ -71,11 +71,11 @@ class Run {
   #step: number;
   #sums: Sums;
   /** The step whose outcome is still to come. */
-  #flight: Flight | undefined;
+  #inFlight: InFlightStep | undefined;
   /** Since when the device has had nothing to do, or undefined while it has. */
   #idleSince: number | undefined;
   /** What is to be recorded after the last step, with whether that one was skipped. */
-  #due: { readonly skip: Tensor | undefined } | undefined;
+  #pendingUpdate: { readonly skip: Tensor | undefined } | undefined;
 
   constructor(model: Module, data: Batches, options: FitOptions) {
     if (!(model instanceof Module)) throw new ArgumentError(expected("fit", "a model (nn.Module)", shown(model)));
@@ -126,11 +126,11 @@ class Run {
       const readable = group.filter((made) => made.count > 0 && this.#canTrain(made));
       group = [];
       if (readable.length > 0) await this.#advance(readable);
-      else this.#step++; // not one picture of this step could be read
+      else this.#step++; // not one image of this step could be read
       const stopped = signal?.aborted ?? false;
       if (stopped || this.#step % (saveEvery ?? Number.POSITIVE_INFINITY) === 0) {
         await this.#settle();
-        this.#follow();
+        this.#finishUpdate();
         this.#sums = { ...this.#sums, seconds: clock() };
         await this.#save();
         this.#idleSince = performance.now();
@@ -138,7 +138,7 @@ class Run {
       if (stopped) throw signal?.reason;
     }
     await this.#settle();
-    this.#follow();
+    this.#finishUpdate();
     await this.#endEpoch(epoch, clock());
   }
 
@@ -147,8 +147,7 @@ class Run {
     const { onEpoch, signal } = this.#options;
     const { loss, correct, images, skipped, idle } = this.#sums;
     this.#sums = { ...this.#sums, seconds };
-    if (images === 0)
-      throw new TrainingError(expected("fit", "pictures that can be read", `none in epoch ${epoch + 1}`));
+    if (images === 0) throw new TrainingError(expected("fit", "images that can be read", `none in epoch ${epoch + 1}`));
     let validation: Evaluation | undefined;
     try {
       validation = await this.#validate();
@@ -194,26 +193,26 @@ class Run {
 
   /** Submits one step, then waits for the one before it. */
   async #advance(group: readonly Batch[]): Promise<void> {
-    this.#follow();
-    const before = this.#flight;
-    const idleSince = before ? before.landed : this.#idleSince;
+    this.#finishUpdate();
+    const before = this.#inFlight;
+    const idleSince = before ? before.completedAt : this.#idleSince;
     if (idleSince !== undefined) {
       const idle = this.#sums.idle + (performance.now() - idleSince) / 1000;
       this.#sums = { ...this.#sums, idle };
     }
-    this.#flight = this.#launch(group);
-    if (before) await this.#land(before);
+    this.#inFlight = this.#launch(group);
+    if (before) await this.#complete(before);
   }
 
   /** Waits for the step under way. */
   async #settle(): Promise<void> {
-    const flight = this.#flight;
-    this.#flight = undefined;
-    if (flight) await this.#land(flight);
+    const inFlight = this.#inFlight;
+    this.#inFlight = undefined;
+    if (inFlight) await this.#complete(inFlight);
     this.#idleSince = performance.now();
   }
 
-  async #land({ step, lr, outcome }: Flight): Promise<void> {
+  async #complete({ step, lr, outcome }: InFlightStep): Promise<void> {
     const { loss, correct, images, gradientNorm, overflow } = await outcome;
     const epoch = Math.floor((step - 1) / this.#stepsPerEpoch) + 1;
     if (!Number.isFinite(loss))
@@ -240,7 +239,7 @@ class Run {
   }
 
   /** Records one step and hands it to the device. What it needs of the outcome is asked for at once and comes with it. */
-  #launch(group: readonly Batch[]): Flight {
+  #launch(group: readonly Batch[]): InFlightStep {
     const { clipNorm } = this.#options;
     const optimizer = this.#optimizer;
     const scaler = this.#scaler;
@@ -261,15 +260,15 @@ class Run {
     const skip = scaler?.step(optimizer);
     if (!scaler) optimizer.step();
     this.#step++;
-    this.#due = { skip };
-    const flight: Flight = { step: this.#step, lr, outcome: this.#outcome(parts, norm, skip) };
-    flight.outcome.then(
+    this.#pendingUpdate = { skip };
+    const inFlight: InFlightStep = { step: this.#step, lr, outcome: this.#outcome(parts, norm, skip) };
+    inFlight.outcome.then(
       () => {
-        flight.landed = performance.now();
+        inFlight.completedAt = performance.now();
       },
       () => {}, // whoever waits for it is told
     );
-    return flight;
+    return inFlight;
   }
 
   async #outcome(
@@ -310,11 +309,11 @@ class Run {
   }
 
   /** Records what follows the last step: of average and scale. It runs with whatever is flushed next, as a rule the next step. */
-  #follow(): void {
-    if (!this.#due) return;
-    this.#options.ema?.update(this.#due);
+  #finishUpdate(): void {
+    if (!this.#pendingUpdate) return;
+    this.#options.ema?.update(this.#pendingUpdate);
     this.#scaler?.update();
-    this.#due = undefined;
+    this.#pendingUpdate = undefined;
   }
 
   #normalization(batch?: Batch): Normalization {
@@ -338,8 +337,8 @@ class Run {
   }
 
   /**
-   * Whether a batch can be trained on: one that others' damage has left with one picture may have one value a channel, which
-   * batch norm cannot normalise. Such a picture is skipped like the others. Records in isolation, so nothing is tracked.
+   * Whether a batch can be trained on: one that others' damage has left with one image may have one value a channel, which
+   * batch norm cannot normalise. Such an image is skipped like the others. Records in isolation, so nothing is tracked.
    */
   #canTrain(batch: Batch): boolean {
     if (batch.count > 1) return true;
@@ -349,7 +348,7 @@ class Run {
       return true;
     } catch (error) {
       if (!(error instanceof ShapeError)) throw error;
-      const message = `picture ${batch.indices[0]} is alone in its batch (${error.message})`;
+      const message = `image ${batch.indices[0]} is alone in its batch (${error.message})`;
       const left = new Batch(batch.pixels, batch.shape, batch.classes, batch.indices, [
         { index: batch.indices[0], message },
       ]);
@@ -360,6 +359,6 @@ class Run {
 
   #tellOfSkipped({ skipped }: Batch): void {
     this.#sums = { ...this.#sums, skipped: this.#sums.skipped + skipped.length };
-    for (const picture of skipped) this.#options.onSkip?.(picture);
+    for (const image of skipped) this.#options.onSkip?.(image);
   }
 }

@@ -29,7 +29,7 @@ export interface FitOptions {
   readonly normalize?: Normalization;
   /** Default 0. */
   readonly labelSmoothing?: number;
-  /** Alpha of the Beta distribution pictures are mixed by (Zhang et al. 2018), default 0: not at all. */
+  /** Alpha of the Beta distribution images are mixed by (Zhang et al. 2018), default 0: not at all. */
   readonly mixup?: number;
   /** Largest global norm of a step's gradients, default none. */
   readonly clipNorm?: number;
@@ -52,8 +52,8 @@ export interface FitOptions {
   readonly seed?: number;
   /** Called after every step. */
   readonly onStep?: (step: StepReport) => void;
-  /** Called for every picture that could not be read. */
-  readonly onSkip?: (picture: SkippedPicture) => void;
+  /** Called for every image that could not be read. */
+  readonly onSkip?: (image: SkippedPicture) => void;
   /** Called after every epoch, once it was saved. */
   readonly onEpoch?: (epoch: EpochReport, validation: Evaluation | undefined) => void | Promise<void>;
   /** Called, and waited for, after every epoch, every `saveEvery` steps and when the signal stops it: all losses were finite. */
@@ -91,9 +91,9 @@ export interface StepReport {
   readonly steps: number;
   readonly epoch: number;
   readonly lr: number;
-  /** Mean loss of the step's pictures, as trained on. */
+  /** Mean loss of the step's images, as trained on. */
   readonly loss: number;
-  /** Share of its pictures the model got right in training; of mixed ones, the larger part counts. */
+  /** Share of its images the model got right in training; of mixed ones, the larger part counts. */
   readonly accuracy: number;
   readonly images: number;
   /** Norm of the gradients before clipping, where they are clipped. */

@@ -29,7 +29,7 @@ const style = `body{font:15px/1.5 system-ui,sans-serif;color:#1d2430;max-width:9
 h1{margin-bottom:0}h2{margin:2.2rem 0 .4rem;font-size:1.15rem}.facts,.legend,figcaption{color:#5b6472}.legend{font-size:13px;margin:0}
 svg{max-width:100%;height:auto}table{border-collapse:collapse}td,th{padding:.15rem .8rem .15rem 0;text-align:right;font-variant-numeric:tabular-nums}
 td:first-child,th:first-child{text-align:left}th{border-bottom:1px solid #c9ced6;font-weight:600}
-.pictures{display:flex;flex-wrap:wrap;gap:14px}figure{margin:0;width:132px}figure img{width:132px;height:132px;object-fit:contain;image-rendering:pixelated;background:#eef0f3}
+.images{display:flex;flex-wrap:wrap;gap:14px}figure{margin:0;width:132px}figure img{width:132px;height:132px;object-fit:contain;image-rendering:pixelated;background:#eef0f3}
 figcaption{font-size:12px;line-height:1.35;overflow-wrap:anywhere}.wrong{color:#c22b2b}`;
 
 export function section(title: string, content: string, before = ""): string {

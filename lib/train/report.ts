@@ -14,7 +14,7 @@ export interface ReportSource {
   /** How the model was trained, by name. */
   readonly settings: Readonly<Record<string, unknown>>;
   readonly history: readonly EpochReport[];
-  /** What the model says about the pictures of `held`. */
+  /** What the model says about the images of `held`. */
   readonly evaluation: Evaluation | undefined;
   readonly held: Dataset | undefined;
 }
@@ -30,10 +30,10 @@ export interface ClassScore {
 }
 
 const mistakesShown = 24;
-/** More classes than this and the confusion matrix is no picture any more. */
+/** More classes than this and the confusion matrix is no image any more. */
 const mostInMatrix = 40;
 
-/** How often pictures of class `row` were called class `column`. */
+/** How often images of class `row` were called class `column`. */
 export function confusionOf(answers: readonly Answer[], classes: number): number[][] {
   const counts = Array.from({ length: classes }, () => new Array<number>(classes).fill(0));
   for (const { truth, predicted } of answers) counts[truth][predicted]++;
@@ -88,7 +88,7 @@ export async function renderReport({ info, settings, history, evaluation, held }
     ...(accuracy === undefined
       ? []
       : [`${last?.validationAccuracy === undefined ? "training" : "validation"} accuracy ${percent(accuracy)}`]),
-    ...(evaluation ? [`${evaluation.images} pictures judged`] : []),
+    ...(evaluation ? [`${evaluation.images} images judged`] : []),
   ];
   return page({ title: `${info.model}: training report`, heading: info.model, facts, sections });
 }
@@ -99,7 +99,7 @@ const legend =
 function scoreTable(scores: readonly ClassScore[]): string {
   const share = (value: number | null) => (value === null ? "" : percent(value));
   return table(
-    ["class", "pictures", "precision", "recall"],
+    ["class", "images", "precision", "recall"],
     scores.map(({ label, images, precision, recall }) => [label, `${images}`, share(precision), share(recall)]),
   );
 }
@@ -114,7 +114,7 @@ function epochTable(history: readonly EpochReport[]): string {
       "accuracy",
       "validation loss",
       "validation accuracy",
-      "pictures a second",
+      "images a second",
       "device idle",
       "skipped",
     ],
@@ -139,7 +139,7 @@ function settingsTable(settings: Readonly<Record<string, unknown>>): string {
   return table(["setting", "value"], rows);
 }
 
-/** The pictures the model was surest about and wrong. */
+/** The images the model was surest about and wrong. */
 async function mistakes({ answers }: Evaluation, held: Dataset): Promise<string> {
   const worst = answers
     .filter(({ truth, predicted }) => truth !== predicted)
@@ -152,7 +152,7 @@ async function mistakes({ answers }: Evaluation, held: Dataset): Promise<string>
       return `<figure><img alt="" src="${await dataUrl(held, index)}"><figcaption>${caption}</figcaption></figure>`;
     }),
   );
-  return `<div class="pictures">${figures.join("")}</div>`;
+  return `<div class="images">${figures.join("")}</div>`;
 }
 
 async function dataUrl({ pictures }: Dataset, index: number): Promise<string> {

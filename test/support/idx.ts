@@ -2,8 +2,8 @@ import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 
 /**
- * Writes IDX files (MNIST's layout) of square pictures in four classes that a network can tell apart: the label says
- * which quarter of the picture is bright. Picture i is of class i mod 4.
+ * Writes IDX files (MNIST's layout) of square images in four classes that a network can tell apart: the label says
+ * which quarter of the image is bright. Image i is of class i mod 4.
  */
 export async function writeIdx(
   folder: string,

@@ -65,7 +65,7 @@ export type KernelTime = Omit<StepProfile, "layer"> & {
 
 /** How a plan is timed with everything on the device. */
 export interface TimingOptions {
-  /** Each gives a time; of a kernel's the median is told. Default 5. */
+  /** Each gives a time; the median per kernel is reported. Default 5. */
   readonly rounds?: number;
   /** Runs that follow each other in a round, default 1. */
   readonly calls?: number;

@@ -7,7 +7,7 @@ import { Node, topological, type Value } from "../value.js";
  * reads what lies between: one op, whose gradient is one op too. Before `differentiate`, whose gradients read what lies
  * between recorded ops.
  */
-export function joinTails(roots: readonly Value[]): Value[] {
+export function fuseEpilogues(roots: readonly Value[]): Value[] {
   const isLeaf = (value: Value) => value.isLeaf;
   const losses = topological(roots, isLeaf).flatMap(({ op, inputs }) => (op === "gradient" ? [inputs[0]] : []));
   // elsewhere a gate is a part of squeeze-and-excitation, which is one op
