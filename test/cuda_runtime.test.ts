@@ -8,13 +8,13 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 // of the addon built with the CUDA executor.
 const root = join(__dirname, "..");
 const objects = join(root, "build/cmake/CMakeFiles/seresnet.dir/native");
-const linked = ["cuda/gpu.cc.o", "cuda/kernels/elementwise.cu.o", "runtime/errors.cc.o", "runtime/plan.cc.o"];
+const linked = ["cuda/gpu/gpu.cc.o", "cuda/kernels/elementwise.cu.o", "runtime/errors.cc.o", "runtime/plan.cc.o"];
 const cache = join(root, "build/cmake/CMakeCache.txt");
 
 function whyNot(): string | undefined {
   const missing = linked.find((name) => !existsSync(join(objects, name)));
   if (missing) return `${missing} is not there: npm run build:native where nvcc is`;
-  const old = ["cuda/gpu.cc", "cuda/kernels/elementwise.cu"].find(
+  const old = ["cuda/gpu/gpu.cc", "cuda/kernels/elementwise.cu"].find(
     (name) => statSync(join(objects, `${name}.o`)).mtimeMs < statSync(join(root, "native", name)).mtimeMs,
   );
   return old && `${old} changed after the build`;
@@ -30,7 +30,9 @@ describe.skipIf(reason !== undefined)("calls of a CUDA runtime that fails", () =
   beforeAll(() => {
     const nvcc = /^CMAKE_CUDA_COMPILER:\w+=(.+)$/m.exec(readFileSync(cache, "utf8"))?.[1] as string;
     const files = [join(root, "native/test/runtime_made_up.cc"), ...linked.map((name) => join(objects, name))];
-    execFileSync(nvcc, ["-std=c++20", "-cudart", "none", "-o", program, ...files], { stdio: "pipe" });
+    execFileSync(nvcc, ["-std=c++20", "-I", join(root, "native"), "-cudart", "none", "-o", program, ...files], {
+      stdio: "pipe",
+    });
   });
 
   const said = (...words: string[]) => execFileSync(program, words, { encoding: "utf8" }).trim();
