@@ -3,14 +3,14 @@
 
 #include <napi.h>
 
-#include "cpu/backend.h"
-#include "cpu/device.h"
-#include "cpu/onednn.h"
-#include "cuda/backend.h"
-#include "cuda/cudnn.h"
-#include "cuda/cudnn_support.h"
-#include "cuda/device.h"
-#include "cuda/runtime.h"
+#include "cpu/device/backend.h"
+#include "cpu/device/onednn.h"
+#include "cuda/device/backend.h"
+#include "cuda/gpu/runtime.h"
+#include "devices/cpu.h"
+#include "devices/cuda.h"
+#include "devices/cudnn.h"
+#include "devices/cudnn_support.h"
 #include "node/convert.h"
 #include "node/convolution.h"
 #include "node/decode.h"

@@ -1,7 +1,7 @@
-import { spawnSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { Worker } from "node:worker_threads";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { AddonStatus, DeviceInfo, NativeVersions } from "#lib/devices/native/addon.js";
@@ -256,11 +256,17 @@ function testDiagnosis() {
 if (hasAddon) describe("the addon", testAddon);
 if (canFake) describe("made-up drivers and cuDNN", testDiagnosis);
 
-it("builds from one list of sources that names real files", () => {
+it("is built from folders, of which node-gyp names those that CMake compiles in every build", () => {
   const root = join(__dirname, "..");
-  const sources = readFileSync(join(root, "native", "sources.txt"), "utf8")
+  const read = (name: string) => readFileSync(join(root, name), "utf8");
+  const always = /GLOB SOURCES [^)]*?((?:\s+native\/\S+)+)\)/.exec(read("CMakeLists.txt"))?.[1] ?? "";
+  const folders = always
     .trim()
-    .split("\n");
+    .split(/\s+/)
+    .map((glob) => dirname(glob));
+  const [, command = ""] = /<!@\(node -p \\"(.*)\\"\)"/.exec(read("binding.gyp")) ?? [];
+  const sources = execFileSync(process.execPath, ["-p", command], { cwd: root, encoding: "utf8" }).trim().split(" ");
   expect(sources.filter((source) => !existsSync(join(root, source)))).toEqual([]);
-  expect(sources.length).toBeGreaterThan(3);
+  expect([...new Set(sources.map((source) => dirname(source)))].sort()).toEqual(folders.sort());
+  expect(folders.length).toBeGreaterThan(3);
 });

@@ -33,13 +33,17 @@ const cached = (name: string) =>
 function link(program: string, sources: readonly string[]): string {
   const made = join(folder, program);
   const files = [join(root, `native/test/${program}.cc`), ...sources.map((name) => join(objects, `${name}.o`))];
-  execFileSync(cached("CMAKE_CUDA_COMPILER"), ["-std=c++20", "-cudart", "none", "-o", made, ...files], {
-    stdio: "pipe",
-  });
+  execFileSync(
+    cached("CMAKE_CUDA_COMPILER"),
+    ["-std=c++20", "-I", join(root, "native"), "-cudart", "none", "-o", made, ...files],
+    {
+      stdio: "pipe",
+    },
+  );
   return made;
 }
 
-const runtime = ["cuda/gpu.cc", "cuda/kernels/elementwise.cu", "runtime/errors.cc", "runtime/plan.cc"];
+const runtime = ["cuda/gpu/gpu.cc", "cuda/kernels/elementwise.cu", "runtime/errors.cc", "runtime/plan.cc"];
 
 describe.skipIf(whyNot("the calls of the CUDA runtime", runtime))("calls of a CUDA runtime that fails", () => {
   let program: string;
@@ -93,7 +97,7 @@ describe.skipIf(whyNot("the calls of the CUDA runtime", runtime))("calls of a CU
 });
 
 const engine = [
-  ...["cudnn_engine", "cudnn_graph", "cudnn", "convolution"].map((name) => `cuda/${name}.cc`),
+  ...["cuda/cudnn/cudnn_engine.cc", "cuda/cudnn/cudnn_graph.cc", "cuda/convolution/convolution.cc", "devices/cudnn.cc"],
   ...["errors", "library", "plan"].map((name) => `runtime/${name}.cc`),
 ];
 

@@ -42,7 +42,9 @@ test.runIf(headers && able)(
   async () => {
     const folder = join(root, "native/cpu");
     // simd_kernels.cc knows no oneDNN, and is compiled with flags of its own
-    const sources = readdirSync(folder).filter((name) => name.endsWith(".cc") && name !== "simd_kernels.cc");
+    const sources = readdirSync(folder, { recursive: true, encoding: "utf8" }).filter(
+      (name) => name.endsWith(".cc") && !name.endsWith("simd_kernels.cc"),
+    );
     expect(sources.length).toBeGreaterThan(20);
     const failures: string[] = [];
     const compileSome = async () => {
@@ -55,7 +57,14 @@ test.runIf(headers && able)(
           "-Wextra",
           "-Werror=deprecated-declarations",
         ];
-        const child = spawn("c++", [...flags, "-isystem", headers as string, join(folder, source)]);
+        const child = spawn("c++", [
+          ...flags,
+          "-I",
+          join(root, "native"),
+          "-isystem",
+          headers as string,
+          join(folder, source),
+        ]);
         let text = "";
         child.stderr.on("data", (data) => {
           text += data;

@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
-#include "../runtime/backend.h"
-#include "../runtime/device.h"
-#include "../runtime/errors.h"
+#include "runtime/backend.h"
+#include "runtime/device.h"
+#include "runtime/errors.h"
 
 namespace seresnet::node {
 

@@ -1,6 +1,6 @@
 #include "convolution.h"
 
-#include "../runtime/errors.h"
+#include "runtime/errors.h"
 
 namespace seresnet::node {
 

@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include "../cuda/convolution.h"
+#include "cuda/convolution/convolution.h"
 
 namespace seresnet::node {
 

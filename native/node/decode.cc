@@ -3,7 +3,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "../runtime/errors.h"
+#include "runtime/errors.h"
 
 namespace seresnet::node {
 

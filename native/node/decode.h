@@ -6,8 +6,8 @@
 #include <memory>
 #include <vector>
 
-#include "../cuda/backend.h"
-#include "../runtime/backend.h"
+#include "cuda/device/backend.h"
+#include "runtime/backend.h"
 
 namespace seresnet::node {
 

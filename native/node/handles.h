@@ -5,7 +5,7 @@
 #include <string>
 #include <utility>
 
-#include "../runtime/errors.h"
+#include "runtime/errors.h"
 
 namespace seresnet::node {
 

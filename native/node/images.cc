@@ -6,9 +6,9 @@
 #include <string>
 #include <utility>
 
-#include "../image/prepare.h"
 #include "decode.h"
 #include "handles.h"
+#include "image/prepare.h"
 #include "jobs.h"
 
 namespace seresnet::node {

@@ -10,8 +10,8 @@
 #include <unordered_map>
 #include <vector>
 
-#include "../runtime/errors.h"
-#include "../runtime/executor_thread.h"
+#include "runtime/errors.h"
+#include "runtime/executor_thread.h"
 
 namespace seresnet::node {
 

@@ -5,7 +5,7 @@
 #include <memory>
 #include <string>
 
-#include "../runtime/backend.h"
+#include "runtime/backend.h"
 
 namespace seresnet::node {
 

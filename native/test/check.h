@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "../runtime/plan.h"
+#include "runtime/plan.h"
 #include "simt.h"
 
 // Tests of kernels: arrays in simulated device memory, compared with numbers computed in float64 from the same (rounded)

@@ -1,9 +1,9 @@
 #include <cstring>
 
-#include "../cuda/autotune.h"
-#include "../cuda/convolution_exact.h"
-#include "../runtime/errors.h"
+#include "cuda/convolution/autotune.h"
+#include "cuda/convolution/convolution_exact.h"
 #include "faults_host.h"
+#include "runtime/errors.h"
 #include "simt.h"
 #include "streams_host.h"
 

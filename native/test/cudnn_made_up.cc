@@ -1,7 +1,7 @@
 #include <exception>
 #include <iostream>
 
-#include "../cuda/autotune.h"
+#include "cuda/convolution/autotune.h"
 
 // What native/cuda asks of the cuDNN in argv[1] for a device that is there: an engine plans convolutions of every pass and
 // epilogue and runs them, first without plans on disk, then with those it left in the folder argv[2]. The device and the

@@ -1,7 +1,7 @@
 #include <cstdio>
 
-#include "../cuda/kernels/launch.h"
 #include "check.h"
+#include "cuda/kernels/launch.h"
 
 // Tests of the harness: kernels that are wrong, each in its own way, which the harness must stop with a report; and right
 // ones that use what it offers. Run one by one: simt fault NAME.

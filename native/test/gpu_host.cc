@@ -1,4 +1,4 @@
-#include "../cuda/gpu.h"
+#include "cuda/gpu/gpu.h"
 
 #include <chrono>
 #include <cstdlib>
@@ -8,8 +8,8 @@
 #include <mutex>
 #include <set>
 
-#include "../runtime/errors.h"
 #include "faults_host.h"
+#include "runtime/errors.h"
 #include "simt.h"
 #include "streams_host.h"
 

@@ -1,9 +1,9 @@
-#include "../cuda/kernels/batch_norm_act.h"
-#include "../cuda/kernels/bias_act.h"
-#include "../cuda/kernels/global_pool.h"
-#include "../cuda/kernels/layout.h"
-#include "../cuda/kernels/pool2d.h"
 #include "check.h"
+#include "cuda/kernels/batch_norm_act.h"
+#include "cuda/kernels/bias_act.h"
+#include "cuda/kernels/global_pool.h"
+#include "cuda/kernels/layout.h"
+#include "cuda/kernels/pool2d.h"
 
 #include <cstring>
 

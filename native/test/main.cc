@@ -1,8 +1,8 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "../cuda/kernels/launch.h"
 #include "check.h"
+#include "cuda/kernels/launch.h"
 #include "fiber.h"
 
 namespace test {

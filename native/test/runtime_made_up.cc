@@ -4,8 +4,8 @@
 #include <cstring>
 #include <string>
 
-#include "../cuda/gpu.h"
-#include "../cuda/kernels/elementwise.h"
+#include "cuda/gpu/gpu.h"
+#include "cuda/kernels/elementwise.h"
 
 // What native/cuda makes of a CUDA runtime that fails: the few functions of it that are called here, made up, fail one after
 // the other, and none may leave its failure behind as the "last error" for somebody else. Needs CUDA's headers and the objects

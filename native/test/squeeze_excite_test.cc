@@ -1,7 +1,7 @@
-#include "../cuda/kernels/squeeze_excite.h"
+#include "cuda/kernels/squeeze_excite.h"
 
-#include "../cuda/kernels/gate.h"
 #include "check.h"
+#include "cuda/kernels/gate.h"
 
 // Squeeze-and-excitation in one pass, by clusters of each size, and in three kernels; the gate's gradients.
 namespace test {

@@ -3,7 +3,7 @@
 #include <functional>
 #include <string>
 
-#include "../cuda/gpu.h"
+#include "cuda/gpu/gpu.h"
 
 // The streams of the device "cuda-sim". Work is done as late as a device might: when somebody waits for it, on the thread
 // that waits. So memory that is given back too early, or a wait that is missing, shows in the numbers.

@@ -1,11 +1,11 @@
-#include "../cuda/kernels/cross_entropy.h"
-#include "../cuda/kernels/elementwise.h"
-#include "../cuda/kernels/movement.h"
-#include "../cuda/kernels/reduce.h"
-#include "../cuda/kernels/softmax.h"
-#include "../cuda/kernels/trial.h"
-#include "../cuda/kernels/update.h"
 #include "check.h"
+#include "cuda/kernels/copy.h"
+#include "cuda/kernels/cross_entropy.h"
+#include "cuda/kernels/elementwise.h"
+#include "cuda/kernels/reduce.h"
+#include "cuda/kernels/softmax.h"
+#include "cuda/kernels/trial.h"
+#include "cuda/kernels/update.h"
 
 #include <limits>
 #include <utility>

@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "../../runtime/plan.h"
+#include "runtime/plan.h"
 
 struct CUstream_st;
 

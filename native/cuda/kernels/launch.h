@@ -16,13 +16,13 @@
 #include <string>
 #include <tuple>
 
-#include "simt.h"
+#include "test/simt.h"
 #endif
 
-#include "../../runtime/errors.h"
 #include "arguments.h"
+#include "runtime/errors.h"
 #if defined(__CUDACC__)
-#include "../status.h"
+#include "cuda/gpu/status.h"
 #endif
 
 // A static array in shared memory: SHARED(float, sums, 32).

@@ -1,0 +1,127 @@
+#include <algorithm>
+#include <cstring>
+
+#include "cpu/convolution/conv_algorithm.h"
+#include "cpu/device/dnnl_adapter.h"
+#include "ops.h"
+
+namespace seresnet::cpu {
+
+namespace {
+
+ConvolutionOperands operands(Builder& b) {
+  ConvolutionOperands found;
+  const bool fused = b.step().op == "fused_conv2d";
+  b.expectArity(2, fused ? 4 : 3);
+  b.expectFloats();
+  const bool hasResidual = fused && b.step().flag("residual");
+  const bool hasBias = fused ? b.step().flag("bias") : b.inputs() == 3;
+  b.expect(b.inputs() == size_t{2} + hasBias + hasResidual, "as many inputs as its attributes say");
+  if (hasBias) found.bias = 2;
+  if (hasResidual) found.residual = static_cast<int>(b.inputs()) - 1;
+  found.relu = fused && b.step().flag("relu");
+  return found;
+}
+
+ConvolutionGeometry geometry(Builder& b, const ConvolutionOperands& operands) {
+  const Step& step = b.step();
+  ConvolutionGeometry g{step.integers("stride", 2, 1), step.integers("padding", 2, 0), step.integers("dilation", 2, 1),
+                        step.integer("groups", 1)};
+  const Shape& x = b.input(0).shape;
+  const Shape& w = b.input(1).shape;
+  const Shape& y = b.output().shape;
+  b.expect(x.size() == 4 && w.size() == 4 && y.size() == 4, "4-dimensional tensors");
+  b.expect(w[1] * g.groups == x[1] && w[0] % g.groups == 0 && y[0] == x[0] && y[1] == w[0], "channels that fit");
+  for (size_t i = 0; i < 2; ++i) {
+    const int64_t free = x[2 + i] + 2 * g.padding[i] - g.dilation[i] * (w[2 + i] - 1) - 1;
+    b.expect(free >= 0 && y[2 + i] == free / g.stride[i] + 1, "an image of the size the window gives");
+  }
+  if (operands.bias >= 0) b.expect(b.input(2).shape == Shape{w[0]}, "a bias for each channel");
+  if (operands.residual >= 0)
+    b.expect(b.input(static_cast<size_t>(operands.residual)).shape == y, "a residual of the output's shape");
+  return g;
+}
+
+// Groups of few channels have no fast implementation. Where several side by side may have one, builds the step with
+// pairs of groups merged, their weights with zeros between them, until it does.
+bool mergeGroups(Builder& b, const ConvolutionGeometry& g) {
+  constexpr int64_t most = 16;  // channels of a group, the widest vector's
+  const Shape w = b.input(1).shape;
+  const int64_t in = w[1];
+  const int64_t out = w[0] / g.groups;
+  const HostMemory* weights = b.constant(1);
+  if (weights == nullptr || g.groups % 2 != 0 || in >= most || out >= most || most % in != 0 || most % out != 0)
+    return false;
+  const int64_t taps = w[2] * w[3];
+  auto merged = std::make_shared<HostMemory>(2 * weights->bytes());
+  auto* to = merged->data<float>();
+  std::fill_n(to, 2 * sizeOf(w), 0.F);
+  for (int64_t o = 0; o < w[0]; ++o)
+    std::copy_n(weights->data<float>() + o * in * taps, in * taps, to + (2 * o + o / out % 2) * in * taps);
+  Step step = b.step();
+  step.inputs[1] = b.addConstant({w[0], 2 * in, w[2], w[3]}, std::move(merged));
+  step.attributes["groups"] = static_cast<double>(g.groups / 2);
+  b.build(step);
+  return true;
+}
+
+// The weights in the candidate's order: made at load where they are constant, in every run otherwise.
+BufferId weightsFor(Builder& b, const ConvolutionCandidate& candidate) {
+  if (!candidate.order) return b.read(1);
+  if (b.isConstant(1))
+    return b.derived(1, candidate.weightsOrder,
+                     [&](const HostMemory& plain) { return orderedWeights(candidate, plain); });
+  const BufferId source = b.read(1);
+  const BufferId target = b.scratch(candidate.weightsBytes);
+  b.emit("weights",
+         [=, order = candidate.order](const Pointers& p) { order(p.at(source), p.at<void>(target)); });
+  return b.touch(target);
+}
+
+}  // namespace
+
+void emitConvolution(Builder& b, const ConvolutionOperands& operands, const ConvolutionCandidate& candidate,
+                     BufferId gate) {
+  const Layout layout = candidate.layout;
+  if (gate >= 0) b.touch(gate);
+  const BufferId weights = weightsFor(b, candidate);
+  const BufferId x = b.read(0, layout);
+  const BufferId bias = operands.bias >= 0 ? b.read(static_cast<size_t>(operands.bias)) : -1;
+  BufferId residual = -1;
+  BufferId y = -1;
+  if (operands.residual >= 0) {
+    const auto at = static_cast<size_t>(operands.residual);
+    residual = b.read(at, layout);
+    y = b.overwrite(at, layout);
+    if (y >= 0) residual = -1;  // there it is already
+  }
+  if (y < 0) y = b.write(0, layout);
+  const BufferId scratch = candidate.scratchBytes > 0 ? b.scratch(candidate.scratchBytes) : -1;
+  const size_t bytes = bytesIn(b.output(), layout);
+  b.losesNaN |= candidate.losesNaN;
+  const std::string implementation = candidate.implementation + (gate >= 0 ? ", gate as it stores" : "");
+  b.emit(implementation, [=, run = candidate.run](const Pointers& p) {
+    if (residual >= 0) std::memcpy(p.at<void>(y), p.at<void>(residual), bytes);
+    run({p.at<void>(x), p.at<void>(weights), p.maybe(bias), p.maybe(gate), p.at<void>(y), p.maybe<void>(scratch),
+         p.keepsNaN()});
+  });
+}
+
+// conv2d: x, weight [O, C / groups, kh, kw], bias [O]?; fused_conv2d: the same and a residual?, then ReLU?.
+void conv2d(Builder& b) {
+  const ConvolutionOperands found = operands(b);
+  const ConvolutionGeometry g = geometry(b, found);
+  if (b.output().size() == 0) {
+    b.write(0);
+    return b.emit("nothing", [](const Pointers&) {});
+  }
+  try {
+    const ConvolutionCandidate candidate = chooseConvolution(b, found, g);
+    if (candidate.isSlow() && mergeGroups(b, g)) return;
+    emitConvolution(b, found, candidate);
+  } catch (const dnnl::error& error) {
+    throw Error(b.step().op, std::string("oneDNN: ") + error.what());
+  }
+}
+
+}  // namespace seresnet::cpu

@@ -1,9 +1,0 @@
-#include "runtime.h"
-
-namespace seresnet::cuda {
-
-std::optional<RuntimeInfo> runtime() { return std::nullopt; }
-
-std::vector<std::string> archNames(const RuntimeInfo&) { return {}; }
-
-}  // namespace seresnet::cuda

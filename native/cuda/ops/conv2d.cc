@@ -1,0 +1,179 @@
+#include "cuda/convolution/convolution.h"
+
+#include <algorithm>
+
+#include "cuda/convolution/convolution_exact.h"
+#include "cuda/kernels/bias_act.h"
+#include "emit_convolution.h"
+#include "ops.h"
+
+namespace seresnet::cuda {
+
+namespace {
+
+// The part of an image's pixels that windows further apart than they are large leave in use: all, or a quarter where a 1x1
+// convolution strides by 2. The gradient is 0 elsewhere, and written.
+double touchedPart(const Convolution& c) {
+  double part = 1;
+  for (int dim = 0; dim < 2; ++dim)
+    if (c.kernel[dim] < c.stride[dim] && c.pass != Convolution::Pass::inputGradient)
+      part *= static_cast<double>(c.kernel[dim]) / static_cast<double>(c.stride[dim]);
+  return part;
+}
+
+}  // namespace
+
+// Adds the kernels of a convolution on buffers: one where the engine has the epilogue too, else a second for that.
+void emitConvolution(Builder& b, const Convolution& convolution, const ConvolutionBuffers& buffers, int64_t channels) {
+  const Convolution& c = convolution;
+  Convolution done = c;  // what the engine does of it
+  auto plan = b.engine().plan(done);
+  if (!plan && c.gate && c.bias) {  // the gate is for what the bias has been added to
+    done.gate = done.residual = done.relu = false;
+    plan = b.engine().plan(done);
+  }
+  if (!plan && c.fused()) {
+    done.gate = done.bias = done.residual = done.relu = false;
+    plan = b.engine().plan(done);
+  }
+  if (!plan) throw Error(b.step().op, "cuDNN has no engine for " + done.text());
+
+  const BufferId workspace = b.scratch(plan->workspace());
+  for (const BufferId id : {buffers.x, buffers.w, buffers.y}) b.touch(id);
+  if (done.bias) b.touch(buffers.bias);
+  if (done == c)
+    for (const BufferId id : {buffers.gate, buffers.residual}) b.touch(id);
+  const double share = channels == 0 ? 1 : static_cast<double>(channels) / static_cast<double>(c.channels);
+  b.computes(2.0 * share * static_cast<double>(macsOf(done)));
+  b.passes(buffers.x, touchedPart(done));
+  b.emit(plan->name(), [plan, buffers, done, workspace](Stream stream, const Pointers& p) {
+    ConvolutionPointers pointers;
+    pointers.x = p.at(buffers.x);
+    pointers.w = p.at(buffers.w);
+    pointers.y = p.at(buffers.y);
+    pointers.workspace = p.at(workspace);
+    if (done.gate) pointers.gate = p.at(buffers.gate);
+    if (done.bias) pointers.bias = p.at(buffers.bias);
+    if (done.residual) pointers.residual = p.at(buffers.residual);
+    plan->run(stream, pointers);
+  });
+  if (done == c) return;
+
+  const auto epilogue = [&](const std::string& name, BufferId bias, BufferId gate, BufferId residual, bool relu) {
+    BiasActArguments arguments;
+    arguments.dtype = c.dtype;
+    arguments.images = c.batch;
+    arguments.plane = c.outHeight * c.outWidth;
+    arguments.channels = c.outChannels;
+    arguments.relu = relu;
+    for (const BufferId id : {buffers.y, bias, gate, residual}) b.touch(id);
+    b.emit(name, [=, y = buffers.y](Stream stream, const Pointers& p) mutable {
+      arguments.x = arguments.y = p.at(y);
+      arguments.gate = p.at(gate);
+      arguments.bias = {p.at(bias), arguments.dtype};
+      arguments.residual = p.at(residual);
+      launchBiasAct(stream, arguments);
+    });
+  };
+  BufferId bias = done.bias ? none : buffers.bias;
+  if (c.gate && bias != none) {
+    epilogue("bias", bias, none, none, false);
+    bias = none;
+  }
+  epilogue("epilogue", bias, buffers.gate, buffers.residual, c.relu);
+}
+
+// The convolution x, w -> y with the attributes of the current step, checked.
+Convolution geometry(Builder& b, const Shape& x, const Shape& w, const Shape& y) {
+  const Step& step = b.step();
+  const auto stride = step.integers("stride", 2, 1);
+  const auto padding = step.integers("padding", 2, 0);
+  const auto dilation = step.integers("dilation", 2, 1);
+  Convolution c;
+  c.groups = step.integer("groups", 1);
+  b.expect(x.size() == 4 && w.size() == 4 && y.size() == 4, "4-dimensional tensors");
+  b.expect(w[1] * c.groups == x[1] && w[0] % c.groups == 0 && y[0] == x[0] && y[1] == w[0], "channels that fit");
+  for (size_t i = 0; i < 2; ++i) {
+    c.kernel[i] = w[2 + i];
+    c.stride[i] = stride[i];
+    c.padding[i] = padding[i];
+    c.dilation[i] = dilation[i];
+    const int64_t free = x[2 + i] + 2 * padding[i] - dilation[i] * (w[2 + i] - 1) - 1;
+    b.expect(free >= 0 && y[2 + i] == free / stride[i] + 1, "an image of the size the window gives");
+  }
+  c.batch = x[0];
+  c.channels = x[1];
+  c.height = x[2];
+  c.width = x[3];
+  c.outChannels = y[1];
+  c.outHeight = y[2];
+  c.outWidth = y[3];
+  c.dtype = b.outputType();
+  c.tf32 = b.tf32();
+  return c;
+}
+
+namespace {
+
+// Tensor cores read 16 bytes of channels at a time. Where an image has to be brought into channels-last order anyway,
+// zeros behind its channels cost nothing: 4 for the three colours of a picture, else the next multiple of 8.
+int64_t paddedChannels(Builder& b, const Convolution& c) {
+  const bool half = c.dtype == DType::float16 || c.dtype == DType::bfloat16;
+  if (!half || c.groups != 1 || c.channels % 8 == 0 || b.has(0, Layout::channelsLast)) return 0;
+  return c.channels <= 4 ? 4 : (c.channels + 7) / 8 * 8;
+}
+
+}  // namespace
+
+// conv2d: x, weight [O, C / groups, kh, kw], bias [O]?; fused_conv2d: the same and a residual?, then ReLU?.
+void conv2d(Builder& b) {
+  const bool fused = b.step().op == "fused_conv2d";
+  b.expectArity(2, fused ? 4 : 3);
+  b.expectFloats();
+  const bool hasResidual = fused && b.step().flag("residual");
+  const bool hasBias = fused ? b.step().flag("bias") : b.inputs() == 3;
+  b.expect(b.inputs() == size_t{2} + hasBias + hasResidual, "as many inputs as its attributes say");
+  Convolution c = geometry(b, b.input(0).shape, b.input(1).shape, b.output().shape);
+  c.bias = hasBias;
+  c.residual = hasResidual;
+  c.relu = fused && b.step().flag("relu");
+  if (hasBias) b.expect(b.input(2).shape == Shape{c.outChannels}, "a bias for each channel");
+  if (hasResidual) b.expect(b.input(b.inputs() - 1).shape == b.output().shape, "a residual of the output's shape");
+  if (b.output().size() == 0) {
+    b.write(0, Layout::channelsLast);
+    return b.emit("nothing", [](Stream, const Pointers&) {});
+  }
+  const int64_t padded = paddedChannels(b, c);
+  const Form images{Layout::channelsLast, c.dtype, padded};
+  ConvolutionBuffers buffers;
+  buffers.x = b.read(0, images);
+  buffers.w = b.read(1, images);
+  if (hasBias) buffers.bias = b.read(2);
+  if (hasResidual) buffers.residual = b.read(b.inputs() - 1, Layout::channelsLast);
+  buffers.y = b.write(0, Layout::channelsLast);
+  const int64_t own = c.channels;
+  if (padded > 0) c.channels = padded;
+  emitConvolution(b, c, buffers, own);
+}
+
+// conv2d_input_gradient: dy, weight -> dx; conv2d_weight_gradient: x, dy -> dweight.
+void conv2dGradient(Builder& b) {
+  b.expectArity(2, 2);
+  b.expectFloats();
+  const bool input = b.step().op == "conv2d_input_gradient";
+  const Shape& dy = b.input(input ? 0 : 1).shape;
+  Convolution c = input ? geometry(b, b.output().shape, b.input(1).shape, dy)
+                        : geometry(b, b.input(0).shape, b.output().shape, dy);
+  b.expect(sizeOf(dy) > 0 && b.output().size() > 0, "images that are not empty");
+  c.pass = input ? Convolution::Pass::inputGradient : Convolution::Pass::weightGradient;
+  ConvolutionBuffers buffers;
+  const BufferId first = b.read(0, Layout::channelsLast);
+  const BufferId second = b.read(1, Layout::channelsLast);
+  const BufferId result = b.write(0, Layout::channelsLast);
+  buffers.x = input ? result : first;
+  buffers.w = input ? second : result;
+  buffers.y = input ? first : second;
+  emitConvolution(b, c, buffers);
+}
+
+}  // namespace seresnet::cuda
