@@ -11,7 +11,7 @@ import { nativeImages } from "#lib/devices/native/addon.js";
 import { ByteBudget } from "#lib/image/budget.js";
 import { decodeSamples, type ImageFile, openImage } from "#lib/image/decode.js";
 import { nativeRecipe } from "#lib/image/prepare.js";
-import { prepareHere, type Recipe } from "#lib/image/recipe.js";
+import { draftSides, prepareHere, type Recipe } from "#lib/image/recipe.js";
 
 const fixtures = resolve("test/fixtures");
 const addon = nativeImages();
@@ -72,6 +72,7 @@ function recipes({ width, height }: ImageFile): fc.Arbitrary<Recipe> {
     geometry,
     interpolation: fc.constantFrom("bilinear" as const, "bicubic" as const),
     channels: fc.constantFrom(1 as const, 3 as const),
+    draft: fc.boolean(),
   });
 }
 
@@ -82,7 +83,7 @@ describe.skipIf(!addon)("the addon prepares images as TypeScript does, byte for 
   for (const [name, bytes] of Object.entries(await files())) opened.push([name, await openImage(bytes)]);
   const thread = addon?.openImages();
   const prepared = async (file: ImageFile, recipe: Recipe, vectors: boolean) => {
-    const samples = await decodeSamples(file);
+    const samples = await decodeSamples(file, { draft: draftSides(file, recipe) });
     if (!addon || !thread) throw new Error("no addon");
     return addon.prepareImage(thread, samples.data, { ...nativeRecipe(file, recipe, samples), vectors });
   };

@@ -59,14 +59,31 @@ export async function prepareHere(file: ImageFile, recipe: Recipe): Promise<Prep
   const { geometry, interpolation, channels, table } = recipe;
   const { width, height, window, canvas } = geometry;
   const draft = draftSides(file, recipe);
-  const samples = await decodeSamples(file, { upright: true, draft });
-  checkSize(file, samples, draft ? 2 * width : file.width, draft ? 2 * height : file.height);
+  const samples = await decodeSamples(file, { upright: !draft, draft });
+  const sides = draft ?? file;
+  checkSize(file, samples, sides.width, sides.height);
   let image = toRgb(samples, file);
+  if (draft) image = upright(image, file.orientation); // which the decoder would do before it makes the image smaller
   if (geometry.crop) image = crop(image, geometry.crop, [0]);
   if (channels === 1) image = toGrey(image);
   image = resize(image, width, height, interpolation, window);
   if (canvas) image = onCanvas(image, canvas);
   return table ? normalize(image, table) : image.data;
+}
+
+/** An image that is stored as EXIF's `orientation` says, upright. */
+function upright({ data, width, height, channels }: Raster, orientation: number): Raster {
+  const isOnItsSide = orientation >= 5;
+  const [across, down] = isOnItsSide ? [height, width] : [width, height];
+  const out = new Uint8Array(data.length);
+  for (let y = 0; y < down; y++)
+    for (let x = 0; x < across; x++) {
+      const column = [2, 3, 6, 7].includes(orientation) ? across - 1 - x : x;
+      const row = [3, 4, 7, 8].includes(orientation) ? down - 1 - y : y;
+      const from = (isOnItsSide ? column * width + row : row * width + column) * channels;
+      for (let c = 0; c < channels; c++) out[(y * across + x) * channels + c] = data[from + c];
+    }
+  return { data: out, width: across, height: down, channels };
 }
 
 function onCanvas(image: Raster, { side, left, top, fill }: Canvas): Raster {
