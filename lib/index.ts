@@ -47,7 +47,7 @@ export { type LoadImageOptions, loadImage, type PreprocessOptions } from "./imag
 export type { ImageSource } from "./image/source.js";
 export { exportOnnx, type OnnxOptions } from "./io/onnx/export.js";
 export { saveSafetensors } from "./io/safetensors.js";
-export { loadWeights } from "./io/weights.js";
+export { type LoadWeightsOptions, loadWeights } from "./io/weights.js";
 export * as nn from "./nn/index.js";
 export * as functional from "./ops/functional.js";
 export * as amp from "./optim/amp.js";

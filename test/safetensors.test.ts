@@ -107,12 +107,22 @@ describe("reading", () => {
   });
 });
 
+test("a header's limit is an option", async () => {
+  const path = join(folder, "header.safetensors");
+  await writeFile(path, file(JSON.stringify({ a: f32([2], 0, 8), __metadata__: { note: "x".repeat(1000) } }), 8));
+  expect(Object.keys(await loadWeights(path, { maxHeaderBytes: 2000 }))).toEqual(["a"]);
+  await expect(loadWeights(path, { maxHeaderBytes: 1000 })).rejects.toThrow(
+    /a header of at most 1000 bytes \(maxHeaderBytes\), got 1\d+$/,
+  );
+  await expect(loadWeights(path, { maxHeaderBytes: 2e8 })).rejects.toThrow("maxHeaderBytes to be at most 100000000");
+});
+
 describe("bad files are refused, saying what and where", () => {
   const two = (second: Record<string, unknown>) => ({ first: f32([2], 0, 8), second });
   const cases: [name: string, bytes: Uint8Array, message: RegExp][] = [
     ["empty", new Uint8Array(), /8 bytes of header length, got 0 bytes/],
     ["shorter than the length", new Uint8Array(7), /got 7 bytes/],
-    ["header over the limit", file("{}", 0, 100_000_001), /at most 100000000 bytes, got 100000001/],
+    ["header over the limit", file("{}", 0, 2 ** 24 + 1), /at most 16777216 bytes \(maxHeaderBytes\), got 16777217/],
     ["header length of 2^64 - 1", file("{}", 0, 2n ** 64n - 1n), /got 18446744073709551615/],
     ["header past the end", file("{}", 0, 3), /a header of 3 bytes, got a file that ends 2 bytes/],
     ["header of no bytes", file(""), /starts with \{, got nothing/],

@@ -13,8 +13,13 @@ export interface SafetensorsContent {
   metadata: Record<string, string>;
 }
 
-/** The format's own limit; a larger header is a damaged or hostile file. */
-const headerLimit = 100_000_000;
+/**
+ * Bytes of a header where nobody allows more: names of a hundred thousand tensors. It is parsed on this thread, some 5 MB a
+ * second.
+ */
+const defaultHeader = 2 ** 24;
+/** The format's own limit. */
+export const mostHeader = 100_000_000;
 const metadataKey = "__metadata__";
 
 /** Names in the file, in the order in which Python's safetensors sorts tensors when it writes: widest first. */
@@ -58,9 +63,9 @@ interface Entry {
  * Reads a `.safetensors` file: F32, F16, BF16, I64, I32 and U8 tensors (half precisions arrive as Float32Array).
  * Throws WeightsError for a missing, damaged or hostile file, saying what and where; nothing is half-loaded.
  */
-export async function readSafetensors(path: string): Promise<SafetensorsContent> {
+export async function readSafetensors(path: string, maxHeader = defaultHeader): Promise<SafetensorsContent> {
   try {
-    return await withRegularFile(path, (file) => read(file, path));
+    return await withRegularFile(path, (file) => read(file, path, maxHeader));
   } catch (error) {
     if (error instanceof WeightsError) throw error;
     throw new WeightsError(expected(path, "a safetensors file", reason(error)), { cause: error });
@@ -68,10 +73,10 @@ export async function readSafetensors(path: string): Promise<SafetensorsContent>
 }
 
 /** Each tensor straight into memory of its own: a file is never in memory as a whole beside them. */
-async function read(file: RegularFile, path: string): Promise<SafetensorsContent> {
+async function read(file: RegularFile, path: string, maxHeader: number): Promise<SafetensorsContent> {
   const start = new Uint8Array(Math.min(file.size, 8));
   await file.read([start], 0);
-  const json = new Uint8Array(headerLength(start, file.size, path));
+  const json = new Uint8Array(headerLength(start, file.size, path, maxHeader));
   await file.read([json], 8);
   const bodyStart = 8 + json.length;
   const { entries, metadata } = parseHeader(json, file.size - bodyStart, path);
@@ -89,8 +94,12 @@ async function read(file: RegularFile, path: string): Promise<SafetensorsContent
 }
 
 /** The same for bytes already in memory, which are copied; `name` stands in messages where the path would. */
-export function parseSafetensors(bytes: Uint8Array, name = "safetensors"): SafetensorsContent {
-  const bodyStart = 8 + headerLength(bytes, bytes.length, name);
+export function parseSafetensors(
+  bytes: Uint8Array,
+  name = "safetensors",
+  maxHeader = defaultHeader,
+): SafetensorsContent {
+  const bodyStart = 8 + headerLength(bytes, bytes.length, name, maxHeader);
   const { entries, metadata } = parseHeader(bytes.subarray(8, bodyStart), bytes.length - bodyStart, name);
   const body = bytes.subarray(bodyStart);
   // a copy each, so that every tensor owns its bytes and they are aligned, which in the file they need not be
@@ -124,11 +133,12 @@ function fail(name: string, what: string, got: string, cause?: unknown): never {
 }
 
 /** Of the JSON after the first 8 bytes of a file of `size` bytes. */
-function headerLength(start: Uint8Array, size: number, name: string): number {
+function headerLength(start: Uint8Array, size: number, name: string, most: number): number {
   if (size < 8) fail(name, "a safetensors file that starts with 8 bytes of header length", `${size} bytes in all`);
   if (isLfsPointer(start)) fail(name, "a safetensors file", lfsPointer);
   const length = new DataView(start.buffer, start.byteOffset, 8).getBigUint64(0, true);
-  if (length > headerLimit) fail(name, `a header of at most ${headerLimit} bytes`, `${length}`);
+  if (length > most)
+    fail(name, `a header of at most ${most} bytes${most < mostHeader ? " (maxHeaderBytes)" : ""}`, `${length}`);
   if (Number(length) > size - 8)
     fail(name, `a header of ${length} bytes`, `a file that ends ${size - 8} bytes after the header length`);
   return Number(length);
@@ -286,8 +296,8 @@ export async function saveSafetensors(
   });
   if (Object.keys(metadata).length > 0) entries.unshift([metadataKey, metadata]);
   const header = encodeHeader(entries);
-  if (header.length - 8 > headerLimit)
-    fail(where, `a header of at most ${headerLimit} bytes`, `${header.length - 8} (names and metadata together)`);
+  if (header.length - 8 > defaultHeader)
+    fail(where, `a header of at most ${defaultHeader} bytes`, `${header.length - 8} (names and metadata together)`);
   try {
     await writeFileAtomic(path, chunks(header, items));
   } catch (error) {

@@ -1,15 +1,23 @@
 import { constants } from "node:buffer";
 import { extname } from "node:path";
-import { expected, WeightsError } from "../errors.js";
+import { ArgumentError, expected, shown, WeightsError } from "../errors.js";
 import { isLfsPointer, lfsPointer, readRegularFile, reason, withRegularFile } from "../files.js";
-import { checkOptions } from "../options.js";
+import { checkOptions, type OptionNames } from "../options.js";
+import { integer } from "../shape.js";
 import type { Tensor } from "../tensor.js";
 import { fetchFromHub, isHubSource } from "./hub/hub.js";
 import { type HubOptions, hubNames } from "./hub/options.js";
 import { quoted } from "./json.js";
-import { parseSafetensors, readSafetensors } from "./safetensors.js";
+import { mostHeader, parseSafetensors, readSafetensors } from "./safetensors.js";
 import { readSharded } from "./sharded.js";
 import { parseTorch } from "./torch/state_dict.js";
+
+export interface LoadWeightsOptions extends HubOptions {
+  /** What a safetensors file's header may take, in bytes: default 16 MiB, at most 100 MB. */
+  readonly maxHeaderBytes?: number;
+}
+
+const loadNames: OptionNames<LoadWeightsOptions> = { ...hubNames, maxHeaderBytes: true };
 
 /**
  * Reads a weights file into a state dict, name by name. What a file is, its content says, not its name:
@@ -31,15 +39,19 @@ import { parseTorch } from "./torch/state_dict.js";
  * @throws WeightsError for a missing, truncated or damaged file, a folder, formats that are not read, a whole
  *   module or other objects in the place of tensors, and a file without any tensor
  */
-export async function loadWeights(source: string, options: HubOptions = {}): Promise<Record<string, Tensor>> {
-  checkOptions("loadWeights", options, hubNames);
+export async function loadWeights(source: string, options: LoadWeightsOptions = {}): Promise<Record<string, Tensor>> {
+  const { maxHeaderBytes } = checkOptions("loadWeights", options, loadNames);
+  if (maxHeaderBytes !== undefined && integer("loadWeights", "maxHeaderBytes", maxHeaderBytes, 1) > mostHeader)
+    throw new ArgumentError(
+      expected("loadWeights", `maxHeaderBytes to be at most ${mostHeader}`, shown(maxHeaderBytes)),
+    );
   if (typeof source !== "string" || source === "")
     throw new WeightsError(expected("loadWeights", "the path of a weights file", JSON.stringify(source) ?? "nothing"));
   const path = isHubSource(source) ? await fetchFromHub(source, options) : source;
   const extension = extname(path).toLowerCase();
   let tensors: Record<string, Tensor>;
   try {
-    tensors = await read(path, extension);
+    tensors = await read(path, extension, maxHeaderBytes);
   } catch (error) {
     const what = extension === ".safetensors" ? "a safetensors file" : "a weights file";
     if (error instanceof WeightsError) throw error;
@@ -49,14 +61,14 @@ export async function loadWeights(source: string, options: HubOptions = {}): Pro
   return tensors;
 }
 
-async function read(path: string, extension: string): Promise<Record<string, Tensor>> {
+async function read(path: string, extension: string, maxHeader?: number): Promise<Record<string, Tensor>> {
   const start = new Uint8Array(9);
   await withRegularFile(path, ({ size, read }) => read([start.subarray(0, size)], 0));
-  if (isSafetensors(start)) return (await readSafetensors(path)).tensors;
+  if (isSafetensors(start)) return (await readSafetensors(path, maxHeader)).tensors;
   const bytes = await readRegularFile(path, constants.MAX_LENGTH);
   if (isTorch(bytes)) return parseTorch(bytes, path);
   // nothing known by its content: the name says which complaint helps
-  if (extension === ".safetensors") return parseSafetensors(bytes, path).tensors;
+  if (extension === ".safetensors") return parseSafetensors(bytes, path, maxHeader).tensors;
   if (extension === ".json" || bytes[0] === 0x7b) return readSharded(bytes, path);
   const isTorchName = [".pth", ".pt", ".bin", ".ckpt"].includes(extension);
   const what = isTorchName ? "a file that torch.save wrote" : "a .safetensors file";
