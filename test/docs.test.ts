@@ -200,7 +200,12 @@ describe("guides", () => {
     }
     const codes = [...readFileSync(join(root, "lib/errors.ts"), "utf8").matchAll(/"(ERR_[A-Z]+)"/g)];
     const table = readFileSync(join(root, "lib/docs/troubleshooting.md"), "utf8");
-    for (const [, code] of codes) expect(table).toContain(`\`${code}\``);
+    const template = readFileSync(join(root, ".github/ISSUE_TEMPLATE/bug.yml"), "utf8");
+    for (const [, code] of codes) {
+      expect(table).toContain(`\`${code}\``);
+      expect(template).toContain(`| \`${code}\``);
+      expect(template).toContain(`- ${code}\n`);
+    }
     expect(codes.length).toBeGreaterThan(5);
   });
 });
