@@ -9,7 +9,7 @@ const folder = process.argv[2] ?? fileURLToPath(new URL("clothes", import.meta.u
 const dataset = await data.openImageFolder(folder); // a folder for each class
 const { train, validation = train } = data.splitDataset(dataset, 0.25);
 
-// the network that ships, with a classifier that begins anew for these classes
+// the network that ships, with a new classifier for these classes
 const trained = await ImageClassifier.load();
 const { preprocessing } = trained;
 const { size = 28, mean = [0.5], std = [0.5] } = preprocessing;

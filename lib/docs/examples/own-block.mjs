@@ -1,4 +1,4 @@
-// A block of one's own (channels mixed by a gated depthwise convolution), a network of it, and a training loop by hand.
+// A custom block (a gated depthwise convolution, then a pointwise one), a network of it, and a training loop by hand.
 import { functional, nn, optim, summary, tensor } from "seresnet";
 import { SqueezeExcite } from "seresnet/models";
 
