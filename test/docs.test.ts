@@ -1,7 +1,8 @@
 import { execFile } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { copyFile, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
-import { basename, join } from "node:path";
+import { basename, dirname, join } from "node:path";
+import * as seresnet from "seresnet";
 import { compile, createModel, listDevices, loadWeights, saveSafetensors, tensor } from "seresnet";
 import sharp from "sharp";
 import ts from "typescript";
@@ -10,12 +11,14 @@ import { npzFile } from "./support/npz_writer.js";
 import { noise } from "./support/ops.js";
 
 /*
- * Every ts block of the README and the guides is a whole program: it is compiled and run. Every `npx seresnet` line of an
- * sh block is run too.
+ * Every ts block of the README and the guides is a whole program: it is compiled and run. A text block right below one is what
+ * it prints. Every `npx seresnet` line of an sh block is run too.
  */
 
 const root = join(__dirname, "..");
-const guides = readdirSync(join(root, "lib/docs")).map((name) => join("lib/docs", name));
+const guides = readdirSync(join(root, "lib/docs"), { recursive: true, encoding: "utf8" })
+  .filter((name) => name.endsWith(".md"))
+  .map((name) => join("lib/docs", name));
 const files = ["README.md", ...guides];
 const dataset = "/usr/share/datasets/fashion-mnist";
 
@@ -24,6 +27,8 @@ interface Block {
   readonly line: number;
   readonly language: string;
   readonly text: string;
+  /** The text block that follows with nothing but an empty line between. */
+  readonly output?: string;
 }
 
 function blocksOf(file: string): Block[] {
@@ -33,7 +38,8 @@ function blocksOf(file: string): Block[] {
     const [, language] = /^```(\w+)$/.exec(lines[i]) ?? [];
     if (!language) continue;
     const end = lines.indexOf("```", i + 1);
-    blocks.push({ file, line: i + 1, language, text: lines.slice(i + 1, end).join("\n") });
+    const output = lines[end + 2] === "```text" ? lines.slice(end + 3, lines.indexOf("```", end + 3)) : undefined;
+    blocks.push({ file, line: i + 1, language, text: lines.slice(i + 1, end).join("\n"), output: output?.join("\n") });
     i = end;
   }
   return blocks;
@@ -47,7 +53,7 @@ const commands = blocks
   .filter(({ command }) => command.startsWith("npx seresnet "));
 
 let folder: string;
-const sourceOf = ({ file, line }: Block) => join(folder, `${basename(file, ".md")}_${line}.mts`);
+const sourceOf = ({ file, line }: Block) => join(folder, `${file.replace(/\W/g, "_")}_${line}.mts`);
 
 /** A cache of the hub as its own tools lay it out, with the model that the pages take from there. */
 async function fillHubCache(home: string): Promise<void> {
@@ -87,6 +93,8 @@ beforeAll(async () => {
   const images = join(root, "test/fixtures/images");
   await sharp(join(images, "chelsea.png")).jpeg().toFile(join(folder, "cat.jpg"));
   await copyFile(join(images, "chelsea.png"), join(folder, "shoe.png"));
+  await copyFile(join(root, "lib/docs/examples/clothes/shoes/boot1.png"), join(folder, "boot.png"));
+  await copyFile(join(root, "lib/docs/examples/clothes/bags/bag1.png"), join(folder, "bag.png"));
   for (const [name, color] of Object.entries({ cat: "#c63", dog: "#36c" })) {
     const photos = join(folder, "photos", name);
     await mkdir(photos, { recursive: true });
@@ -128,8 +136,9 @@ describe("guides", () => {
 
   for (const program of programs)
     test(`${program.file}:${program.line} runs`, async () => {
-      const { code, stderr } = await node([sourceOf(program).replace(/\.mts$/, ".mjs")]);
+      const { code, stdout, stderr } = await node([sourceOf(program).replace(/\.mts$/, ".mjs")]);
       expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+      if (program.output !== undefined) expect(stdout.trimEnd()).toBe(program.output);
     });
 
   for (const { file, command } of commands)
@@ -152,12 +161,51 @@ describe("guides", () => {
     expect(text.split("\n").length).toBeLessThanOrEqual(10);
   });
 
-  test("every guide is linked from the README, and every error code has its row", () => {
+  test("the README shows what a program prints, and marks the two commands of a checkout for CI", () => {
+    expect(programs.filter(({ file, output }) => file === "README.md" && output).length).toBeGreaterThan(0);
+    const readme = readFileSync(join(root, "README.md"), "utf8");
+    for (const name of ["setup", "test"])
+      expect(readme.match(new RegExp(`^<!-- ci: ${name} -->\n\`\`\`sh\n.+\n\`\`\`$`, "gm"))).toHaveLength(1);
+  });
+
+  test("the page for those who come from PyTorch names what there is, and what there is not", () => {
+    const page = readFileSync(join(root, "lib/docs/from-pytorch.md"), "utf8");
+    const isThere = (name: string) => {
+      const [first, ...rest] = name.split(".");
+      let value: unknown = first === "Tensor" ? tensor([1]) : Object(seresnet)[first];
+      for (const part of rest) {
+        const home = Object(typeof value === "function" ? value.prototype : value);
+        if (!(part in home)) return false;
+        if (part !== "grad") value = home[part];
+      }
+      return value !== undefined;
+    };
+    const namesIn = (text: string) => [...text.matchAll(/`([A-Za-z][\w.]*)(?:\([^`]*)?`/g)].map(([, name]) => name);
+    const rows = page.split("\n").filter((line) => line.startsWith("| ") && !line.startsWith("| PyTorch"));
+    const there = rows.flatMap((row) => namesIn(row.split(" | ").slice(1).join(" ")));
+    expect(there.filter((name) => !isThere(name))).toEqual([]);
+    expect(there.length).toBeGreaterThan(60);
+    const absent = namesIn(page.slice(page.indexOf("## What is not there")));
+    expect(absent.filter(isThere)).toEqual([]);
+    expect(absent.length).toBeGreaterThan(20);
+  });
+
+  test("every guide is linked from the README, every link leads to a file, and every error code has its row", () => {
     const readme = readFileSync(join(root, "README.md"), "utf8");
     for (const guide of guides) expect(readme).toContain(`](${guide})`);
+    for (const file of files) {
+      const links = [...readFileSync(join(root, file), "utf8").matchAll(/\]\(([^)#]+)/g)].map(([, link]) => link);
+      const local = links.filter((link) => !/^https?:/.test(link)).map((link) => join(root, dirname(file), link));
+      expect(local.filter((path) => !existsSync(path))).toEqual([]);
+    }
     const codes = [...readFileSync(join(root, "lib/errors.ts"), "utf8").matchAll(/"(ERR_[A-Z]+)"/g)];
     const table = readFileSync(join(root, "lib/docs/troubleshooting.md"), "utf8");
-    for (const [, code] of codes) expect(table).toContain(`\`${code}\``);
+    const template = readFileSync(join(root, ".github/ISSUE_TEMPLATE/bug.yml"), "utf8");
+    for (const [, code] of codes) {
+      expect(table).toContain(`\`${code}\``);
+      expect(template).toContain(`| \`${code}\``);
+      expect(template).toContain(`- ${code}\n`);
+    }
     expect(codes.length).toBeGreaterThan(5);
   });
 });
