@@ -5,7 +5,7 @@
     {
       "target_name": "seresnet",
       "sources": [
-        "<!@(node -p \"['native', ...['devices', 'image', 'node', 'runtime'].map(name => 'native/' + name)].flatMap(folder => fs.readdirSync(folder).filter(name => name.endsWith('.cc')).map(name => folder + '/' + name)).join(' ')\")",
+        "<!@(node -p \"['native', ...['devices', 'image', 'node', 'ops', 'runtime'].map(name => 'native/' + name)].flatMap(folder => fs.readdirSync(folder).filter(name => name.endsWith('.cc')).map(name => folder + '/' + name)).join(' ')\")",
         "native/stubs/no_onednn.cc",
         "native/stubs/no_backend.cc",
         "native/stubs/no_runtime.cc",

@@ -25,6 +25,7 @@ constexpr bool simulates = true;  // the CUDA executor is there with its kernels
 #else
 constexpr bool simulates = false;
 #endif
+constexpr const char* cudaName = simulates ? "cuda-sim" : "cuda";
 
 class Addon : public Napi::Addon<Addon> {
  public:
@@ -32,6 +33,7 @@ class Addon : public Napi::Addon<Addon> {
     DefineAddon(exports, {
                              InstanceMethod("listDevices", &Addon::listDevices),
                              InstanceMethod("versions", &Addon::versions),
+                             InstanceMethod("ops", &Addon::ops),
                              InstanceMethod("cudnnSupport", &Addon::cudnnSupport),
                              InstanceMethod("open", &Addon::open),
                              InstanceMethod("halt", &Addon::call<node::halt>),
@@ -85,6 +87,17 @@ class Addon : public Napi::Addon<Addon> {
     });
   }
 
+  // ops(device): the names of the ops that a device has kernels for; none where this build has no executor for it.
+  Napi::Value ops(const Napi::CallbackInfo& info) {
+    return node::guarded(info.Env(), [&]() -> Napi::Value {
+      const std::string device = info[0].IsString() ? info[0].As<Napi::String>().Utf8Value() : "";
+      std::vector<std::string> names;
+      if (device == "cpu") names = cpu::opNames();
+      if (device == cudaName) names = cuda::opNames();
+      return node::toArray(info.Env(), names);
+    });
+  }
+
   template <Napi::Value (*function)(const Napi::CallbackInfo&)>
   Napi::Value call(const Napi::CallbackInfo& info) {
     return node::guarded(info.Env(), [&] { return function(info); });
@@ -96,7 +109,7 @@ class Addon : public Napi::Addon<Addon> {
       const std::string device = info[0].IsString() ? info[0].As<Napi::String>().Utf8Value() : "";
       std::unique_ptr<Backend> backend;
       if (device == "cpu") backend = cpu::makeBackend();
-      if (device == (simulates ? "cuda-sim" : "cuda")) backend = cuda::makeBackend(node::toCudaOptions(info[1]));
+      if (device == cudaName) backend = cuda::makeBackend(node::toCudaOptions(info[1]));
       if (!backend) throw Error("open", "this build has no executor for that device");
       return node::open(info.Env(), std::move(backend));
     });

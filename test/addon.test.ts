@@ -5,10 +5,18 @@ import { dirname, join } from "node:path";
 import { Worker } from "node:worker_threads";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { AddonStatus, DeviceInfo, NativeVersions } from "#lib/devices/native/addon.js";
-import { addonStatus, cudnnCandidates, nativeDevices, nativeVersions } from "#lib/devices/native/addon.js";
+import {
+  addonStatus,
+  cudnnCandidates,
+  nativeDevices,
+  nativeRuntime,
+  nativeVersions,
+} from "#lib/devices/native/addon.js";
+import { kernels } from "#lib/devices/reference/kernels.js";
+import { fusedOps } from "#lib/graph/fused/index.js";
 import { canMakeUp, madeUpLibraries } from "./support/made_up.js";
 
-const compiled = join(__dirname, "..", "dist", "lib", "executors", "native.js");
+const compiled = join(__dirname, "..", "dist", "lib", "devices", "native", "addon.js");
 const status = addonStatus();
 const hasAddon = status.loaded;
 const canFake = hasAddon && canMakeUp;
@@ -252,6 +260,15 @@ function testDiagnosis() {
     expect(idle.details).not.toHaveProperty("cudnn");
   });
 }
+
+it.runIf(hasAddon)("a device that computes has a kernel for every op: the reference's, and the fused ones", () => {
+  const known = [...Object.keys(kernels), ...fusedOps.flat().map(({ name }) => name)].sort();
+  const { addon } = nativeRuntime();
+  const { onednn, cuda } = nativeVersions() as NativeVersions;
+  expect(addon?.ops("cpu").sort()).toEqual(onednn ? known : []);
+  expect(addon?.ops("cuda").sort()).toEqual(cuda ? known : []);
+  expect(addon?.ops("reference")).toEqual([]);
+});
 
 if (hasAddon) describe("the addon", testAddon);
 if (canFake) describe("made-up drivers and cuDNN", testDiagnosis);

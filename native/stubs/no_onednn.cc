@@ -7,4 +7,6 @@ std::optional<OnednnInfo> onednn() { return std::nullopt; }
 
 std::unique_ptr<Backend> makeBackend() { return nullptr; }
 
+std::vector<std::string> opNames() { return {}; }
+
 }  // namespace seresnet::cpu

@@ -91,6 +91,8 @@ export interface Timing {
 /** The part of the addon that computes: native/node/runtime.h. Its errors carry `code` and `call`. */
 export interface NativeRuntime {
   open(device: DeviceName, options?: object): DeviceHandle;
+  /** The ops that a device has kernels for, fused ones too. */
+  ops(device: DeviceName): string[];
   halt(device: DeviceHandle): void;
   upload(device: DeviceHandle, data: HostArray, dtype: DType): Promise<BufferHandle>;
   read(buffer: BufferHandle): Promise<HostArray>;
@@ -352,7 +354,7 @@ function tryFile(
 ): { addon?: Addon; status: AddonStatus } {
   try {
     const addon = withOpenMpSettings(() => loadFile(path));
-    const missing = (["listDevices", "versions", "run", "halt", "prepareImage"] as const).filter(
+    const missing = (["listDevices", "versions", "ops", "run", "halt", "prepareImage"] as const).filter(
       (name) => typeof addon[name] !== "function",
     );
     if (missing.length === 0) return { addon: addon as Addon, status: { loaded: true, path, origin, tried } };

@@ -14,8 +14,7 @@ export function cpuExecutor(): Executor {
   const { addon, reason } = nativeRuntime();
   if (!addon) throw new DeviceError(`no usable cpu device: ${reason}`);
   try {
-    const fused = new Set(["fused_conv2d", "batch_norm_act", "squeeze_excite", "gated_conv2d"]);
-    executor = new NativeExecutor("cpu", fused, true, addon, addon.open("cpu"));
+    executor = new NativeExecutor("cpu", new Set(addon.ops("cpu")), true, addon, addon.open("cpu"));
     return executor;
   } catch (cause) {
     throw new DeviceError(`no usable cpu device: ${(cause as Error).message}`, { cause });

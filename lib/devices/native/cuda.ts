@@ -29,9 +29,6 @@ export function checkCudaOptions(where: string, options: CudaOptions): CudaOptio
   return { memoryLimit, deterministic, autotune };
 }
 
-/** What the device runs itself; batch norms are folded before, in float64. */
-const fused = new Set(["fused_conv2d", "batch_norm_act", "squeeze_excite", "gated_conv2d"]);
-
 const executors = new Map<string, Executor>();
 
 /**
@@ -49,7 +46,7 @@ export function cudaExecutor(device: DeviceInfo, options: CudaOptions = {}): Exe
   const { addon, reason } = nativeRuntime();
   if (!addon) throw new DeviceError(`no usable ${name} device: ${reason}`);
   try {
-    const executor = new NativeExecutor(name, fused, false, addon, addon.open(name, given));
+    const executor = new NativeExecutor(name, new Set(addon.ops(name)), false, addon, addon.open(name, given));
     executors.set(key, executor);
     return executor;
   } catch (cause) {

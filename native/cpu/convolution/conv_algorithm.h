@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "cpu/program/builder.h"
+#include "ops/conv2d.h"
 
 namespace seresnet::cpu {
 
@@ -16,10 +17,7 @@ struct ConvolutionOperands {
   bool gated = false;  // a gate is to be applied as results are stored, where the algorithm can
 };
 
-struct ConvolutionGeometry {
-  std::vector<int64_t> stride, padding, dilation;
-  int64_t groups;
-};
+using ops::ConvolutionGeometry;
 
 // Where the operands of one run are. Images lie in the candidate's layout, weights in its order; bias is null where there
 // is none. Where the step has a residual, y holds it, and the result takes its place.

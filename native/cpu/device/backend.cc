@@ -11,6 +11,7 @@
 #include "cpu/loops/parallel.h"
 #include "cpu/program/builder.h"
 #include "dnnl_adapter.h"
+#include "ops/table.h"
 #include "runtime/threads.h"
 
 namespace seresnet::cpu {
@@ -289,5 +290,7 @@ class CpuBackend final : public Backend {
 }  // namespace
 
 std::unique_ptr<Backend> makeBackend() { return std::make_unique<CpuBackend>(); }
+
+std::vector<std::string> opNames() { return {SERESNET_OPS(SERESNET_OP_NAME)}; }
 
 }  // namespace seresnet::cpu

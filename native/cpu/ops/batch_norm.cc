@@ -5,6 +5,7 @@
 #include "cpu/loops/parallel.h"
 #include "cpu/loops/vector.h"
 #include "ops.h"
+#include "ops/batch_norm.h"
 
 namespace seresnet::cpu {
 
@@ -126,39 +127,22 @@ Layout layoutOf(const Builder& b, size_t input) {
   return b.has(input, Layout::channelsLast) ? Layout::channelsLast : Layout::plain;
 }
 
-void expectImages(Builder& b) {
-  b.expectFloats();
-  b.expect(b.input(0).shape.size() >= 2 && b.output().shape == b.input(0).shape, "x [N, C, ...] and y of its shape");
-}
-
 }  // namespace
 
 // batch_norm: x, mean [C], variance [C], gamma [C]?, beta [C]?; batch_norm_act: the same, a residual?, then ReLU?.
 void batchNorm(Builder& b) {
-  const bool act = b.step().op == "batch_norm_act";
-  b.expectArity(3, act ? 6 : 5);
-  expectImages(b);
-  const bool hasResidual = act && b.step().flag("residual");
-  const bool affine = act ? b.step().flag("affine") : b.inputs() > 3;
-  const bool relu = act && b.step().flag("relu");
-  b.expect(b.inputs() == size_t{3} + 2 * affine + hasResidual, "as many inputs as its attributes say");
-  const Shape perChannel{b.input(0).shape[1]};
-  for (size_t i = 1; i < size_t{3} + 2 * affine; ++i) b.expect(b.input(i).shape == perChannel, "vectors [C]");
-  const size_t last = b.inputs() - 1;
-  if (hasResidual) b.expect(b.input(last).shape == b.output().shape, "a residual of the output's shape");
-
+  const ops::BatchNorm op(b);
   const Layout layout = layoutOf(b, 0);
   const View v = viewOf(b.input(0).shape, layout);
   const BufferId x = b.read(0, layout);
   const BufferId mean = b.read(1);
   const BufferId variance = b.read(2);
-  const BufferId gamma = affine ? b.read(3) : -1;
-  const BufferId beta = affine ? b.read(4) : -1;
-  const BufferId residual = hasResidual ? b.read(last, layout) : -1;
+  const BufferId gamma = op.affine ? b.read(3) : -1;
+  const BufferId beta = op.affine ? b.read(4) : -1;
+  const BufferId residual = op.residual >= 0 ? b.read(static_cast<size_t>(op.residual), layout) : -1;
   const BufferId work = b.scratch(static_cast<size_t>(v.channels) * 2 * sizeof(float));
   const BufferId y = b.write(0, layout);
-  const double eps = b.step().number("eps");
-  b.emit("", [=](const Pointers& p) {
+  b.emit("", [=, eps = op.eps, relu = op.relu](const Pointers& p) {
     float* scale = p.at(work);
     float* shift = scale + v.channels;
     for (int64_t c = 0; c < v.channels; ++c) {
@@ -171,31 +155,19 @@ void batchNorm(Builder& b) {
 
 // x, gamma [C]?, beta [C]?, residual? -> y (+ residual) (+ ReLU), the batch's mean [C] and biased variance [C]
 void batchNormTrain(Builder& b) {
-  const bool hasResidual = b.step().flag("residual");
-  b.expectArity(size_t{1} + hasResidual, size_t{3} + hasResidual, 3);
-  expectImages(b);
-  const Shape perChannel{b.input(0).shape[1]};
-  const bool affine = b.inputs() == size_t{3} + hasResidual;
-  const size_t last = b.inputs() - 1;
-  b.expect(affine || b.inputs() == size_t{1} + hasResidual, "gamma and beta, or neither");
-  for (size_t i = 1; affine && i < 3; ++i) b.expect(b.input(i).shape == perChannel, "vectors [C]");
-  if (hasResidual) b.expect(b.input(last).shape == b.output().shape, "a residual of the output's shape");
-  b.expect(b.output(1).shape == perChannel && b.output(2).shape == perChannel, "statistics [C]");
-
+  const ops::BatchNormTrain op(b);
   const Layout layout = layoutOf(b, 0);
   const View v = viewOf(b.input(0).shape, layout);
   const BufferId x = b.read(0, layout);
-  const BufferId gamma = affine ? b.read(1) : -1;
-  const BufferId beta = affine ? b.read(2) : -1;
-  const BufferId residual = hasResidual ? b.read(last, layout) : -1;
+  const BufferId gamma = op.affine ? b.read(1) : -1;
+  const BufferId beta = op.affine ? b.read(2) : -1;
+  const BufferId residual = op.residual >= 0 ? b.read(static_cast<size_t>(op.residual), layout) : -1;
   const BufferId work = b.scratch(static_cast<size_t>(v.channels) * (2 * sizeof(double) + 2 * sizeof(float)));
   const BufferId partials = b.scratch(partialsOf(v, 2) * sizeof(double));
   const BufferId y = b.write(0, layout);
   const BufferId mean = b.write(1);
   const BufferId variance = b.write(2);
-  const double eps = b.step().number("eps");
-  const bool relu = b.step().flag("relu");
-  b.emit(tailOf(b), [=](const Pointers& p) {
+  b.emit(tailOf(b), [=, eps = op.eps, relu = op.relu](const Pointers& p) {
     auto* center = p.at<double>(work);
     double* spread = center + v.channels;
     auto* scale = reinterpret_cast<float*>(spread + v.channels);
@@ -215,18 +187,12 @@ void batchNormTrain(Builder& b) {
 
 // running mean [C] and variance [C], the batch's mean [C] and biased variance [C], momentum -> the new running ones
 void runningStatistics(Builder& b) {
-  b.expectArity(5, 5, 2);
-  b.expectFloats();
-  const Shape& perChannel = b.input(0).shape;
-  for (size_t i = 0; i < 4; ++i) b.expect(b.input(i).shape == perChannel, "statistics [C]");
-  for (size_t i = 0; i < 2; ++i) b.expect(b.output(i).shape == perChannel, "statistics [C]");
-  b.expect(b.input(4).size() == 1, "a scalar momentum");
+  const ops::RunningStatistics op(b);
   BufferId in[5];
   for (size_t i = 0; i < 5; ++i) in[i] = b.read(i);
   const BufferId mean = b.write(0);
   const BufferId variance = b.write(1);
-  const double count = b.step().number("count");
-  b.emit("", [=, size = b.output().size()](const Pointers& p) {
+  b.emit("", [=, count = op.count, size = b.output().size()](const Pointers& p) {
     const double share = *p.at(in[4]);
     for (int64_t c = 0; c < size; ++c) {
       const double unbiased = p.at(in[3])[c] * (count / (count - 1));
@@ -239,30 +205,19 @@ void runningStatistics(Builder& b) {
 // weight [O, ...], bias [O]?, mean [O], variance [O], gamma [O]?, beta [O]? -> the weight and bias of a convolution that
 // does what convolution and batch norm did. One rounding, at the end.
 void foldBatchNorm(Builder& b) {
-  b.expectArity(3, 6, 2);
-  b.expectFloats();
-  const bool hasBias = b.step().flag("bias");
-  const bool affine = b.step().flag("affine");
-  b.expect(b.inputs() == size_t{3} + hasBias + 2 * affine, "as many inputs as its attributes say");
-  const Shape& weight = b.input(0).shape;
-  b.expect(!weight.empty() && b.output(0).shape == weight, "a weight [O, ...]");
-  const Shape perChannel{weight[0]};
-  b.expect(b.output(1).shape == perChannel, "a bias [O]");
-  for (size_t i = 1; i < b.inputs(); ++i) b.expect(b.input(i).shape == perChannel, "vectors [O]");
-
+  const ops::FoldBatchNorm op(b);
   size_t next = 1;
   const BufferId w = b.read(0);
-  const BufferId bias = hasBias ? b.read(next++) : -1;
+  const BufferId bias = op.bias ? b.read(next++) : -1;
   const BufferId mean = b.read(next++);
   const BufferId variance = b.read(next++);
-  const BufferId gamma = affine ? b.read(next++) : -1;
-  const BufferId beta = affine ? b.read(next++) : -1;
+  const BufferId gamma = op.affine ? b.read(next++) : -1;
+  const BufferId beta = op.affine ? b.read(next++) : -1;
   const BufferId newWeight = b.write(0);
   const BufferId newBias = b.write(1);
-  const double eps = b.step().number("eps");
-  const int64_t channels = weight[0];
+  const int64_t channels = b.input(0).shape[0];
   const int64_t fan = channels == 0 ? 0 : b.input(0).size() / channels;
-  b.emit("", [=](const Pointers& p) {
+  b.emit("", [=, eps = op.eps](const Pointers& p) {
     for (int64_t c = 0; c < channels; ++c) {
       const double scale = (gamma < 0 ? 1.0 : p.at(gamma)[c]) / std::sqrt(p.at(variance)[c] + eps);
       for (int64_t i = c * fan; i < (c + 1) * fan; ++i) p.at(newWeight)[i] = static_cast<float>(p.at(w)[i] * scale);

@@ -3,6 +3,7 @@
 #include "cpu/loops/channels.h"
 #include "cpu/loops/parallel.h"
 #include "ops.h"
+#include "ops/batch_norm.h"
 
 namespace seresnet::cpu {
 
@@ -101,39 +102,22 @@ SERESNET_CLONES void applyPlane(const float* x, const float* dy, const float* y,
 // what the ReLU lets through. With `training` the statistics came from x itself and pass gradients on; otherwise they are
 // constants. Sums are in float64.
 void batchNormGradient(Builder& b) {
-  const bool relu = b.step().flag("relu");
-  const bool residual = b.step().flag("residual");
-  b.expect(relu || !residual, "a residual's gradient with a ReLU only: otherwise it is dy");
-  b.expectArity(size_t{4} + relu, size_t{5} + relu, size_t{3} + residual);
-  const bool affine = b.inputs() == size_t{5} + relu;
-  const size_t last = b.inputs() - 1;
-  b.expectFloats();
-  const Shape& x = b.input(0).shape;
-  b.expect(x.size() >= 2 && b.input(3).shape == x && b.output(0).shape == x, "x, dy and dx [N, C, ...]");
-  const Shape perChannel{x[1]};
-  for (const size_t i : {size_t{1}, size_t{2}, affine ? size_t{4} : size_t{1}})
-    b.expect(b.input(i).shape == perChannel, "vectors [C]");
-  if (relu) b.expect(b.input(last).shape == x, "the ReLU's result of x's shape");
-  b.expect(b.output(1).shape == perChannel && b.output(2).shape == perChannel, "gradients [C]");
-  if (residual) b.expect(b.output(3).shape == x, "a residual's gradient of x's shape");
-
+  const ops::BatchNormGradient op(b);
   const Layout layout = b.has(0, Layout::channelsLast) ? Layout::channelsLast : Layout::plain;
-  const View v = viewOf(x, layout);
+  const View v = viewOf(b.input(0).shape, layout);
   const BufferId images = b.read(0, layout);
   const BufferId mean = b.read(1);
   const BufferId variance = b.read(2);
   const BufferId gradient = b.read(3, layout);
-  const BufferId gamma = affine ? b.read(4) : -1;
-  const BufferId activated = relu ? b.read(last, layout) : -1;
+  const BufferId gamma = op.affine ? b.read(4) : -1;
+  const BufferId activated = op.activated >= 0 ? b.read(static_cast<size_t>(op.activated), layout) : -1;
   const BufferId dx = b.write(0, layout);
   const BufferId dgamma = b.write(1);
   const BufferId dbeta = b.write(2);
-  const BufferId masked = residual ? b.write(3, layout) : -1;
-  const double eps = b.step().number("eps");
-  const bool training = b.step().flag("training");
+  const BufferId masked = op.residual ? b.write(3, layout) : -1;
   const BufferId work = b.scratch(static_cast<size_t>(v.channels) * (2 * sizeof(double) + 3 * sizeof(float)));
   const BufferId partials = b.scratch(partialsOf(v, 2) * sizeof(double));
-  b.emit(tailOf(b), [=](const Pointers& p) {
+  b.emit(tailOf(b), [=, eps = op.eps, training = op.training](const Pointers& p) {
     const double count = static_cast<double>(v.outer * v.inner);
     const int64_t channels = v.channels;
     const float* values = p.at(images);

@@ -1,6 +1,8 @@
 #include "cpu/loops/parallel.h"
 #include "cpu/program/layout.h"
 #include "ops.h"
+#include "ops/broadcast.h"
+#include "ops/elementwise.h"
 
 namespace seresnet::cpu {
 
@@ -114,9 +116,8 @@ Operation operationOf(const std::string& op) {
 
 // add, sub, mul, div: a, b -> y, with numpy's broadcasting, in whatever layout a whole image has.
 void binary(Builder& b) {
-  b.expectArity(2, 2);
+  ops::checkBinary(b);
   const DType dtype = b.output().dtype;
-  b.expect(b.input(0).dtype == dtype && b.input(1).dtype == dtype, "tensors of one dtype");
   const Shape& shape = b.output().shape;
   Layout layout = Layout::plain;
   for (size_t i = 0; i < 2; ++i)
@@ -126,15 +127,16 @@ void binary(Builder& b) {
     const bool image = b.input(i).shape.size() == 4 && (b.input(i).shape == shape || !b.has(i, Layout::plain));
     return image ? layout : Layout::plain;
   };
-  const Walk steps = walk(shape, layout,
-                          {broadcastStrides(b, b.input(0).shape, layoutOf(0), shape),
-                           broadcastStrides(b, b.input(1).shape, layoutOf(1), shape)});
+  const auto stridesIn = [&](size_t i) {
+    const Shape& own = b.input(i).shape;
+    return ops::broadcastStrides(b, own, stridesOf(own, layoutOf(i)), shape);
+  };
+  const Walk steps = walk(shape, layout, {stridesIn(0), stridesIn(1)});
   const BufferId left = b.read(0, layoutOf(0));
   const BufferId right = b.read(1, layoutOf(1));
   const BufferId y = b.write(0, layout);
   const Operation op = operationOf(b.step().op);
   const int64_t size = b.output().size();
-  b.expect(op != Operation::div || isFloat(dtype), "tensors of a float dtype");
   const auto isVector = [&](size_t i) {
     return b.input(i).shape.size() == 4 && b.input(i).shape == Shape{shape[0], shape[1], 1, 1};
   };

@@ -9,39 +9,6 @@ namespace seresnet::cpu {
 
 namespace {
 
-ConvolutionOperands operands(Builder& b) {
-  ConvolutionOperands found;
-  const bool fused = b.step().op == "fused_conv2d";
-  b.expectArity(2, fused ? 4 : 3);
-  b.expectFloats();
-  const bool hasResidual = fused && b.step().flag("residual");
-  const bool hasBias = fused ? b.step().flag("bias") : b.inputs() == 3;
-  b.expect(b.inputs() == size_t{2} + hasBias + hasResidual, "as many inputs as its attributes say");
-  if (hasBias) found.bias = 2;
-  if (hasResidual) found.residual = static_cast<int>(b.inputs()) - 1;
-  found.relu = fused && b.step().flag("relu");
-  return found;
-}
-
-ConvolutionGeometry geometry(Builder& b, const ConvolutionOperands& operands) {
-  const Step& step = b.step();
-  ConvolutionGeometry g{step.integers("stride", 2, 1), step.integers("padding", 2, 0), step.integers("dilation", 2, 1),
-                        step.integer("groups", 1)};
-  const Shape& x = b.input(0).shape;
-  const Shape& w = b.input(1).shape;
-  const Shape& y = b.output().shape;
-  b.expect(x.size() == 4 && w.size() == 4 && y.size() == 4, "4-dimensional tensors");
-  b.expect(w[1] * g.groups == x[1] && w[0] % g.groups == 0 && y[0] == x[0] && y[1] == w[0], "channels that fit");
-  for (size_t i = 0; i < 2; ++i) {
-    const int64_t free = x[2 + i] + 2 * g.padding[i] - g.dilation[i] * (w[2 + i] - 1) - 1;
-    b.expect(free >= 0 && y[2 + i] == free / g.stride[i] + 1, "an image of the size the window gives");
-  }
-  if (operands.bias >= 0) b.expect(b.input(2).shape == Shape{w[0]}, "a bias for each channel");
-  if (operands.residual >= 0)
-    b.expect(b.input(static_cast<size_t>(operands.residual)).shape == y, "a residual of the output's shape");
-  return g;
-}
-
 // Groups of few channels have no fast implementation. Where several side by side may have one, builds the step with
 // pairs of groups merged, their weights with zeros between them, until it does.
 bool mergeGroups(Builder& b, const ConvolutionGeometry& g) {
@@ -109,15 +76,15 @@ void emitConvolution(Builder& b, const ConvolutionOperands& operands, const Conv
 
 // conv2d: x, weight [O, C / groups, kh, kw], bias [O]?; fused_conv2d: the same and a residual?, then ReLU?.
 void conv2d(Builder& b) {
-  const ConvolutionOperands found = operands(b);
-  const ConvolutionGeometry g = geometry(b, found);
+  const ops::Conv2d op(b);
+  const ConvolutionOperands found{op.bias, op.residual, op.relu};
   if (b.output().size() == 0) {
     b.write(0);
     return b.emit("nothing", [](const Pointers&) {});
   }
   try {
-    const ConvolutionCandidate candidate = chooseConvolution(b, found, g);
-    if (candidate.isSlow() && mergeGroups(b, g)) return;
+    const ConvolutionCandidate candidate = chooseConvolution(b, found, op.geometry);
+    if (candidate.isSlow() && mergeGroups(b, op.geometry)) return;
     emitConvolution(b, found, candidate);
   } catch (const dnnl::error& error) {
     throw Error(b.step().op, std::string("oneDNN: ") + error.what());

@@ -13,39 +13,17 @@ namespace {
 using dnnl::memory;
 constexpr auto f32 = memory::data_type::f32;
 
-// The convolution x, w -> y that a gradient belongs to, checked.
-struct Convolution {
-  Shape x, w, y;
-  std::vector<int64_t> stride, padding, dilation;
-  int64_t groups;
-};
-
-Convolution convolution(Builder& b, const Shape& x, const Shape& w, const Shape& y) {
-  b.expectFloats();
-  const Step& step = b.step();
-  Convolution c{x, w, y, step.integers("stride", 2, 1), step.integers("padding", 2, 0), step.integers("dilation", 2, 1),
-                step.integer("groups", 1)};
-  b.expect(x.size() == 4 && w.size() == 4 && y.size() == 4, "4-dimensional tensors");
-  b.expect(w[1] * c.groups == x[1] && w[0] % c.groups == 0 && y[0] == x[0] && y[1] == w[0], "channels that fit");
-  for (size_t i = 0; i < 2; ++i) {
-    const int64_t free = x[2 + i] + 2 * c.padding[i] - c.dilation[i] * (w[2 + i] - 1) - 1;
-    b.expect(free >= 0 && y[2 + i] == free / c.stride[i] + 1, "images of the size the window gives");
-  }
-  b.expect(sizeOf(x) > 0 && sizeOf(y) > 0, "images that are not empty");
-  return c;
+memory::dims weightDims(const ops::Conv2dGradient& c) {
+  if (c.geometry.groups == 1) return c.w;
+  return {c.geometry.groups, c.w[0] / c.geometry.groups, c.w[1], c.w[2], c.w[3]};
 }
 
-memory::dims weightDims(const Convolution& c) {
-  if (c.groups == 1) return c.w;
-  return {c.groups, c.w[0] / c.groups, c.w[1], c.w[2], c.w[3]};
-}
-
-memory::desc plainWeights(const Convolution& c) {
-  return {weightDims(c), f32, c.groups == 1 ? memory::format_tag::oihw : memory::format_tag::goihw};
+memory::desc plainWeights(const ops::Conv2dGradient& c) {
+  return {weightDims(c), f32, c.geometry.groups == 1 ? memory::format_tag::oihw : memory::format_tag::goihw};
 }
 
 template <typename Backward>
-typename Backward::primitive_desc describe(Builder& b, const Convolution& c, Layout& layout) {
+typename Backward::primitive_desc describe(Builder& b, const ops::Conv2dGradient& c, Layout& layout) {
   dnnl::primitive_attr attributes;
   attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
   const auto attempt = [&](Layout which) {
@@ -54,9 +32,9 @@ typename Backward::primitive_desc describe(Builder& b, const Convolution& c, Lay
     shape.source = memory::desc(c.x, f32, tag);
     shape.weights = memory::desc(weightDims(c), f32, memory::format_tag::any);
     shape.destination = memory::desc(c.y, f32, tag);
-    shape.strides = c.stride;
-    shape.dilation = {c.dilation[0] - 1, c.dilation[1] - 1};
-    shape.padding = c.padding;
+    shape.strides = c.geometry.stride;
+    shape.dilation = {c.geometry.dilation[0] - 1, c.geometry.dilation[1] - 1};
+    shape.padding = c.geometry.padding;
     return describeBackward<Backward>(b.onednn(), shape, attributes);
   };
   layout = Layout::channelsLast;
@@ -90,13 +68,14 @@ Kernel reorderKernel(Onednn& onednn, const memory::desc& from, BufferId source, 
 }
 
 // The side of the tiles in which Winograd's algorithm is to do it, or 0.
-int64_t tileOf(Builder& b, const Convolution& c) {
-  return tilesUntimed(c.w, c.y) ? tileOf(b, c.w, {c.stride, c.padding, c.dilation, c.groups}) : 0;
+int64_t tileOf(Builder& b, const ops::Conv2dGradient& c) {
+  return tilesUntimed(c.w, c.y) ? tileOf(b, c.w, c.geometry) : 0;
 }
 
 // The gradient of a 3x3 convolution's input is one itself, of dy with the weights turned round.
-void winogradInputGradient(Builder& b, const Convolution& c, int64_t tile) {
-  const auto turned = std::make_shared<WinogradConvolution>(tile, c.y, c.x, std::vector{2 - c.padding[0], 2 - c.padding[1]});
+void winogradInputGradient(Builder& b, const ops::Conv2dGradient& c, int64_t tile) {
+  const std::vector<int64_t>& padding = c.geometry.padding;
+  const auto turned = std::make_shared<WinogradConvolution>(tile, c.y, c.x, std::vector{2 - padding[0], 2 - padding[1]});
   const BufferId given = b.read(1);
   const BufferId weights = b.scratch(turned->transformedBytes());
   b.emit("weights", [=](const Pointers& p) { turned->transformWeights(p.at(given), p.at(weights), true); });
@@ -108,9 +87,8 @@ void winogradInputGradient(Builder& b, const Convolution& c, int64_t tile) {
          [=](const Pointers& p) { turned->run(p.at(dy), p.at(weights), {}, p.at(dx), p.at(work)); });
 }
 
-void inputGradient(Builder& b) {
-  const Convolution c = convolution(b, b.output().shape, b.input(1).shape, b.input(0).shape);
-  const bool fits = c.padding[0] <= 2 && c.padding[1] <= 2;
+void inputGradient(Builder& b, const ops::Conv2dGradient& c) {
+  const bool fits = c.geometry.padding[0] <= 2 && c.geometry.padding[1] <= 2;
   if (const int64_t tile = fits ? tileOf(b, c) : 0; tile > 0) return winogradInputGradient(b, c, tile);
   Layout layout;
   const auto pd = describe<dnnl::convolution_backward_data>(b, c, layout);
@@ -132,8 +110,8 @@ void inputGradient(Builder& b) {
                                               {DNNL_ARG_SCRATCHPAD, {pd.scratchpad_desc(), work}}}));
 }
 
-void winogradWeightGradient(Builder& b, const Convolution& c, int64_t tile) {
-  const auto forward = std::make_shared<WinogradConvolution>(tile, c.x, c.y, c.padding);
+void winogradWeightGradient(Builder& b, const ops::Conv2dGradient& c, int64_t tile) {
+  const auto forward = std::make_shared<WinogradConvolution>(tile, c.x, c.y, c.geometry.padding);
   const BufferId x = b.read(0, Layout::channelsLast);
   const BufferId dy = b.read(1, Layout::channelsLast);
   const BufferId work = b.scratch(forward->weightGradientScratchBytes());
@@ -142,8 +120,7 @@ void winogradWeightGradient(Builder& b, const Convolution& c, int64_t tile) {
          [=](const Pointers& p) { forward->weightGradient(p.at(x), p.at(dy), p.at(dw), p.at(work)); });
 }
 
-void weightGradient(Builder& b) {
-  const Convolution c = convolution(b, b.input(0).shape, b.output().shape, b.input(1).shape);
+void weightGradient(Builder& b, const ops::Conv2dGradient& c) {
   if (const int64_t tile = tileOf(b, c); tile > 0) return winogradWeightGradient(b, c, tile);
   Layout layout;
   const auto pd = describe<dnnl::convolution_backward_weights>(b, c, layout);
@@ -169,10 +146,10 @@ void weightGradient(Builder& b) {
 
 // dL/dx from dy and the weight; dL/dweight from x and dy.
 void conv2dGradient(Builder& b) {
-  b.expectArity(2, 2);
+  const ops::Conv2dGradient c(b);
   try {
-    if (b.step().op == "conv2d_input_gradient") inputGradient(b);
-    else weightGradient(b);
+    if (c.input) inputGradient(b, c);
+    else weightGradient(b, c);
   } catch (const dnnl::error& error) {
     throw Error(b.step().op, std::string("oneDNN: ") + error.what());
   }

@@ -2,26 +2,20 @@
 #include <limits>
 
 #include "ops.h"
+#include "ops/cross_entropy.h"
 
 namespace seresnet::cpu {
 
 // Cross-entropy of logits [N, C] and class indices [N], as the reference computes it; too little work for threads.
 void crossEntropy(Builder& b) {
-  b.expectArity(2, 2);
-  const Shape& shape = b.input(0).shape;
+  const ops::CrossEntropy op(b);
   const DType indices = b.input(1).dtype;
-  b.expect(shape.size() == 2 && b.input(1).shape == Shape{shape[0]}, "logits [N, C] and targets [N]");
-  b.expect(isFloat(b.input(0).dtype) && isFloat(b.output().dtype), "logits of a float dtype");
-  b.expect(indices == DType::int32 || indices == DType::int64, "int32 or int64 targets");
-  const std::string reduction = b.step().text("reduction");
-  const bool none = reduction == "none";
-  b.expect(b.output().size() == (none ? shape[0] : 1), "a scalar, or [N] for reduction none");
-  const double smoothing = b.step().number("labelSmoothing");
   const BufferId logits = b.read(0);
   const BufferId targets = b.read(1);
   const BufferId y = b.write(0);
-  const int64_t batch = shape[0];
-  const int64_t classes = shape[1];
+  const int64_t batch = op.batch;
+  const int64_t classes = op.classes;
+  const double smoothing = op.labelSmoothing;
   b.emit("", [=](const Pointers& p) {
     double total = 0;
     for (int64_t n = 0; n < batch; ++n) {
@@ -45,36 +39,28 @@ void crossEntropy(Builder& b) {
       const double even = logSum - shifted / static_cast<double>(classes);
       const double loss = smoothing == 0 ? hit : (1 - smoothing) * hit + smoothing * even;
       total += loss;
-      if (none) p.at(y)[n] = static_cast<float>(loss);
+      if (op.each) p.at(y)[n] = static_cast<float>(loss);
     }
-    if (!none) p.at(y)[0] = static_cast<float>(reduction == "mean" ? total / static_cast<double>(batch) : total);
+    if (!op.each) p.at(y)[0] = static_cast<float>(op.mean ? total / static_cast<double>(batch) : total);
   });
 }
 
 // softmax(logits) minus the (smoothed) target, times dL/dloss: logits [N, C], targets [N], dy ([] or [N]) -> dx.
 void crossEntropyGradient(Builder& b) {
-  b.expectArity(3, 3);
-  const Shape& shape = b.input(0).shape;
+  const ops::CrossEntropy op(b);
   const DType indices = b.input(1).dtype;
-  b.expect(shape.size() == 2 && b.input(1).shape == Shape{shape[0]} && b.output().shape == shape,
-           "logits [N, C], targets [N] and a gradient of the logits' shape");
-  b.expect(isFloat(b.input(0).dtype) && isFloat(b.input(2).dtype) && isFloat(b.output().dtype), "logits of a float dtype");
-  b.expect(indices == DType::int32 || indices == DType::int64, "int32 or int64 targets");
-  const std::string reduction = b.step().text("reduction");
-  const bool none = reduction == "none";
-  b.expect(b.input(2).size() == (none ? shape[0] : 1), "a scalar, or [N] for reduction none");
-  const double smoothing = b.step().number("labelSmoothing");
   const BufferId logits = b.read(0);
   const BufferId targets = b.read(1);
   const BufferId dy = b.read(2);
   const BufferId dx = b.write(0);
-  const int64_t batch = shape[0];
-  const int64_t classes = shape[1];
+  const int64_t batch = op.batch;
+  const int64_t classes = op.classes;
+  const double smoothing = op.labelSmoothing;
   b.emit("", [=](const Pointers& p) {
     for (int64_t n = 0; n < batch; ++n) {
       const int64_t target = indices == DType::int32 ? p.at<int32_t>(targets)[n] : p.at<int64_t>(targets)[n];
       const float* row = p.at(logits) + n * classes;
-      const double scale = p.at(dy)[none ? n : 0] / (reduction == "mean" ? static_cast<double>(batch) : 1.0);
+      const double scale = p.at(dy)[op.each ? n : 0] / (op.mean ? static_cast<double>(batch) : 1.0);
       double largest = -std::numeric_limits<double>::infinity();
       for (int64_t c = 0; c < classes; ++c) largest = std::max<double>(largest, row[c]);
       double sum = 0;

@@ -1,6 +1,7 @@
 #include "cpu/loops/channels.h"
 #include "cpu/loops/parallel.h"
 #include "ops.h"
+#include "ops/gate.h"
 
 // The last product of squeeze-and-excitation with its tail, and its gradients, in training plans.
 namespace seresnet::cpu {
@@ -87,13 +88,8 @@ struct Gated {
   bool last() const { return layout == Layout::channelsLast; }
 };
 
-// x [N, C, H, W] first, its gate [N, C, 1, 1] behind it, and whatever else of x's shape, outputs too.
-Gated expectGated(Builder& b) {
-  b.expectFloats();
+Gated gatedOf(const Builder& b) {
   const Shape& x = b.input(0).shape;
-  b.expect(x.size() == 4 && b.input(1).shape == Shape{x[0], x[1], 1, 1}, "x [N, C, H, W] and a gate [N, C, 1, 1]");
-  for (size_t i = 2; i < b.inputs(); ++i) b.expect(b.input(i).shape == x, "images of one shape");
-  b.expect(b.output().shape == x, "a result of x's shape");
   return {x[0], x[1], x[2] * x[3], b.has(0, Layout::channelsLast) ? Layout::channelsLast : Layout::plain};
 }
 
@@ -101,21 +97,19 @@ Gated expectGated(Builder& b) {
 
 // x, gate, residual? -> x * gate (+ residual) (+ ReLU)
 void gate(Builder& b) {
-  const bool hasResidual = b.step().flag("residual");
-  b.expectArity(size_t{2} + hasResidual, size_t{2} + hasResidual);
-  const Gated g = expectGated(b);
+  const ops::Gate op(b);
+  const Gated g = gatedOf(b);
   const BufferId x = b.read(0, g.layout);
   const BufferId by = b.read(1);
-  const BufferId residual = hasResidual ? b.read(2, g.layout) : -1;
+  const BufferId residual = op.residual ? b.read(2, g.layout) : -1;
   const BufferId y = b.write(0, g.layout);
-  const bool relu = b.step().flag("relu");
-  b.emit(tailOf(b), [=](const Pointers& p) {
+  b.emit(tailOf(b), [=, relu = op.relu](const Pointers& p) {
     const int64_t length = g.last() ? g.channels : g.plane;
     const int64_t rows = g.images * (g.last() ? g.plane : g.channels);
     parallel(rows, std::max<int64_t>(1, 4096 / std::max<int64_t>(length, 1)), [&](int64_t first, int64_t last) {
       for (int64_t row = first; row < last; ++row) {
         const int64_t at = row * length;
-        const float* other = hasResidual ? p.at(residual) + at : nullptr;
+        const float* other = residual >= 0 ? p.at(residual) + at : nullptr;
         if (g.last()) gateRow(p.at(x) + at, p.at(by) + row / g.plane * length, other, relu, p.at(y) + at, length);
         else gatePlane(p.at(x) + at, p.at(by)[row], other, relu, p.at(y) + at, length);
       }
@@ -125,20 +119,15 @@ void gate(Builder& b) {
 
 // x, gate, dy, with `relu` what it made of the result -> dx, dgate, with `residual` its gradient: what the ReLU lets through
 void gateGradient(Builder& b) {
-  const bool relu = b.step().flag("relu");
-  const bool residual = b.step().flag("residual");
-  b.expect(relu || !residual, "a residual's gradient with a ReLU only: otherwise it is dy");
-  b.expectArity(size_t{3} + relu, size_t{3} + relu, size_t{2} + residual);
-  const Gated g = expectGated(b);
-  b.expect(b.output(1).shape == b.input(1).shape, "a gradient of the gate's shape");
-  if (residual) b.expect(b.output(2).shape == b.output().shape, "a residual's gradient of x's shape");
+  const ops::GateGradient op(b);
+  const Gated g = gatedOf(b);
   const BufferId x = b.read(0, g.layout);
   const BufferId by = b.read(1);
   const BufferId dy = b.read(2, g.layout);
-  const BufferId y = relu ? b.read(3, g.layout) : -1;
+  const BufferId y = op.relu ? b.read(3, g.layout) : -1;
   const BufferId dx = b.write(0, g.layout);
   const BufferId dgate = b.write(1);
-  const BufferId kept = residual ? b.write(2, g.layout) : -1;
+  const BufferId kept = op.residual ? b.write(2, g.layout) : -1;
   b.emit(tailOf(b), [=](const Pointers& p) {
     const Gradient all{p.at(x), p.at(dy), p.maybe(y), p.at(dx), p.maybe(kept)};
     const float* gates = p.at(by);

@@ -28,58 +28,18 @@ enum class Gate {
   late,     // the same, but squeezed from that result: where it cannot be known before
 };
 
-// Indices of the step's inputs.
-struct Operands {
-  int bias = -1;
-  size_t excitation;  // W1, b1, W2, b2 from here
-  int residual = -1;
-  bool relu;
-};
+ConvolutionOperands convolutionOf(const ops::GatedConv2d& found) { return {found.bias, found.residual, found.relu, true}; }
 
-Operands operands(Builder& b) {
-  b.expectArity(6, 8);
-  b.expectFloats();
-  Operands found;
-  const bool bias = b.step().flag("bias");
-  const bool residual = b.step().flag("residual");
-  b.expect(b.inputs() == size_t{6} + bias + residual, "as many inputs as its attributes say");
-  if (bias) found.bias = 2;
-  found.excitation = size_t{2} + bias;
-  if (residual) found.residual = static_cast<int>(b.inputs()) - 1;
-  found.relu = b.step().flag("relu");
-  return found;
-}
-
-ConvolutionOperands convolutionOf(const Operands& found) { return {found.bias, found.residual, found.relu, true}; }
-
-LinearSqueeze geometry(Builder& b, const Operands& found) {
-  const Step& step = b.step();
+LinearSqueeze squeezeOf(Builder& b, const ops::GatedConv2d& found) {
   const Shape& x = b.input(0).shape;
   const Shape& w = b.input(1).shape;
   const Shape& y = b.output().shape;
-  b.expect(x.size() == 4 && w.size() == 4 && y.size() == 4 && b.output().size() > 0, "4-dimensional tensors");
-  b.expect(w[1] * step.integer("groups", 1) == x[1] && y[0] == x[0] && y[1] == w[0], "channels that fit");
-  const Shape& w1 = b.input(found.excitation).shape;
-  b.expect(w1.size() == 2 && w1[0] > 0, "W1 [R, C]");
-  LinearSqueeze s{x[0], x[2], x[3], x[1], y[2], y[3], y[1], w1[0], {w[2], w[3]}, step.integers("padding", 2, 0),
-                  step.integers("dilation", 2, 1)};
-  const std::vector<int64_t> stride = step.integers("stride", 2, 1);
-  for (size_t i = 0; i < 2; ++i) {
-    const int64_t free = x[2 + i] + 2 * s.padding[i] - s.dilation[i] * (w[2 + i] - 1) - 1;
-    b.expect(free >= 0 && y[2 + i] == free / stride[i] + 1, "an image of the size the window gives");
-  }
-  const size_t at = found.excitation;
-  b.expect(w1 == Shape{s.hidden, s.outputs} && b.input(at + 1).shape == Shape{s.hidden} &&
-               b.input(at + 2).shape == Shape{s.outputs, s.hidden} && b.input(at + 3).shape == Shape{s.outputs},
-           "W1 [R, C], b1 [R], W2 [C, R], b2 [C]");
-  if (found.bias >= 0) b.expect(b.input(2).shape == Shape{s.outputs}, "a bias for each channel");
-  if (found.residual >= 0)
-    b.expect(b.input(static_cast<size_t>(found.residual)).shape == y, "a residual of the output's shape");
-  return s;
+  return {x[0], x[2], x[3], x[1], y[2], y[3], y[1], found.hidden, {w[2], w[3]}, found.geometry.padding,
+          found.geometry.dilation};
 }
 
 // A convolution of one image with the tail that is left to it.
-std::optional<ReluConvolution> describeOne(Builder& b, const Operands& found, const LinearSqueeze& s, Gate gate) {
+std::optional<ReluConvolution> describeOne(Builder& b, const ops::GatedConv2d& found, const LinearSqueeze& s, Gate gate) {
   constexpr auto nhwc = memory::format_tag::nhwc;
   const auto post = [=, outputs = s.outputs, residual = found.residual >= 0] {
     dnnl::post_ops all;
@@ -153,7 +113,7 @@ struct Convolution {
 };
 
 // The way that moves fewer bytes. Images: the result is written and read once more. Weights: so are they.
-std::optional<Convolution> choose(Builder& b, const Operands& found, const LinearSqueeze& s) {
+std::optional<Convolution> choose(Builder& b, const ops::GatedConv2d& found, const LinearSqueeze& s) {
   const std::string wanted = b.step().attributes.count("gate") > 0 ? b.step().text("gate") : "";
   const auto given = memory::desc(b.input(1).shape, f32, memory::format_tag::oihw);
   const auto make = [&](Gate gate) -> std::optional<Convolution> {
@@ -197,7 +157,7 @@ std::string report(const Convolution& c, const LinearSqueeze& s) {
 }
 
 // The convolution's kernel, image by image: each is in the cache still when its turn for the gate comes.
-void emitGated(Builder& b, const Operands& found, const LinearSqueeze& s, const Convolution& c, BufferId gates) {
+void emitGated(Builder& b, const ops::GatedConv2d& found, const LinearSqueeze& s, const Convolution& c, BufferId gates) {
   const auto& pd = c.primitive.description();
   b.losesNaN |= c.primitive.losesNaN();
   const Layout layout = Layout::channelsLast;
@@ -267,7 +227,7 @@ void emitGated(Builder& b, const Operands& found, const LinearSqueeze& s, const 
 }
 
 // The two steps it stands for.
-void buildLate(Builder& b, const Operands& found) {
+void buildLate(Builder& b, const ops::GatedConv2d& found) {
   const Step& step = b.step();
   const uint32_t between = b.addSlot(Slot(b.output()));
   Step convolution{"conv2d", {}, {}, {}};
@@ -283,18 +243,17 @@ void buildLate(Builder& b, const Operands& found) {
   b.build(gating);
 }
 
-bool knownEarly(Builder& b, const Operands& found) {
+bool knownEarly(Builder& b, const ops::GatedConv2d& found) {
   if (b.rounds()) return false;  // its kernels are float32
   const Step& step = b.step();
   const bool constants = b.constant(1) && (found.bias < 0 || b.constant(2)) && b.constant(found.excitation) &&
                          b.constant(found.excitation + 1);
-  return constants && step.integer("groups", 1) == 1 &&
-         step.integers("stride", 2, 1) == std::vector<int64_t>{1, 1} &&
+  return constants && found.geometry.groups == 1 && found.geometry.stride == std::vector<int64_t>{1, 1} &&
          !(step.attributes.count("gate") > 0 && step.text("gate") == "late");
 }
 
 // A convolution of all images that applies the gate to its results as it stores them, where the fastest is one.
-std::optional<ConvolutionCandidate> gating(Builder& b, const Operands& found, const LinearSqueeze& s) {
+std::optional<ConvolutionCandidate> gating(Builder& b, const ops::GatedConv2d& found, const LinearSqueeze& s) {
   if (s.taps() == 1 || b.step().attributes.count("gate") > 0) return std::nullopt;
   ConvolutionCandidate candidate = chooseConvolution(b, convolutionOf(found), {{1, 1}, s.padding, s.dilation, 1});
   if (!candidate.gates) return std::nullopt;
@@ -306,8 +265,8 @@ std::optional<ConvolutionCandidate> gating(Builder& b, const Operands& found, co
 // x, weight [O, C / groups, kh, kw], bias [O]?, W1 [R, O], b1 [R], W2 [O, R], b2 [O], residual?: squeeze_excite of
 // conv2d. The attribute `gate` (weights, post-op, image or late) forces what is chosen otherwise.
 void gatedConv2d(Builder& b) {
-  const Operands found = operands(b);
-  const LinearSqueeze s = geometry(b, found);
+  const ops::GatedConv2d found(b);
+  const LinearSqueeze s = squeezeOf(b, found);
   try {
     if (!knownEarly(b, found)) return buildLate(b, found);
     const auto own = gating(b, found, s);

@@ -3,6 +3,7 @@
 #include "cpu/loops/vector.h"
 #include "cpu/program/layout.h"
 #include "ops.h"
+#include "ops/matmul.h"
 
 namespace seresnet::cpu {
 
@@ -33,23 +34,13 @@ std::shared_ptr<HostMemory> rounded(const HostMemory& contents) {
 
 // y [..., O] = x [..., I] · weight [O, I]ᵀ + bias [O]?
 void linear(Builder& b) {
-  b.expectArity(2, 3);
-  b.expectFloats();
-  const Shape& w = b.input(1).shape;
-  b.expect(w.size() == 2, "a weight [O, I]");
-  const int64_t features = w[0];
-  const int64_t depth = w[1];
-  Shape shape = b.input(0).shape;
-  b.expect(!shape.empty() && shape.back() == depth, "x [..., I]");
-  shape.back() = features;
-  b.expect(b.output().shape == shape, "y [..., O]");
-  if (b.inputs() == 3) b.expect(b.input(2).shape == Shape{features}, "a bias [O]");
-  const int64_t rows = features == 0 ? 0 : b.output().size() / features;
+  const ops::Linear op(b);
+  const int64_t rows = op.rows, depth = op.depth, features = op.features;
   // half the bytes to read, which is what dot products spend their time on
   const bool halves = b.rounds() && rows <= fewRows && b.isConstant(1);
   const BufferId x = b.read(0);
   const BufferId weight = halves ? b.derived(1, "bfloat16", rounded) : b.read(1);
-  const BufferId bias = b.inputs() == 3 ? b.read(2) : -1;
+  const BufferId bias = op.bias ? b.read(2) : -1;
   const BufferId y = b.write(0);
   b.emit(halves ? "bfloat16" : "", [=](const Pointers& p) {
     float* out = p.at(y);
@@ -67,29 +58,18 @@ void linear(Builder& b) {
 
 // y [..., M, N] = a [..., M, K] · b [..., K, N], the leading dims broadcast.
 void matmul(Builder& b) {
-  b.expectArity(2, 2);
-  b.expectFloats();
-  const Shape& left = b.input(0).shape;
-  const Shape& right = b.input(1).shape;
-  const Shape& y = b.output().shape;
-  b.expect(left.size() >= 2 && right.size() >= 2 && y.size() >= 2, "matrices");
-  const int64_t height = y[y.size() - 2];
-  const int64_t width = y.back();
-  const int64_t depth = left.back();
-  b.expect(left[left.size() - 2] == height && right.back() == width && right[right.size() - 2] == depth,
-           "[..., M, K] and [..., K, N]");
-  const Shape leading(y.begin(), y.end() - 2);
-  const auto matrices = [&](const Shape& shape) {
-    std::vector<int64_t> strides =
-        broadcastStrides(b, Shape(shape.begin(), shape.end() - 2), Layout::plain, leading);
-    for (int64_t& stride : strides) stride *= shape[shape.size() - 2] * shape.back();
+  const ops::Matmul op(b);
+  const int64_t height = op.height, width = op.width, depth = op.depth;
+  const auto times = [](std::vector<int64_t> strides, int64_t matrix) {
+    for (int64_t& stride : strides) stride *= matrix;
     return strides;
   };
-  const Walk steps = walk(leading, Layout::plain, {matrices(left), matrices(right)});
+  const Walk steps =
+      walk(op.leading, Layout::plain, {times(op.left, height * depth), times(op.right, depth * width)});
   const BufferId first = b.read(0);
   const BufferId second = b.read(1);
   const BufferId out = b.write(0);
-  const int64_t count = b.output().size() == 0 ? 0 : sizeOf(leading);
+  const int64_t count = b.output().size() == 0 ? 0 : sizeOf(op.leading);
   b.emit("", [=](const Pointers& p) {
     for (int64_t i = 0; i < count; ++i) {
       float* matrix = p.at(out) + i * height * width;

@@ -3,6 +3,7 @@
 #include "cpu/loops/parallel.h"
 #include "cpu/program/layout.h"
 #include "ops.h"
+#include "ops/pad_slice.h"
 
 namespace seresnet::cpu {
 
@@ -45,12 +46,6 @@ void emitCopy(Builder& b, const Walk& walk, int64_t count, int64_t fromOrigin, i
   }
 }
 
-void expectSameKind(Builder& b) {
-  b.expectArity(1, 1);
-  b.expect(b.input(0).dtype == b.output().dtype && b.input(0).shape.size() == b.output().shape.size(),
-           "an output of the input's dtype and rank");
-}
-
 int64_t originOf(const std::vector<int64_t>& starts, const std::vector<int64_t>& strides) {
   int64_t origin = 0;
   for (size_t dim = 0; dim < starts.size(); ++dim) origin += starts[dim] * strides[dim];
@@ -61,51 +56,57 @@ int64_t originOf(const std::vector<int64_t>& starts, const std::vector<int64_t>&
 
 // Puts x into a larger array of zeros, `before[dim]` elements from the start of each dim.
 void pad(Builder& b) {
-  expectSameKind(b);
+  const ops::Pad op(b);
   const Shape& x = b.input(0).shape;
-  const Shape& y = b.output().shape;
-  const std::vector<int64_t> before = b.step().integers("before", x.size(), 0);
-  for (size_t dim = 0; dim < x.size(); ++dim) b.expect(before[dim] + x[dim] <= y[dim], "an output that holds the input");
-  const std::vector<int64_t> strides = stridesOf(y);
-  emitCopy(b, walk(x, Layout::plain, {stridesOf(x), strides}), sizeOf(x), 0, originOf(before, strides), true);
+  const std::vector<int64_t> strides = stridesOf(b.output().shape);
+  emitCopy(b, walk(x, Layout::plain, {stridesOf(x), strides}), sizeOf(x), 0, originOf(op.before, strides), true);
 }
 
 // Takes every `steps[dim]`-th element of each dim, from `starts[dim]` on, as many as the output holds.
 void slice(Builder& b) {
-  expectSameKind(b);
-  const Shape& x = b.input(0).shape;
+  const ops::Slice op(b);
   const Shape& y = b.output().shape;
-  const std::vector<int64_t> starts = b.step().integers("starts", x.size(), 0);
-  const std::vector<int64_t> steps = b.step().integers("steps", x.size(), 1);
-  std::vector<int64_t> strides = stridesOf(x);
-  const int64_t origin = originOf(starts, strides);
-  for (size_t dim = 0; dim < x.size(); ++dim) {
-    b.expect(y[dim] == 0 || starts[dim] + (y[dim] - 1) * steps[dim] < x[dim], "a slice inside the input");
-    strides[dim] *= steps[dim];
-  }
+  std::vector<int64_t> strides = stridesOf(b.input(0).shape);
+  const int64_t origin = originOf(op.starts, strides);
+  for (size_t dim = 0; dim < strides.size(); ++dim) strides[dim] *= op.steps[dim];
   emitCopy(b, walk(y, Layout::plain, {strides, stridesOf(y)}), sizeOf(y), origin, 0, false);
 }
 
 // The way back of slice: the elements of dy at `starts + i * steps` of an array of zeros.
 void sliceGradient(Builder& b) {
-  expectSameKind(b);
+  const ops::Slice op(b);
   const Shape& dy = b.input(0).shape;
-  const Shape& dx = b.output().shape;
-  const std::vector<int64_t> starts = b.step().integers("starts", dy.size(), 0);
-  const std::vector<int64_t> steps = b.step().integers("steps", dy.size(), 1);
-  std::vector<int64_t> strides = stridesOf(dx);
-  const int64_t origin = originOf(starts, strides);
-  for (size_t dim = 0; dim < dy.size(); ++dim) {
-    b.expect(dy[dim] == 0 || starts[dim] + (dy[dim] - 1) * steps[dim] < dx[dim], "a slice inside the output");
-    strides[dim] *= steps[dim];
-  }
+  std::vector<int64_t> strides = stridesOf(b.output().shape);
+  const int64_t origin = originOf(op.starts, strides);
+  for (size_t dim = 0; dim < strides.size(); ++dim) strides[dim] *= op.steps[dim];
   emitCopy(b, walk(dy, Layout::plain, {stridesOf(dy), strides}), sizeOf(dy), 0, origin, true);
+}
+
+// The last two dims exchanged.
+void transpose(Builder& b) {
+  ops::checkTranspose(b);
+  b.expectFloats();
+  std::vector<int64_t> strides = stridesOf(b.input(0).shape);
+  std::swap(strides[strides.size() - 1], strides[strides.size() - 2]);
+  const Walk steps = walk(b.output().shape, Layout::plain, {strides});
+  const BufferId from = b.read(0);
+  const BufferId to = b.write(0);
+  b.emit("", [=, count = b.output().size()](const Pointers& p) {
+    const int64_t inner = steps.inner();
+    parallel(count, 8192, [&](int64_t first, int64_t last) {
+      for (int64_t at = first; at < last;) {
+        const int64_t length = std::min(last - at, inner - at % inner);
+        const float* source = p.at(from) + steps.offset(0, at);
+        for (int64_t k = 0; k < length; ++k) p.at(to)[at + k] = source[k * steps.step(0)];
+        at += length;
+      }
+    });
+  });
 }
 
 // Same elements, other shape.
 void reshape(Builder& b) {
-  b.expectArity(1, 1);
-  b.expect(b.input(0).dtype == b.output().dtype && b.input(0).size() == b.output().size(), "an output of as many elements");
+  ops::checkReshape(b);
   b.alias(0);
 }
 

@@ -5,6 +5,7 @@
 #include "cpu/loops/bfloat16.h"
 #include "cpu/loops/parallel.h"
 #include "ops.h"
+#include "ops/pool2d.h"
 
 namespace seresnet::cpu {
 
@@ -13,19 +14,11 @@ namespace {
 struct Window {
   int64_t height, width, channels, outH, outW;
   std::vector<int64_t> kernel, stride, padding, dilation;
-};
 
-Window window(Builder& b, std::vector<int64_t> dilation) {
-  b.expectArity(1, 1);
-  b.expectFloats();
-  const Shape& x = b.input(0).shape;
-  const Shape& y = b.output().shape;
-  b.expect(x.size() == 4 && y.size() == 4 && x[0] == y[0] && x[1] == y[1], "x [N, C, H, W] and y [N, C, H', W']");
-  const Step& step = b.step();
-  Window w{x[2], x[3], x[1], y[2], y[3], step.integers("kernelSize", 2, 1), step.integers("stride", 2, 1),
-           step.integers("padding", 2, 0), std::move(dilation)};
-  return w;
-}
+  explicit Window(const ops::Pool2d& op)
+      : height(op.x[2]), width(op.x[3]), channels(op.x[1]), outH(op.y[2]), outW(op.y[3]), kernel(op.kernel),
+        stride(op.stride), padding(op.padding), dilation(op.dilation) {}
+};
 
 // NaN in either operand is the result, as in the reference.
 SERESNET_CLONES void largest(const float* x, float* y, int64_t count) {
@@ -87,16 +80,16 @@ Kernel maxKernel(Builder& b, const Window& w) {
 }  // namespace
 
 void maxPool2d(Builder& b) {
-  const Window w = window(b, b.step().integers("dilation", 2, 1));
+  const Window w{ops::Pool2d(b)};
   if (b.rounds()) b.emit("bfloat16", maxKernel<Bfloat16>(b, w));
   else b.emit("", maxKernel<float>(b, w));
 }
 
 // The divisor is PyTorch's: with countIncludePad the window clipped to image and padding, without it to the image.
 void avgPool2d(Builder& b) {
-  const Window w = window(b, {1, 1});
-  const bool padded = b.step().flag("countIncludePad", true);
-  b.emit("", overWindows<float>(b, w, [padded](const Window& w, const float* image, int64_t top, int64_t left, float* y) {
+  const ops::Pool2d op(b);
+  const Window w{op};
+  b.emit("", overWindows<float>(b, w, [padded = op.countIncludePad](const Window& w, const float* image, int64_t top, int64_t left, float* y) {
     std::fill(y, y + w.channels, 0.F);
     const int64_t bottom = std::min(top + w.kernel[0], w.height + w.padding[0]);
     const int64_t right = std::min(left + w.kernel[1], w.width + w.padding[1]);

@@ -4,6 +4,7 @@
 
 #include "cpu/loops/parallel.h"
 #include "ops.h"
+#include "ops/pool2d.h"
 
 namespace seresnet::cpu {
 
@@ -12,16 +13,11 @@ namespace {
 struct Window {
   int64_t planes, height, width, outH, outW;
   std::vector<int64_t> kernel, stride, padding;
-};
 
-Window window(Builder& b, const Shape& x, const Shape& dy) {
-  b.expectFloats();
-  b.expect(x.size() == 4 && dy.size() == 4 && b.output().shape == x && dy[0] == x[0] && dy[1] == x[1],
-           "images [N, C, H, W] and gradients [N, C, H', W']");
-  const Step& step = b.step();
-  return {x[0] * x[1], x[2], x[3], dy[2], dy[3], step.integers("kernelSize", 2, 1), step.integers("stride", 2, 1),
-          step.integers("padding", 2, 0)};
-}
+  explicit Window(const ops::Pool2d& op)
+      : planes(op.x[0] * op.x[1]), height(op.x[2]), width(op.x[3]), outH(op.y[2]), outW(op.y[3]), kernel(op.kernel),
+        stride(op.stride), padding(op.padding) {}
+};
 
 // dx's planes cleared, then `visit(plane of dx, element of dy, corner, plane's number)` for each window.
 template <typename Visit>
@@ -108,9 +104,9 @@ Kernel maxOfChannelsLast(const Window& w, const Shape& shape, const std::vector<
 
 // Sends each window's gradient to its largest input (the first of equals, or the last NaN, as in PyTorch): x, dy -> dx.
 void maxPool2dGradient(Builder& b) {
-  b.expectArity(2, 2);
-  const Window w = window(b, b.input(0).shape, b.input(1).shape);
-  const std::vector<int64_t> dilation = b.step().integers("dilation", 2, 1);
+  const ops::Pool2d op(b);
+  const Window w{op};
+  const std::vector<int64_t> dilation = op.dilation;
   const Layout layout = b.has(0, Layout::channelsLast) ? Layout::channelsLast : Layout::plain;
   const BufferId x = b.read(0, layout);
   const BufferId dy = b.read(1, layout);
@@ -134,9 +130,9 @@ void maxPool2dGradient(Builder& b) {
 
 // Spreads each window's gradient evenly over its inputs; the divisor is the forward op's: dy -> dx.
 void avgPool2dGradient(Builder& b) {
-  b.expectArity(1, 1);
-  const Window w = window(b, b.output().shape, b.input(0).shape);
-  const bool padded = b.step().flag("countIncludePad", true);
+  const ops::Pool2d op(b);
+  const Window w{op};
+  const bool padded = op.countIncludePad;
   const BufferId dy = b.read(0);
   const BufferId dx = b.write(0);
   b.emit("", overWindows(w, dy, dx, [=](const Pointers&, float* out, float gradient, int64_t top, int64_t left, int64_t) {

@@ -5,6 +5,7 @@
 #include "cpu/loops/vector.h"
 #include "cpu/program/layout.h"
 #include "ops.h"
+#include "ops/reduce.h"
 
 namespace seresnet::cpu {
 
@@ -15,14 +16,9 @@ struct Split {
   Walk kept, reduced;
 };
 
-Split split(Builder& b) {
+Split split(const Builder& b, const std::vector<bool>& over) {
   const Shape& shape = b.input(0).shape;
   const std::vector<int64_t> strides = stridesOf(shape);
-  std::vector<bool> over(shape.size(), false);
-  for (const int64_t dim : b.step().integers("dims")) {
-    b.expect(dim >= 0 && dim < static_cast<int64_t>(shape.size()), "dims of the input");
-    over[static_cast<size_t>(dim)] = true;
-  }
   const auto pick = [&](bool reduced) {
     Shape picked;
     std::vector<int64_t> steps;
@@ -31,9 +27,7 @@ Split split(Builder& b) {
       picked.push_back(shape[dim]);
       steps.push_back(strides[dim]);
     }
-    Walk result = walk(picked, Layout::plain, {steps});
-    b.expect(reduced || sizeOf(picked) == b.output().size(), "an output of the dims that are kept");
-    return result;
+    return walk(picked, Layout::plain, {steps});
   };
   return {pick(false), pick(true)};
 }
@@ -102,14 +96,12 @@ void pixels(Builder& b, Layout layout, const char* name, bool divide) {
 
 // sum and mean over `dims`; whether they are kept with extent 1 only shows in the output's shape.
 void reduce(Builder& b) {
-  b.expectArity(1, 1);
+  const ops::Reduce op(b);
   const DType dtype = b.input(0).dtype;
-  b.expect(b.output().dtype == dtype, "an output of the input's dtype");
-  const bool divide = b.step().op == "mean";
-  if (divide) b.expectFloats();
-  const Split s = split(b);
+  const bool divide = op.mean;
+  const Split s = split(b, op.reduced);
   const bool images = b.input(0).shape.size() == 4 && b.has(0, Layout::channelsLast) && !b.has(0, Layout::plain);
-  if (images && b.step().integers("dims") == std::vector<int64_t>{2, 3}) {
+  if (images && op.reduced == std::vector<bool>{false, false, true, true}) {
     if (b.hasExactly(0, Layout::bfloat16)) return pixels<Bfloat16>(b, Layout::bfloat16, "pixels bfloat16", divide);
     return pixels<float>(b, Layout::channelsLast, "pixels", divide);
   }

@@ -3,23 +3,19 @@
 
 #include "cpu/loops/parallel.h"
 #include "ops.h"
+#include "ops/reduce.h"
 
 namespace seresnet::cpu {
 
 // softmax and log_softmax over one dim; the largest value is taken off first, so that nothing overflows.
 void softmax(Builder& b) {
-  b.expectArity(1, 1);
-  b.expectFloats();
-  const Shape& shape = b.input(0).shape;
-  const auto dim = static_cast<size_t>(b.step().integer("dim", 0));
-  b.expect(dim < shape.size() && b.output().shape == shape, "a dim of the input and an output of its shape");
-  const int64_t extent = shape[dim];
-  const int64_t step = sizeOf(Shape(shape.begin() + static_cast<int64_t>(dim) + 1, shape.end()));
-  const bool logarithm = b.step().op == "log_softmax";
+  const ops::Softmax op(b);
+  const int64_t extent = op.extent;
+  const int64_t step = op.inner;
   const BufferId x = b.read(0);
   const BufferId y = b.write(0);
-  const int64_t lines = b.output().size() == 0 ? 0 : b.output().size() / extent;
-  b.emit("", [=](const Pointers& p) {
+  const int64_t lines = extent == 0 ? 0 : op.outer * op.inner;
+  b.emit("", [=, logarithm = op.logarithm](const Pointers& p) {
     const float* from = p.at(x);
     float* to = p.at(y);
     parallel(lines, std::max<int64_t>(1, 2048 / extent), [&](int64_t first, int64_t last) {

@@ -1,6 +1,7 @@
 #include "squeeze_excite.h"
 
 #include "ops.h"
+#include "ops/squeeze_excite.h"
 
 namespace seresnet::cpu {
 
@@ -97,22 +98,9 @@ void applyGate(const float* x, const float* gate, const float* residual, bool re
 // x [N, C, H, W], W1 [R, C], b1 [R], W2 [C, R], b2 [C], residual?: x * sigmoid(W2 relu(W1 mean(x) + b1) + b2)
 // (+ residual) (+ ReLU), on channels-last images.
 void squeezeExcite(Builder& b) {
-  b.expectArity(5, 6);
-  b.expectFloats();
-  const bool hasResidual = b.step().flag("residual");
-  const bool relu = b.step().flag("relu");
-  b.expect(b.inputs() == size_t{5} + hasResidual, "as many inputs as its attributes say");
+  const ops::SqueezeExcite op(b);
   const Shape& x = b.input(0).shape;
-  b.expect(x.size() == 4 && b.output().shape == x && b.output().size() > 0, "x [N, C, H, W] and y of its shape");
-  const int64_t channels = x[1];
-  b.expect(b.input(1).shape.size() == 2, "W1 [R, C]");
-  const int64_t hidden = b.input(1).shape[0];
-  b.expect(b.input(1).shape == Shape{hidden, channels} && b.input(2).shape == Shape{hidden} &&
-               b.input(3).shape == Shape{channels, hidden} && b.input(4).shape == Shape{channels} && hidden > 0,
-           "W1 [R, C], b1 [R], W2 [C, R], b2 [C]");
-  if (hasResidual) b.expect(b.input(5).shape == x, "a residual of x's shape");
-
-  const Sizes s{x[0], channels, x[2] * x[3], hidden};
+  const Sizes s{x[0], x[1], x[2] * x[3], op.hidden};
   const Layout layout = b.rounds() ? Layout::bfloat16 : Layout::channelsLast;
   Places at{};
   at.x = b.read(0, layout);
@@ -120,12 +108,12 @@ void squeezeExcite(Builder& b) {
   at.b1 = b.read(2);
   at.w2 = b.read(3);
   at.b2 = b.read(4);
-  at.residual = hasResidual ? b.read(5, layout) : -1;
-  at.work = b.scratch(static_cast<size_t>(s.images * (2 * channels + hidden)) * sizeof(float));
+  at.residual = op.residual ? b.read(5, layout) : -1;
+  at.work = b.scratch(static_cast<size_t>(s.images * (2 * s.channels + s.hidden)) * sizeof(float));
   at.y = b.write(0, layout);
   if (layout == Layout::bfloat16)
-    b.emit("pass bfloat16", [=](const Pointers& p) { exciteImages<Bfloat16>(s, at, relu, p); });
-  else b.emit("pass", [=](const Pointers& p) { exciteImages<float>(s, at, relu, p); });
+    b.emit("pass bfloat16", [=, relu = op.relu](const Pointers& p) { exciteImages<Bfloat16>(s, at, relu, p); });
+  else b.emit("pass", [=, relu = op.relu](const Pointers& p) { exciteImages<float>(s, at, relu, p); });
 }
 
 }  // namespace seresnet::cpu

@@ -4,6 +4,7 @@
 #include "cpu/loops/parallel.h"
 #include "cpu/loops/vector.h"
 #include "ops.h"
+#include "ops/elementwise.h"
 
 namespace seresnet::cpu {
 
@@ -86,9 +87,7 @@ SERESNET_CLONES void sigmoidGradientLoop(const float* y, const float* dy, float*
 
 // relu, sigmoid, sqrt, exp, log, neg: x -> y of its shape, in whatever layout x has.
 void unary(Builder& b) {
-  b.expectArity(1, 1);
-  b.expectFloats();
-  b.expect(b.input(0).shape == b.output().shape, "y of x's shape");
+  ops::checkUnary(b);
   const Layout layout = b.has(0, Layout::channelsLast) ? Layout::channelsLast : Layout::plain;
   const BufferId x = b.read(0, layout);
   const BufferId y = b.write(0, layout);
@@ -98,8 +97,7 @@ void unary(Builder& b) {
 }
 
 void cast(Builder& b) {
-  b.expectArity(1, 1);
-  b.expect(b.input(0).size() == b.output().size(), "y of x's size");
+  ops::checkCast(b);
   const BufferId x = b.read(0);
   const BufferId y = b.write(0);
   const int64_t count = b.output().size();
@@ -118,10 +116,7 @@ void cast(Builder& b) {
 
 // relu_gradient and sigmoid_gradient: y, dy -> dx
 void activationGradient(Builder& b) {
-  b.expectArity(2, 2);
-  b.expectFloats();
-  const Shape& shape = b.output().shape;
-  b.expect(b.input(0).shape == shape && b.input(1).shape == shape, "tensors of one shape");
+  ops::checkActivationGradient(b);
   const Layout layout = b.has(0, Layout::channelsLast) ? Layout::channelsLast : Layout::plain;
   const BufferId y = b.read(0, layout);
   const BufferId dy = b.read(1, layout);

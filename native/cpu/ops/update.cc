@@ -5,20 +5,11 @@
 
 #include "cpu/loops/parallel.h"
 #include "ops.h"
+#include "ops/update.h"
 
 namespace seresnet::cpu {
 
 namespace {
-
-// `state` tensors of one shape, then `scalars` of one element and perhaps one that says, unless it is 0, that everything
-// stays as it is; as many outputs as `results`, of that shape.
-void expectUpdate(Builder& b, size_t state, size_t scalars, size_t results) {
-  b.expectArity(state + scalars, state + scalars + 1, results);
-  b.expectFloats();
-  for (size_t i = 0; i < state; ++i) b.expect(b.input(i).shape == b.input(0).shape, "state of the parameter's shape");
-  for (size_t i = state; i < b.inputs(); ++i) b.expect(b.input(i).size() == 1, "scalar settings");
-  for (size_t i = 0; i < results; ++i) b.expect(b.output(i).shape == b.input(0).shape, "results of the parameter's shape");
-}
 
 void copy(const float* from, int64_t count, float* to) {
   parallel(count, 16384, [&](int64_t first, int64_t last) { std::copy(from + first, from + last, to + first); });
@@ -28,15 +19,14 @@ void copy(const float* from, int64_t count, float* to) {
 
 // One step of PyTorch's SGD: parameter, gradient, velocity, lr, momentum, weightDecay, skip? -> parameter, velocity.
 void sgd(Builder& b) {
-  expectUpdate(b, 3, 3, 2);
+  const ops::Sgd op(b);
   BufferId in[6];
   for (size_t i = 0; i < 6; ++i) in[i] = b.read(i);
   const BufferId parameter = in[0], gradient = in[1], velocity = in[2], lr = in[3], momentum = in[4], decay = in[5];
-  const BufferId skip = b.inputs() > 6 ? b.read(6) : -1;
+  const BufferId skip = op.skips ? b.read(6) : -1;
   const BufferId newParameter = b.write(0);
   const BufferId newVelocity = b.write(1);
-  const bool nesterov = b.step().flag("nesterov");
-  b.emit("", [=, count = b.output().size()](const Pointers& p) {
+  b.emit("", [=, nesterov = op.nesterov, count = b.output().size()](const Pointers& p) {
     if (skip >= 0 && *p.at(skip) != 0) {
       copy(p.at(parameter), count, p.at(newParameter));
       return copy(p.at(velocity), count, p.at(newVelocity));
@@ -55,13 +45,13 @@ void sgd(Builder& b) {
 
 // One step of AdamW: parameter, gradient, two moments, lr, beta1, beta2, eps, weightDecay, step, skip? -> parameter, moments.
 void adamw(Builder& b) {
-  expectUpdate(b, 4, 6, 3);
+  const ops::Adamw op(b);
   std::vector<BufferId> in;
   for (size_t i = 0; i < b.inputs(); ++i) in.push_back(b.read(i));
   const BufferId newParameter = b.write(0);
   const BufferId newFirst = b.write(1);
   const BufferId newSecond = b.write(2);
-  const BufferId skip = in.size() > 10 ? in[10] : -1;
+  const BufferId skip = op.skips ? in[10] : -1;
   b.emit("", [=, count = b.output().size()](const Pointers& p) {
     if (skip >= 0 && *p.at(skip) != 0) {
       copy(p.at(in[0]), count, p.at(newParameter));
@@ -115,9 +105,7 @@ SERESNET_CLONES double squaresOf(const float* x, int64_t count) {
 
 // Any number of tensors -> 1 if one of their elements is not finite, else 0.
 void foundInf(Builder& b) {
-  b.expectArity(1, b.inputs());
-  b.expectFloats();
-  b.expect(b.output().size() == 1, "a scalar");
+  ops::checkScalarOfAll(b);
   const Tensors tensors = readAll(b, b.inputs());
   const BufferId found = b.write(0);
   b.emit("", [=](const Pointers& p) {
@@ -135,9 +123,7 @@ void foundInf(Builder& b) {
 // Any number of tensors -> the Euclidean norm of all their elements. Sums are over parts of one length in one order, so that
 // the number of threads changes nothing.
 void globalNorm(Builder& b) {
-  b.expectArity(1, b.inputs());
-  b.expectFloats();
-  b.expect(b.output().size() == 1, "a scalar");
+  ops::checkScalarOfAll(b);
   constexpr int64_t part = 16384;
   const auto partsOf = [](int64_t count) { return (count + part - 1) / part; };
   const Tensors tensors = readAll(b, b.inputs());
@@ -160,11 +146,7 @@ void globalNorm(Builder& b) {
 
 // Any number of tensors and a factor -> each times the factor
 void scale(Builder& b) {
-  const size_t count = b.inputs() - 1;
-  b.expectArity(2, b.inputs(), count);
-  b.expectFloats();
-  b.expect(b.input(count).size() == 1, "a scalar last");
-  for (size_t i = 0; i < count; ++i) b.expect(b.output(i).shape == b.input(i).shape, "results of the tensors' shapes");
+  const size_t count = ops::Scale(b).count;
   const Tensors tensors = readAll(b, count);
   const BufferId by = b.read(count);
   const std::vector<BufferId> results = writeAll(b);
@@ -179,12 +161,7 @@ void scale(Builder& b) {
 
 // Any number of tensors, as many others of their shapes and a weight -> x + weight * (other - x) for each
 void lerp(Builder& b) {
-  const size_t count = b.inputs() / 2;
-  b.expectArity(3, 2 * count + 1, count);
-  b.expectFloats();
-  b.expect(b.inputs() == 2 * count + 1 && b.input(2 * count).size() == 1, "a scalar last");
-  for (size_t i = 0; i < count; ++i)
-    b.expect(b.input(count + i).shape == b.input(i).shape && b.output(i).shape == b.input(i).shape, "tensors of the same shapes");
+  const size_t count = ops::Lerp(b).count;
   const Tensors tensors = readAll(b, count);
   const Tensors others = readAll(b, count, count);
   const BufferId by = b.read(2 * count);

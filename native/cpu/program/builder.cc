@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <string_view>
+#include <unordered_map>
 
 #include "cpu/ops/ops.h"
 #include "layout.h"
@@ -17,6 +19,15 @@ const char* reorderTo(Layout layout) {
   return names[static_cast<size_t>(layout)];
 }
 
+using Op = void (*)(Builder&);
+
+Op opNamed(const std::string& name) {
+  static const std::unordered_map<std::string_view, Op> all{SERESNET_OPS(SERESNET_OP_ENTRY)};
+  const auto found = all.find(name);
+  if (found == all.end()) throw Error("cpu", "expected ops it has a kernel for, got " + name);
+  return found->second;
+}
+
 }  // namespace
 
 size_t bytesIn(const Slot& slot, Layout layout) {
@@ -25,7 +36,7 @@ size_t bytesIn(const Slot& slot, Layout layout) {
 
 Builder::Builder(const Plan& plan, const std::vector<std::shared_ptr<HostMemory>>& constants,
                  const LoadOptions& options, Onednn& onednn, Setting setting)
-    : plan_(plan), options_(options), onednn_(onednn), setting_(std::move(setting)), values_(plan.slots.size()) {
+    : StepView(plan_), plan_(plan), options_(options), onednn_(onednn), setting_(std::move(setting)), values_(plan.slots.size()) {
   for (size_t slot = 0; slot < values_.size(); ++slot) values_[slot].root = static_cast<uint32_t>(slot);
   const auto bring = [&](const std::vector<uint32_t>& slots, Buffer::Kind kind) {
     for (size_t i = 0; i < slots.size(); ++i) {
@@ -94,11 +105,9 @@ void Builder::build() {
 }
 
 void Builder::build(const Step& step) {
-  const auto found = ops().find(step.op);
-  if (found == ops().end()) throw Error("cpu", "expected ops it has a kernel for, got " + step.op);
   const Step* outer = step_;
   step_ = &step;
-  found->second(*this);
+  opNamed(step.op)(*this);
   step_ = outer;
 }
 
@@ -219,26 +228,6 @@ void Builder::own() {
     }
     if (named) setting_.weights->add(buffer.name, buffer.contents);
   }
-}
-
-void Builder::expect(bool fits, const std::string& what) const {
-  if (fits) return;
-  std::string got;
-  for (const uint32_t slot : step_->inputs) got += (got.empty() ? "" : ", ") + format(plan_.slots[slot].shape);
-  std::string made;
-  for (const uint32_t slot : step_->outputs) made += (made.empty() ? "" : ", ") + format(plan_.slots[slot].shape);
-  throw Error(step_->op, "expected " + what + ", got " + got + " -> " + made);
-}
-
-void Builder::expectArity(size_t leastInputs, size_t mostInputs, size_t outputs) const {
-  expect(inputs() >= leastInputs && inputs() <= mostInputs,
-         std::to_string(leastInputs) + " to " + std::to_string(mostInputs) + " inputs");
-  expect(step_->outputs.size() == outputs, std::to_string(outputs) + " outputs");
-}
-
-void Builder::expectFloats() const {
-  for (const auto* slots : {&step_->inputs, &step_->outputs})
-    for (const uint32_t slot : *slots) expect(isFloat(plan_.slots[slot].dtype), "tensors of a float dtype");
 }
 
 bool Builder::has(size_t input, Layout layout) const {

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "ops/step_view.h"
 #include "runtime/backend.h"
 #include "runtime/errors.h"
 #include "weights.h"
@@ -89,8 +90,9 @@ struct Setting {
   Evaluate evaluate;
 };
 
-// Turns a plan's steps into kernels, one op at a time. The functions in ops.h get it with one step current.
-class Builder {
+// Turns a plan's steps into kernels, one op at a time. The functions of native/ops/table.h get it with one step
+// current.
+class Builder : public StepView {
  public:
   Builder(const Plan& plan, const std::vector<std::shared_ptr<HostMemory>>& constants, const LoadOptions& options,
           Onednn& onednn, Setting setting = {});
@@ -98,18 +100,7 @@ class Builder {
   // Makes the kernels of all steps; throws Error when an op has none.
   void build();
 
-  // ---- the current step, for the functions of ops.h
-  const Step& step() const { return *step_; }
-  size_t inputs() const { return step_->inputs.size(); }
-  const Slot& input(size_t i) const { return plan_.slots[step_->inputs[i]]; }
-  const Slot& output(size_t i = 0) const { return plan_.slots[step_->outputs[i]]; }
-
-  // Throws an Error about the current op unless `fits`.
-  void expect(bool fits, const std::string& what) const;
-  // Expects this many inputs and outputs, the float ones first.
-  void expectArity(size_t leastInputs, size_t mostInputs, size_t outputs = 1) const;
-  void expectFloats() const;
-
+  // ---- the current step, for the functions of the ops
   // Whether an input lies in a layout already; as channels-last also where it does so in blocks or rounded.
   bool has(size_t input, Layout layout) const;
   // Whether it lies in exactly this one.
@@ -188,7 +179,6 @@ class Builder {
   Onednn& onednn_;
   Setting setting_;
   std::map<BufferId, std::shared_ptr<Deferred>> makers_;  // of the constants that are computed
-  const Step* step_ = nullptr;
   int time_ = 0;  // index of the current step
   std::vector<Value> values_;
   std::vector<int> lastRead_;  // for each root, the last step that reads its memory

@@ -5,6 +5,7 @@
 
 #include "cpu/loops/parallel.h"
 #include "cpu/loops/vector.h"
+#include "ops/broadcast.h"
 
 namespace seresnet::cpu {
 
@@ -91,22 +92,7 @@ Kernel convertImages(const Shape& shape, Layout from, Layout to, BufferId source
 std::vector<int64_t> stridesOf(const Shape& shape, Layout layout) {
   if (layout == Layout::channelsLast)
     return {shape[1] * shape[2] * shape[3], 1, shape[1] * shape[3], shape[1]};
-  std::vector<int64_t> strides(shape.size());
-  int64_t stride = 1;
-  for (size_t dim = shape.size(); dim-- > 0; stride *= shape[dim]) strides[dim] = stride;
-  return strides;
-}
-
-std::vector<int64_t> broadcastStrides(const Builder& builder, const Shape& own, Layout layout, const Shape& shape) {
-  builder.expect(own.size() <= shape.size(), "operands that can be broadcast");
-  const std::vector<int64_t> strides = stridesOf(own, layout);
-  const size_t missing = shape.size() - own.size();
-  std::vector<int64_t> along(shape.size(), 0);
-  for (size_t dim = 0; dim < own.size(); ++dim) {
-    builder.expect(own[dim] == shape[missing + dim] || own[dim] == 1, "operands that can be broadcast");
-    if (own[dim] != 1) along[missing + dim] = strides[dim];
-  }
-  return along;
+  return ops::rowMajorStrides(shape);
 }
 
 Walk walk(const Shape& shape, Layout layout, const std::vector<std::vector<int64_t>>& strides) {

@@ -22,9 +22,6 @@ struct Walk {
 // Strides of a shape's dims in a layout.
 std::vector<int64_t> stridesOf(const Shape& shape, Layout layout = Layout::plain);
 
-// Strides along the dims of `shape` of a tensor that is broadcast to it (numpy's rules); throws through `builder`.
-std::vector<int64_t> broadcastStrides(const Builder& builder, const Shape& own, Layout layout, const Shape& shape);
-
 // The walk over `shape` in the order of `layout`.
 Walk walk(const Shape& shape, Layout layout, const std::vector<std::vector<int64_t>>& strides);
 

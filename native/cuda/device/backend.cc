@@ -1,6 +1,7 @@
 #include "backend.h"
 
 #include "cuda/program/program.h"
+#include "ops/table.h"
 
 namespace seresnet::cuda {
 
@@ -75,5 +76,7 @@ class CudaBackend final : public Backend {
 }  // namespace
 
 std::unique_ptr<Backend> makeBackend(const OpenOptions& options) { return std::make_unique<CudaBackend>(options); }
+
+std::vector<std::string> opNames() { return {SERESNET_OPS(SERESNET_OP_NAME)}; }
 
 }  // namespace seresnet::cuda

@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "runtime/backend.h"
 
@@ -18,5 +19,8 @@ struct OpenOptions {
 
 // One NVIDIA GPU. Throws Error when there is no such device or it lacks something.
 std::unique_ptr<Backend> makeBackend(const OpenOptions& options);
+
+// The ops it has kernels for; none in a build without CUDA (stubs/no_backend.cc).
+std::vector<std::string> opNames();
 
 }  // namespace seresnet::cuda

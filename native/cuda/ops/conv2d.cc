@@ -1,5 +1,3 @@
-#include "cuda/convolution/convolution.h"
-
 #include <algorithm>
 
 #include "cuda/convolution/convolution_exact.h"
@@ -83,23 +81,14 @@ void emitConvolution(Builder& b, const Convolution& convolution, const Convoluti
   epilogue("epilogue", bias, buffers.gate, buffers.residual, c.relu);
 }
 
-// The convolution x, w -> y with the attributes of the current step, checked.
-Convolution geometry(Builder& b, const Shape& x, const Shape& w, const Shape& y) {
-  const Step& step = b.step();
-  const auto stride = step.integers("stride", 2, 1);
-  const auto padding = step.integers("padding", 2, 0);
-  const auto dilation = step.integers("dilation", 2, 1);
+Convolution describe(Builder& b, const Shape& x, const Shape& w, const Shape& y, const ops::ConvolutionGeometry& g) {
   Convolution c;
-  c.groups = step.integer("groups", 1);
-  b.expect(x.size() == 4 && w.size() == 4 && y.size() == 4, "4-dimensional tensors");
-  b.expect(w[1] * c.groups == x[1] && w[0] % c.groups == 0 && y[0] == x[0] && y[1] == w[0], "channels that fit");
+  c.groups = g.groups;
   for (size_t i = 0; i < 2; ++i) {
     c.kernel[i] = w[2 + i];
-    c.stride[i] = stride[i];
-    c.padding[i] = padding[i];
-    c.dilation[i] = dilation[i];
-    const int64_t free = x[2 + i] + 2 * padding[i] - dilation[i] * (w[2 + i] - 1) - 1;
-    b.expect(free >= 0 && y[2 + i] == free / stride[i] + 1, "an image of the size the window gives");
+    c.stride[i] = g.stride[i];
+    c.padding[i] = g.padding[i];
+    c.dilation[i] = g.dilation[i];
   }
   c.batch = x[0];
   c.channels = x[1];
@@ -116,7 +105,7 @@ Convolution geometry(Builder& b, const Shape& x, const Shape& w, const Shape& y)
 namespace {
 
 // Tensor cores read 16 bytes of channels at a time. Where an image has to be brought into channels-last order anyway,
-// zeros behind its channels cost nothing: 4 for the three colours of a picture, else the next multiple of 8.
+// zeros behind its channels cost nothing: 4 for the three colours of an image, else the next multiple of 8.
 int64_t paddedChannels(Builder& b, const Convolution& c) {
   const bool half = c.dtype == DType::float16 || c.dtype == DType::bfloat16;
   if (!half || c.groups != 1 || c.channels % 8 == 0 || b.has(0, Layout::channelsLast)) return 0;
@@ -127,18 +116,12 @@ int64_t paddedChannels(Builder& b, const Convolution& c) {
 
 // conv2d: x, weight [O, C / groups, kh, kw], bias [O]?; fused_conv2d: the same and a residual?, then ReLU?.
 void conv2d(Builder& b) {
-  const bool fused = b.step().op == "fused_conv2d";
-  b.expectArity(2, fused ? 4 : 3);
-  b.expectFloats();
-  const bool hasResidual = fused && b.step().flag("residual");
-  const bool hasBias = fused ? b.step().flag("bias") : b.inputs() == 3;
-  b.expect(b.inputs() == size_t{2} + hasBias + hasResidual, "as many inputs as its attributes say");
-  Convolution c = geometry(b, b.input(0).shape, b.input(1).shape, b.output().shape);
-  c.bias = hasBias;
-  c.residual = hasResidual;
-  c.relu = fused && b.step().flag("relu");
-  if (hasBias) b.expect(b.input(2).shape == Shape{c.outChannels}, "a bias for each channel");
-  if (hasResidual) b.expect(b.input(b.inputs() - 1).shape == b.output().shape, "a residual of the output's shape");
+  const ops::Conv2d op(b);
+  b.expectOneDtype();
+  Convolution c = describe(b, b.input(0).shape, b.input(1).shape, b.output().shape, op.geometry);
+  c.bias = op.bias >= 0;
+  c.residual = op.residual >= 0;
+  c.relu = op.relu;
   if (b.output().size() == 0) {
     b.write(0, Layout::channelsLast);
     return b.emit("nothing", [](Stream, const Pointers&) {});
@@ -148,8 +131,8 @@ void conv2d(Builder& b) {
   ConvolutionBuffers buffers;
   buffers.x = b.read(0, images);
   buffers.w = b.read(1, images);
-  if (hasBias) buffers.bias = b.read(2);
-  if (hasResidual) buffers.residual = b.read(b.inputs() - 1, Layout::channelsLast);
+  if (c.bias) buffers.bias = b.read(2);
+  if (c.residual) buffers.residual = b.read(static_cast<size_t>(op.residual), Layout::channelsLast);
   buffers.y = b.write(0, Layout::channelsLast);
   const int64_t own = c.channels;
   if (padded > 0) c.channels = padded;
@@ -158,13 +141,10 @@ void conv2d(Builder& b) {
 
 // conv2d_input_gradient: dy, weight -> dx; conv2d_weight_gradient: x, dy -> dweight.
 void conv2dGradient(Builder& b) {
-  b.expectArity(2, 2);
-  b.expectFloats();
-  const bool input = b.step().op == "conv2d_input_gradient";
-  const Shape& dy = b.input(input ? 0 : 1).shape;
-  Convolution c = input ? geometry(b, b.output().shape, b.input(1).shape, dy)
-                        : geometry(b, b.input(0).shape, b.output().shape, dy);
-  b.expect(sizeOf(dy) > 0 && b.output().size() > 0, "images that are not empty");
+  const ops::Conv2dGradient op(b);
+  b.expectOneDtype();
+  const bool input = op.input;
+  Convolution c = describe(b, op.x, op.w, op.y, op.geometry);
   c.pass = input ? Convolution::Pass::inputGradient : Convolution::Pass::weightGradient;
   ConvolutionBuffers buffers;
   const BufferId first = b.read(0, Layout::channelsLast);

@@ -1,6 +1,8 @@
 #include "cuda/kernels/elementwise.h"
 
 #include "ops.h"
+#include "ops/broadcast.h"
+#include "ops/elementwise.h"
 #include "walk.h"
 
 namespace seresnet::cuda {
@@ -24,9 +26,8 @@ Binary binaryNamed(const std::string& op) {
 }  // namespace
 
 void unary(Builder& b) {
-  b.expectArity(1, 1);
-  b.expectFloats();
-  b.expect(b.input(0).shape == b.output().shape, "an output of the input's shape");
+  ops::checkUnary(b);
+  b.expectOneDtype();
   const Layout layout = b.common();
   const BufferId x = b.read(0, layout);
   const BufferId y = b.write(0, layout);
@@ -43,17 +44,16 @@ void unary(Builder& b) {
 
 // Sum, difference, product or quotient with numpy's broadcasting.
 void binary(Builder& b) {
-  b.expectArity(2, 2);
+  ops::checkBinary(b);
   const Shape& shape = b.output().shape;
-  b.expect(b.input(0).dtype == b.input(1).dtype && b.input(0).dtype == b.output().dtype, "tensors of one dtype");
-  b.expect(b.step().op != "div" || isFloat(b.output().dtype), "tensors of a float dtype");
   const Layout layout = shape.size() == 4 ? b.common() : Layout::plain;
   std::vector<std::vector<int64_t>> steps;
   BufferId operands[2];
   for (size_t i = 0; i < 2; ++i) {
-    const Layout own = b.input(i).shape.size() == 4 ? layout : Layout::plain;
-    operands[i] = b.read(i, own);
-    steps.push_back(broadcastStrides(b, b.input(i).shape, own, shape));
+    const Shape& own = b.input(i).shape;
+    const Layout in = own.size() == 4 ? layout : Layout::plain;
+    operands[i] = b.read(i, in);
+    steps.push_back(ops::broadcastStrides(b, own, Builder::strides(own, in), shape));
   }
   BinaryArguments arguments;
   arguments.op = binaryNamed(b.step().op);
@@ -69,8 +69,7 @@ void binary(Builder& b) {
 }
 
 void cast(Builder& b) {
-  b.expectArity(1, 1);
-  b.expect(b.input(0).shape == b.output().shape, "an output of the input's shape");
+  ops::checkCast(b);
   const bool ordered = isFloat(b.input(0).dtype) && isFloat(b.output().dtype);
   const Layout layout = ordered ? b.common() : Layout::plain;
   const BufferId x = b.read(0, layout);
@@ -87,12 +86,11 @@ void cast(Builder& b) {
 }
 
 void fill(Builder& b) {
-  b.expectArity(0, 0);
-  b.expectFloats();
+  const ops::Fill op(b);
   FillArguments arguments;
   arguments.dtype = b.outputType();
   arguments.count = b.output().size();
-  arguments.value = b.step().number("value");
+  arguments.value = op.value;
   const BufferId y = b.write(0);
   b.emit("", [=](Stream stream, const Pointers& p) mutable {
     arguments.y = p.at(y);
@@ -102,13 +100,12 @@ void fill(Builder& b) {
 
 // scale * x, repeated along the dims where x has extent 1.
 void broadcast(Builder& b) {
-  b.expectArity(1, 1);
-  b.expectFloats();
-  const Shape& shape = b.output().shape;
+  const ops::Broadcast op(b);
+  b.expectOneDtype();
   BroadcastArguments arguments;
   arguments.dtype = b.outputType();
-  arguments.scale = b.step().number("scale");
-  arguments.walk = walkOver(shape, Layout::plain, {broadcastStrides(b, b.input(0).shape, Layout::plain, shape)});
+  arguments.scale = op.scale;
+  arguments.walk = walkOver(b.output().shape, Layout::plain, {op.strides});
   const BufferId x = b.read(0);
   const BufferId y = b.write(0);
   b.emit("", [=](Stream stream, const Pointers& p) mutable {
@@ -120,10 +117,8 @@ void broadcast(Builder& b) {
 
 // y of the activation, dy -> dx
 void activationGradient(Builder& b) {
-  b.expectArity(2, 2);
-  b.expectFloats();
-  const Shape& shape = b.output().shape;
-  b.expect(b.input(0).shape == shape && b.input(1).shape == shape, "tensors of one shape");
+  ops::checkActivationGradient(b);
+  b.expectOneDtype();
   const Layout layout = b.common();
   const BufferId y = b.read(0, layout);
   const BufferId dy = b.read(1, layout);

@@ -76,43 +76,35 @@ BufferId emitGate(Builder& b, const Convolution& c, BufferId x, size_t at) {
 // x, weight, bias?, W1 [R, C], b1 [R], W2 [C, R], b2 [C], residual? -> conv(x) * gate (+ residual) (+ ReLU). Where the
 // convolution is 1x1 and the weights are constants, the gate is known before it and part of its epilogue.
 void gatedConv2d(Builder& b) {
-  b.expectArity(6, 8);
-  b.expectFloats();
-  const bool hasBias = b.step().flag("bias");
-  const bool hasResidual = b.step().flag("residual");
-  b.expect(b.inputs() == size_t{6} + hasBias + hasResidual, "as many inputs as its attributes say");
-  const Shape& y = b.output().shape;
-  Convolution c = geometry(b, b.input(0).shape, b.input(1).shape, y);
-  b.expect(b.output().size() > 0 && b.input(0).size() > 0, "images that are not empty");
-  if (hasBias) b.expect(b.input(2).shape == Shape{c.outChannels}, "a bias for each channel");
-  if (hasResidual) b.expect(b.input(b.inputs() - 1).shape == y, "a residual of the output's shape");
-  c.bias = hasBias;
-  const size_t at = size_t{2} + hasBias;
-  const bool relu = b.step().flag("relu");
+  const ops::GatedConv2d op(b);
+  b.expectOneDtype();
+  Convolution c = describe(b, b.input(0).shape, b.input(1).shape, b.output().shape, op.geometry);
+  c.bias = op.bias >= 0;
+  const size_t at = op.excitation;
 
   ConvolutionBuffers buffers;
   buffers.x = b.read(0, Layout::channelsLast);
   buffers.w = b.read(1, Layout::channelsLast);
-  if (hasBias) buffers.bias = b.read(2);
-  const Excitation excitation = readExcitation(b, at, c.outChannels);
-  const BufferId residual = hasResidual ? b.read(b.inputs() - 1, Layout::channelsLast) : none;
+  if (c.bias) buffers.bias = b.read(2);
+  const Excitation excitation = readExcitation(b, at, op.hidden);
+  const BufferId residual = op.residual >= 0 ? b.read(static_cast<size_t>(op.residual), Layout::channelsLast) : none;
   const bool pointwise = c.kernel[0] * c.kernel[1] * c.stride[0] * c.stride[1] * c.groups == 1 &&
                          c.padding[0] == 0 && c.padding[1] == 0;
-  const bool known = b.constant(1) && b.constant(at) && b.constant(at + 1) && (!hasBias || b.constant(2));
+  const bool known = b.constant(1) && b.constant(at) && b.constant(at + 1) && (!c.bias || b.constant(2));
   if (pointwise && known) {
     buffers.gate = emitGate(b, c, buffers.x, at);
     buffers.residual = residual;
     buffers.y = b.write(0, Layout::channelsLast);
     c.gate = true;
-    c.residual = hasResidual;
-    c.relu = relu;
+    c.residual = op.residual >= 0;
+    c.relu = op.relu;
     return emitConvolution(b, c, buffers);
   }
   const BufferId convolved = b.scratch(static_cast<size_t>(b.output().size()) * deviceBytes(c.dtype));
   buffers.y = convolved;
   emitConvolution(b, c, buffers);
   const BufferId out = b.write(0, Layout::channelsLast);
-  emitSqueezeExcite(b, {c.batch, c.outHeight, c.outWidth, c.outChannels}, relu, convolved, excitation, residual, out);
+  emitSqueezeExcite(b, {c.batch, c.outHeight, c.outWidth, c.outChannels}, op.relu, convolved, excitation, residual, out);
 }
 
 }  // namespace seresnet::cuda

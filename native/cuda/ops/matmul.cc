@@ -3,6 +3,7 @@
 #include "cuda/kernels/copy.h"
 #include "emit_convolution.h"
 #include "ops.h"
+#include "ops/matmul.h"
 
 namespace seresnet::cuda {
 
@@ -29,19 +30,11 @@ int64_t alignmentOf(int64_t elements, size_t element) {
 
 // x [..., I], weight [O, I], bias [O]? -> [..., O]
 void linear(Builder& b) {
-  b.expectArity(2, 3);
-  b.expectFloats();
-  const Shape& w = b.input(1).shape;
-  b.expect(w.size() == 2, "a weight [O, I]");
-  Shape shape = b.input(0).shape;
-  b.expect(!shape.empty() && shape.back() == w[1], "x [..., I]");
-  const int64_t rows = w[1] == 0 ? 0 : sizeOf(shape) / w[1];
-  shape.back() = w[0];
-  b.expect(b.output().shape == shape, "y [..., O]");
+  const ops::Linear op(b);
+  b.expectOneDtype();
   b.expect(b.output().size() > 0 && b.input(0).size() > 0, "matrices that are not empty");
-  if (b.inputs() == 3) b.expect(b.input(2).shape == Shape{w[0]}, "a bias [O]");
-  Convolution c = product(b, rows, w[1], w[0]);
-  c.bias = b.inputs() == 3;
+  Convolution c = product(b, op.rows, op.depth, op.features);
+  c.bias = op.bias;
   ConvolutionBuffers buffers;
   buffers.x = b.read(0);
   buffers.w = b.read(1);
@@ -53,37 +46,16 @@ void linear(Builder& b) {
 // [..., M, K] x [..., K, N] -> [..., M, N]; leading extents broadcast. One product for each pair of matrices, after the
 // right ones have been transposed.
 void matmul(Builder& b) {
-  b.expectArity(2, 2);
-  b.expectFloats();
-  const Shape& left = b.input(0).shape;
-  const Shape& right = b.input(1).shape;
-  const Shape& y = b.output().shape;
-  b.expect(left.size() >= 2 && right.size() >= 2 && y.size() >= 2, "matrices");
-  const int64_t height = y[y.size() - 2], width = y.back(), depth = left.back();
-  b.expect(left[left.size() - 2] == height && right.back() == width && right[right.size() - 2] == depth,
-           "[..., M, K] and [..., K, N] -> [..., M, N]");
+  const ops::Matmul op(b);
+  b.expectOneDtype();
+  const int64_t height = op.height, width = op.width, depth = op.depth;
   b.expect(b.output().size() > 0 && depth > 0, "matrices that are not empty");
-  const Shape lead(y.begin(), y.end() - 2);
-  // how many matrices further the next index of each leading dim is; 0 where it repeats
-  const auto steps = [&](const Shape& shape) {
-    std::vector<int64_t> all(lead.size(), 0);
-    int64_t step = 1;
-    for (size_t i = 0; i < lead.size(); ++i) {
-      if (i + 3 > shape.size()) break;
-      const int64_t extent = shape[shape.size() - 3 - i];
-      b.expect(extent == 1 || extent == lead[lead.size() - 1 - i], "leading extents that broadcast");
-      if (extent != 1) all[lead.size() - 1 - i] = step;
-      step *= extent;
-    }
-    return all;
-  };
-  b.expect(left.size() <= y.size() && right.size() <= y.size(), "leading extents that broadcast");
-  const auto leftSteps = steps(left), rightSteps = steps(right);
+  const Shape& left = b.input(0).shape;
   std::vector<std::pair<int64_t, int64_t>> pairs{{0, 0}};
-  for (size_t dim = 0; dim < lead.size(); ++dim) {
+  for (size_t dim = 0; dim < op.leading.size(); ++dim) {
     std::vector<std::pair<int64_t, int64_t>> more;
     for (const auto& [a, c] : pairs)
-      for (int64_t i = 0; i < lead[dim]; ++i) more.emplace_back(a + i * leftSteps[dim], c + i * rightSteps[dim]);
+      for (int64_t i = 0; i < op.leading[dim]; ++i) more.emplace_back(a + i * op.left[dim], c + i * op.right[dim]);
     pairs = std::move(more);
   }
 

@@ -1,17 +1,12 @@
 #include "cuda/kernels/copy.h"
 
 #include "ops.h"
+#include "ops/pad_slice.h"
 #include "walk.h"
 
 namespace seresnet::cuda {
 
 namespace {
-
-void expectSameKind(Builder& b) {
-  b.expectArity(1, 1);
-  b.expect(b.input(0).dtype == b.output().dtype && b.input(0).shape.size() == b.output().shape.size(),
-           "an output of the input's dtype and rank");
-}
 
 // A kernel that moves the elements of `shape` from x to y, stepping so far in each, from these origins on.
 void emitCopy(Builder& b, Layout layout, const Shape& shape, const std::vector<int64_t>& xSteps, int64_t xOrigin,
@@ -53,59 +48,41 @@ View viewOf(const Shape& shape, Layout layout, const std::vector<int64_t>& start
 }  // namespace
 
 void pad(Builder& b) {
-  expectSameKind(b);
+  const ops::Pad op(b);
   const Shape& x = b.input(0).shape;
-  const Shape& y = b.output().shape;
-  const std::vector<int64_t> before = b.step().integers("before", x.size(), 0);
-  for (size_t dim = 0; dim < x.size(); ++dim) b.expect(before[dim] + x[dim] <= y[dim], "an output that holds the input");
   const Layout layout = b.common();
-  const View target = viewOf(y, layout, before, std::vector<int64_t>(x.size(), 1));
+  const View target = viewOf(b.output().shape, layout, op.before, std::vector<int64_t>(x.size(), 1));
   emitCopy(b, layout, x, Builder::strides(x, layout), 0, target.steps, target.origin, true);
 }
 
 void slice(Builder& b) {
-  expectSameKind(b);
-  const Shape& x = b.input(0).shape;
+  const ops::Slice op(b);
   const Shape& y = b.output().shape;
-  const std::vector<int64_t> starts = b.step().integers("starts", x.size(), 0);
-  const std::vector<int64_t> steps = b.step().integers("steps", x.size(), 1);
-  for (size_t dim = 0; dim < x.size(); ++dim)
-    b.expect(y[dim] == 0 || starts[dim] + (y[dim] - 1) * steps[dim] < x[dim], "a slice inside the input");
   const Layout layout = b.common();
-  const View source = viewOf(x, layout, starts, steps);
+  const View source = viewOf(b.input(0).shape, layout, op.starts, op.steps);
   emitCopy(b, layout, y, source.steps, source.origin, Builder::strides(y, layout), 0, false);
 }
 
 void sliceGradient(Builder& b) {
-  expectSameKind(b);
+  const ops::Slice op(b);
   const Shape& dy = b.input(0).shape;
-  const Shape& dx = b.output().shape;
-  const std::vector<int64_t> starts = b.step().integers("starts", dy.size(), 0);
-  const std::vector<int64_t> steps = b.step().integers("steps", dy.size(), 1);
-  for (size_t dim = 0; dim < dy.size(); ++dim)
-    b.expect(dy[dim] == 0 || starts[dim] + (dy[dim] - 1) * steps[dim] < dx[dim], "a slice inside the output");
   const Layout layout = b.common();
-  const View target = viewOf(dx, layout, starts, steps);
+  const View target = viewOf(b.output().shape, layout, op.starts, op.steps);
   emitCopy(b, layout, dy, Builder::strides(dy, layout), 0, target.steps, target.origin, true);
 }
 
 // The last two dims exchanged.
 void transpose(Builder& b) {
-  b.expectArity(1, 1);
-  b.expect(b.input(0).dtype == b.output().dtype, "an output of the input's dtype");
+  ops::checkTranspose(b);
   const Shape& x = b.input(0).shape;
-  b.expect(x.size() >= 2 && b.output().shape.size() == x.size(), "matrices");
-  Shape shape = x;
-  std::swap(shape[x.size() - 1], shape[x.size() - 2]);
-  b.expect(b.output().shape == shape, "the last two dims exchanged");
+  const Shape& y = b.output().shape;
   std::vector<int64_t> steps = Builder::strides(x, Layout::plain);
   std::swap(steps[x.size() - 1], steps[x.size() - 2]);
-  emitCopy(b, Layout::plain, shape, steps, 0, Builder::strides(shape, Layout::plain), 0, false);
+  emitCopy(b, Layout::plain, y, steps, 0, Builder::strides(y, Layout::plain), 0, false);
 }
 
 void reshape(Builder& b) {
-  b.expectArity(1, 1);
-  b.expect(b.input(0).dtype == b.output().dtype && b.input(0).size() == b.output().size(), "an output of as many elements");
+  ops::checkReshape(b);
   b.alias(0);
 }
 

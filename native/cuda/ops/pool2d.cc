@@ -1,39 +1,33 @@
 #include "cuda/kernels/pool2d.h"
 
 #include "ops.h"
+#include "ops/pool2d.h"
 
 namespace seresnet::cuda {
 
 namespace {
 
-// The pooling of the current step, from images x to images y.
-Pool2dArguments window(Builder& b, const Shape& x, const Shape& y) {
-  b.expectFloats();
-  b.expect(x.size() == 4 && y.size() == 4 && x[0] == y[0] && x[1] == y[1], "x [N, C, H, W] and y [N, C, H', W']");
-  const Step& step = b.step();
-  const bool average = step.op.starts_with("avg");
-  const auto kernel = step.integers("kernelSize", 2, 1);
-  const auto stride = step.integers("stride", 2, 1);
-  const auto padding = step.integers("padding", 2, 0);
-  const auto dilation = average ? std::vector<int64_t>{1, 1} : step.integers("dilation", 2, 1);
+// The pooling of the current step, or the one that its gradient is of.
+Pool2dArguments window(Builder& b) {
+  const ops::Pool2d op(b);
+  b.expectOneDtype();
   Pool2dArguments arguments;
   arguments.dtype = b.outputType();
-  arguments.input = {x[0], x[2], x[3], x[1]};
-  arguments.outHeight = y[2];
-  arguments.outWidth = y[3];
+  arguments.input = {op.x[0], op.x[2], op.x[3], op.x[1]};
+  arguments.outHeight = op.y[2];
+  arguments.outWidth = op.y[3];
   for (size_t i = 0; i < 2; ++i) {
-    arguments.kernel[i] = kernel[i];
-    arguments.stride[i] = stride[i];
-    arguments.padding[i] = padding[i];
-    arguments.dilation[i] = dilation[i];
+    arguments.kernel[i] = op.kernel[i];
+    arguments.stride[i] = op.stride[i];
+    arguments.padding[i] = op.padding[i];
+    arguments.dilation[i] = op.dilation[i];
   }
-  arguments.countIncludePad = average && step.flag("countIncludePad", true);
+  arguments.countIncludePad = op.countIncludePad;
   return arguments;
 }
 
 void forward(Builder& b, void (*launch)(Stream, const Pool2dArguments&)) {
-  b.expectArity(1, 1);
-  Pool2dArguments arguments = window(b, b.input(0).shape, b.output().shape);
+  Pool2dArguments arguments = window(b);
   const BufferId x = b.read(0, Layout::channelsLast);
   const BufferId y = b.write(0, Layout::channelsLast);
   b.emit("", [=](Stream stream, const Pointers& p) mutable {
@@ -51,10 +45,8 @@ void avgPool2d(Builder& b) { forward(b, launchAvgPool2d); }
 
 // x, dy -> dx
 void maxPool2dGradient(Builder& b) {
-  b.expectArity(2, 2);
-  b.expect(b.input(0).shape == b.output().shape, "x and dx of one shape");
   Pool2dGradientArguments arguments;
-  arguments.forward = window(b, b.output().shape, b.input(1).shape);
+  arguments.forward = window(b);
   const BufferId x = b.read(0, Layout::channelsLast);
   const BufferId dy = b.read(1, Layout::channelsLast);
   const BufferId dx = b.write(0, Layout::channelsLast);
@@ -68,9 +60,8 @@ void maxPool2dGradient(Builder& b) {
 
 // dy -> dx
 void avgPool2dGradient(Builder& b) {
-  b.expectArity(1, 1);
   Pool2dGradientArguments arguments;
-  arguments.forward = window(b, b.output().shape, b.input(0).shape);
+  arguments.forward = window(b);
   const BufferId dy = b.read(0, Layout::channelsLast);
   const BufferId dx = b.write(0, Layout::channelsLast);
   b.emit("", [=](Stream stream, const Pointers& p) mutable {

@@ -1,16 +1,11 @@
 #include "squeeze_excite.h"
 
 #include "ops.h"
+#include "ops/squeeze_excite.h"
 
 namespace seresnet::cuda {
 
-Excitation readExcitation(Builder& b, size_t at, int64_t channels) {
-  const Shape& w1 = b.input(at).shape;
-  b.expect(w1.size() == 2 && w1[0] > 0, "W1 [R, C]");
-  const int64_t hidden = w1[0];
-  b.expect(w1 == Shape{hidden, channels} && b.input(at + 1).shape == Shape{hidden} &&
-               b.input(at + 2).shape == Shape{channels, hidden} && b.input(at + 3).shape == Shape{channels},
-           "W1 [R, C], b1 [R], W2 [C, R], b2 [C]");
+Excitation readExcitation(Builder& b, size_t at, int64_t hidden) {
   return {hidden, b.read(at), b.read(at + 2), b.readVector(at + 1), b.readVector(at + 3)};
 }
 
@@ -39,18 +34,14 @@ void emitSqueezeExcite(Builder& b, const Images& images, bool relu, BufferId x, 
 
 // x, W1 [R, C], b1 [R], W2 [C, R], b2 [C], residual? -> x * sigmoid(W2 relu(W1 mean(x) + b1) + b2) (+ residual) (+ ReLU)
 void squeezeExcite(Builder& b) {
-  b.expectArity(5, 6);
-  b.expectFloats();
-  const bool hasResidual = b.step().flag("residual");
-  b.expect(b.inputs() == size_t{5} + hasResidual, "as many inputs as its attributes say");
+  const ops::SqueezeExcite op(b);
+  b.expectOneDtype();
   const Shape& x = b.input(0).shape;
-  b.expect(x.size() == 4 && b.output().shape == x && b.output().size() > 0, "x [N, C, H, W] and y of its shape");
-  if (hasResidual) b.expect(b.input(5).shape == x, "a residual of x's shape");
   const BufferId image = b.read(0, Layout::channelsLast);
-  const Excitation excitation = readExcitation(b, 1, x[1]);
-  const BufferId residual = hasResidual ? b.read(5, Layout::channelsLast) : none;
+  const Excitation excitation = readExcitation(b, 1, op.hidden);
+  const BufferId residual = op.residual ? b.read(5, Layout::channelsLast) : none;
   const BufferId y = b.write(0, Layout::channelsLast);
-  emitSqueezeExcite(b, {x[0], x[2], x[3], x[1]}, b.step().flag("relu"), image, excitation, residual, y);
+  emitSqueezeExcite(b, {x[0], x[2], x[3], x[1]}, op.relu, image, excitation, residual, y);
 }
 
 }  // namespace seresnet::cuda

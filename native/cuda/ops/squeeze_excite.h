@@ -14,8 +14,8 @@ struct Excitation {
   std::pair<BufferId, DType> b1, b2;
 };
 
-// W1, b1, W2, b2: the current step's inputs from `at` on, checked.
-Excitation readExcitation(Builder& b, size_t at, int64_t channels);
+// W1, b1, W2, b2: the current step's inputs from `at` on.
+Excitation readExcitation(Builder& b, size_t at, int64_t hidden);
 
 // Adds the kernel for y = x * gate (+ residual) (+ ReLU) on channels-last buffers.
 void emitSqueezeExcite(Builder& b, const Images& images, bool relu, BufferId x, const Excitation& excitation,

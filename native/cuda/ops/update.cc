@@ -5,28 +5,13 @@
 #include <tuple>
 
 #include "ops.h"
+#include "ops/update.h"
 
 namespace seresnet::cuda {
 
 namespace {
 
 constexpr Form plainFloat{Layout::plain, DType::float32, 0};
-
-// What is computed in float32 whatever it is kept in.
-void expectAnyFloats(Builder& b) {
-  for (size_t i = 0; i < b.inputs(); ++i) b.expect(isFloat(b.input(i).dtype), "tensors of a float dtype");
-  for (size_t i = 0; i < b.step().outputs.size(); ++i) b.expect(isFloat(b.output(i).dtype), "results of a float dtype");
-}
-
-// `state` tensors of one shape (the second is the gradient), then `scalars` of one element and perhaps one that says, unless
-// it is 0, that everything stays as it is; as many outputs as `results`.
-void expectUpdate(Builder& b, size_t state, size_t scalars, size_t results) {
-  b.expectArity(state + scalars, state + scalars + 1, results);
-  expectAnyFloats(b);
-  for (size_t i = 0; i < state; ++i) b.expect(b.input(i).shape == b.input(0).shape, "state of the parameter's shape");
-  for (size_t i = state; i < b.inputs(); ++i) b.expect(b.input(i).size() == 1, "scalar settings");
-  for (size_t i = 0; i < results; ++i) b.expect(b.output(i).shape == b.input(0).shape, "results of the parameter's shape");
-}
 
 // The buffers of one tensor's update; parameters, state and settings are float32 whatever the gradients are.
 struct Tensor {
@@ -71,22 +56,23 @@ struct Updates {
 };
 
 // The current step and those after it that update other tensors in the same way.
-Updates updates(Builder& b, size_t state, size_t scalars, size_t results) {
+template <typename Op>
+Updates updates(Builder& b, const Op& op) {
   Updates all;
-  for (size_t i = state; i < b.inputs(); ++i) all.settings.push_back(b.read(i, plainFloat));
-  if (b.inputs() > state + scalars) all.skip = all.settings.back();
+  for (size_t i = op.state; i < b.inputs(); ++i) all.settings.push_back(b.read(i, plainFloat));
+  if (op.skips) all.skip = all.settings.back();
   do {
-    expectUpdate(b, state, scalars, results);
+    const Op each(b);
     Tensor tensor;
     DType type{};
-    for (size_t i = 0; i < state; ++i) {
+    for (size_t i = 0; i < each.state; ++i) {
       if (i == 1) std::tie(tensor.in.emplace_back(), type) = b.readVector(i);
       else tensor.in.push_back(b.read(i, plainFloat));
     }
-    for (size_t i = 0; i < results; ++i) tensor.out.push_back(b.write(i, plainFloat));
+    for (size_t i = 0; i < b.step().outputs.size(); ++i) tensor.out.push_back(b.write(i, plainFloat));
     tensor.count = b.output().size();
     all.tensors[type].push_back(std::move(tensor));
-  } while (b.join(state));
+  } while (b.join(op.state));
   for (auto& [type, those] : all.tensors)
     std::stable_sort(those.begin(), those.end(), [](const Tensor& one, const Tensor& other) { return one.count > other.count; });
   return all;
@@ -96,9 +82,8 @@ Updates updates(Builder& b, size_t state, size_t scalars, size_t results) {
 
 // One step of PyTorch's SGD: parameter, gradient, velocity, lr, momentum, weightDecay, skip? -> parameter, velocity.
 void sgd(Builder& b) {
-  expectUpdate(b, 3, 3, 2);
-  const bool nesterov = b.step().flag("nesterov");
-  b.emit("", [all = updates(b, 3, 3, 2), nesterov](Stream stream, const Pointers& p) {
+  const ops::Sgd op(b);
+  b.emit("", [all = updates(b, op), nesterov = op.nesterov](Stream stream, const Pointers& p) {
     all.each(p, [&](const UpdateArguments& update) {
       SgdArguments arguments;
       arguments.update = update;
@@ -113,8 +98,7 @@ void sgd(Builder& b) {
 
 // One step of AdamW: parameter, gradient, two moments, lr, beta1, beta2, eps, weightDecay, step, skip? -> parameter, moments.
 void adamw(Builder& b) {
-  expectUpdate(b, 4, 6, 3);
-  b.emit("", [all = updates(b, 4, 6, 3)](Stream stream, const Pointers& p) {
+  b.emit("", [all = updates(b, ops::Adamw(b))](Stream stream, const Pointers& p) {
     all.each(p, [&](const UpdateArguments& update) {
       AdamwArguments arguments;
       arguments.update = update;
@@ -166,10 +150,9 @@ struct Tensors {
 };
 
 // Any number of tensors -> a scalar, all of one dtype.
-Tensors expectScalarOfAll(Builder& b) {
-  b.expectArity(1, b.inputs());
-  b.expectFloats();
-  b.expect(b.output().size() == 1, "a scalar");
+Tensors readAll(Builder& b) {
+  ops::checkScalarOfAll(b);
+  b.expectOneDtype();
   return Tensors::of(b, b.inputs());
 }
 
@@ -177,7 +160,7 @@ Tensors expectScalarOfAll(Builder& b) {
 
 // 1 if an element is not finite, else 0
 void foundInf(Builder& b) {
-  const Tensors tensors = expectScalarOfAll(b);
+  const Tensors tensors = readAll(b);
   const BufferId found = b.write(0, plainFloat);
   b.emit("", [=, type = b.inputType(0)](Stream stream, const Pointers& p) {
     tensors.all(p, type, [&](const UpdateArguments& update) { launchFoundInf(stream, {update, p.at<float>(found)}); });
@@ -186,7 +169,7 @@ void foundInf(Builder& b) {
 
 // the Euclidean norm of all elements
 void globalNorm(Builder& b) {
-  const Tensors tensors = expectScalarOfAll(b);
+  const Tensors tensors = readAll(b);
   const auto count = static_cast<int64_t>(b.inputs());
   const BufferId workspace = b.scratch(globalNormWorkspace(count, tensors.longest()));
   const BufferId norm = b.write(0, plainFloat);
@@ -199,13 +182,9 @@ void globalNorm(Builder& b) {
 
 // Any number of tensors of one dtype and a float32 factor -> each times the factor
 void scale(Builder& b) {
-  const size_t count = b.inputs() - 1;
-  b.expectArity(2, b.inputs(), count);
-  for (size_t i = 0; i < count; ++i) {
-    b.expect(isFloat(b.input(i).dtype) && b.inputType(i) == b.inputType(0), "tensors of one float dtype");
-    b.expect(b.output(i).shape == b.input(i).shape && b.outputType(i) == b.inputType(0), "results like the tensors");
-  }
-  b.expect(isFloat(b.input(count).dtype) && b.input(count).size() == 1, "a scalar last");
+  const size_t count = ops::Scale(b).count;
+  for (size_t i = 0; i < count; ++i)
+    b.expect(b.inputType(i) == b.inputType(0) && b.outputType(i) == b.inputType(0), "tensors of one float dtype");
   Tensors tensors = Tensors::of(b, count);
   const BufferId factor = b.read(count, plainFloat);
   for (size_t i = 0; i < count; ++i) tensors.out.push_back(b.write(i));
@@ -216,16 +195,10 @@ void scale(Builder& b) {
 
 // Any number of tensors, as many others of their shapes and a weight -> x + weight * (other - x) for each, in float32
 void lerp(Builder& b) {
-  const size_t count = b.inputs() / 2;
-  b.expectArity(3, 2 * count + 1, count);
-  expectAnyFloats(b);
-  b.expect(b.inputs() == 2 * count + 1 && b.input(2 * count).size() == 1, "a scalar last");
+  const size_t count = ops::Lerp(b).count;
   std::vector<Tensor> tensors;
-  for (size_t i = 0; i < count; ++i) {
-    b.expect(b.input(count + i).shape == b.input(i).shape && b.output(i).shape == b.input(i).shape,
-             "tensors of the same shapes");
+  for (size_t i = 0; i < count; ++i)
     tensors.push_back({{b.read(i, plainFloat), b.read(count + i, plainFloat)}, {b.write(i, plainFloat)}, b.input(i).size()});
-  }
   const BufferId weight = b.read(2 * count, plainFloat);
   b.emit("", [=](Stream stream, const Pointers& p) {
     std::vector<UpdateTensor> all;

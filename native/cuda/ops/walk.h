@@ -20,17 +20,4 @@ inline Walk walkOver(const Shape& shape, Layout layout, const std::vector<std::v
   return walk;
 }
 
-// Steps of an array of shape `from` along the dims of `to`, to which it is broadcast; checked.
-inline std::vector<int64_t> broadcastStrides(const Builder& b, const Shape& from, Layout layout, const Shape& to) {
-  b.expect(from.size() <= to.size(), "shapes that broadcast");
-  const std::vector<int64_t> own = Builder::strides(from, layout);
-  std::vector<int64_t> steps(to.size(), 0);
-  for (size_t i = 0; i < from.size(); ++i) {
-    const size_t dim = to.size() - from.size() + i;
-    b.expect(from[i] == to[dim] || from[i] == 1, "shapes that broadcast");
-    if (from[i] != 1) steps[dim] = own[i];
-  }
-  return steps;
-}
-
 }  // namespace seresnet::cuda

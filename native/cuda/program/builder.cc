@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <cstring>
+#include <string_view>
+#include <unordered_map>
 
 #include "cuda/kernels/elementwise.h"
 #include "cuda/kernels/layout.h"
 #include "cuda/ops/ops.h"
+#include "ops/broadcast.h"
 
 namespace seresnet::cuda {
 
@@ -25,11 +28,20 @@ namespace {
 // As the host holds it: floats are float32, everything is plain.
 Form hostForm(DType dtype) { return {Layout::plain, isFloat(dtype) ? DType::float32 : dtype, 0}; }
 
+using Op = void (*)(Builder&);
+
+Op opNamed(const std::string& name) {
+  static const std::unordered_map<std::string_view, Op> all{SERESNET_OPS(SERESNET_OP_ENTRY)};
+  const auto found = all.find(name);
+  if (found == all.end()) throw Error("cuda", "expected ops it has a kernel for, got " + name);
+  return found->second;
+}
+
 }  // namespace
 
 Builder::Builder(const Plan& plan, const std::vector<std::shared_ptr<HostMemory>>& constants, Context& context,
                  DType compute, bool tf32)
-    : plan_(plan), context_(context), compute_(compute), tf32_(tf32), values_(plan.slots.size()) {
+    : StepView(plan), plan_(plan), context_(context), compute_(compute), tf32_(tf32), values_(plan.slots.size()) {
   const auto bring = [&](const std::vector<uint32_t>& slots, Buffer::Kind kind) {
     for (size_t i = 0; i < slots.size(); ++i) {
       Buffer buffer;
@@ -48,9 +60,7 @@ void Builder::build() {
   for (; time_ < plan_.steps.size(); ++time_) {
     first_ = time_;
     step_ = &plan_.steps[time_];
-    const auto found = ops().find(step_->op);
-    if (found == ops().end()) throw Error("cuda", "expected ops it has a kernel for, got " + step_->op);
-    found->second(*this);
+    opNamed(step_->op)(*this);
     for (size_t done = first_; done <= time_; ++done) {
       const Step& step = plan_.steps[done];
       for (size_t i = 0; i < step.outputs.size(); ++i)
@@ -85,27 +95,10 @@ void Builder::build() {
     if (buffer.kind != Buffer::Kind::arena) buffer.block.last = -1;
 }
 
-void Builder::expect(bool fits, const std::string& what) const {
-  if (fits) return;
-  std::string got;
-  for (const uint32_t slot : step_->inputs) got += (got.empty() ? "" : ", ") + format(plan_.slots[slot].shape);
-  std::string made;
-  for (const uint32_t slot : step_->outputs) made += (made.empty() ? "" : ", ") + format(plan_.slots[slot].shape);
-  throw Error(step_->op, "expected " + what + ", got " + got + " -> " + made);
-}
-
-void Builder::expectArity(size_t leastInputs, size_t mostInputs, size_t outputs) const {
-  expect(inputs() >= leastInputs && inputs() <= mostInputs,
-         std::to_string(leastInputs) + " to " + std::to_string(mostInputs) + " inputs");
-  expect(step_->outputs.size() == outputs, std::to_string(outputs) + " outputs");
-}
-
-void Builder::expectFloats() const {
+void Builder::expectOneDtype() const {
   for (const auto* slots : {&step_->inputs, &step_->outputs})
-    for (const uint32_t slot : *slots) {
-      expect(isFloat(plan_.slots[slot].dtype), "tensors of a float dtype");
-      expect(held(plan_.slots[slot]) == held(plan_.slots[step_->outputs[0]]), "tensors of one float dtype");
-    }
+    for (const uint32_t slot : *slots)
+      expect(held(plan_.slots[slot]) == held(plan_.slots[step_->outputs[0]]), "tensors of one dtype");
 }
 
 bool Builder::has(size_t input, Layout layout) const {
@@ -325,11 +318,9 @@ void Builder::check(BufferId flag, std::function<Error(int32_t, const Run&)> err
 }
 
 std::vector<int64_t> Builder::strides(const Shape& shape, Layout layout) {
-  std::vector<int64_t> steps(shape.size(), 1);
   if (layout == Layout::channelsLast && shape.size() == 4)
     return {shape[1] * shape[2] * shape[3], 1, shape[1] * shape[3], shape[1]};
-  for (size_t dim = shape.size(); dim-- > 1;) steps[dim - 1] = steps[dim] * shape[dim];
-  return steps;
+  return ops::rowMajorStrides(shape);
 }
 
 BufferId Builder::add(Buffer buffer) {

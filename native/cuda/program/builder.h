@@ -9,6 +9,7 @@
 #include "cuda/convolution/convolution.h"
 #include "cuda/device/memory_pool.h"
 #include "cuda/kernels/arguments.h"
+#include "ops/step_view.h"
 #include "runtime/backend.h"
 #include "runtime/errors.h"
 
@@ -85,8 +86,9 @@ struct Context {
   std::shared_ptr<CUstream_st> stream;  // for loading
 };
 
-// Turns a plan's steps into kernels, one op at a time. The functions in ops.h get it with one step current.
-class Builder {
+// Turns a plan's steps into kernels, one op at a time. The functions of native/ops/table.h get it with one step
+// current.
+class Builder : public StepView {
  public:
   // `compute` is the dtype that float32 slots are held in between steps.
   Builder(const Plan& plan, const std::vector<std::shared_ptr<HostMemory>>& constants, Context& context, DType compute,
@@ -95,11 +97,7 @@ class Builder {
   // Makes the kernels of all steps; throws Error when an op has none.
   void build();
 
-  // ---- the current step, for the functions of ops.h
-  const Step& step() const { return *step_; }
-  size_t inputs() const { return step_->inputs.size(); }
-  const Slot& input(size_t i) const { return plan_.slots[step_->inputs[i]]; }
-  const Slot& output(size_t i = 0) const { return plan_.slots[step_->outputs[i]]; }
+  // ---- the current step, for the functions of the ops
   // The dtype a slot's elements have between steps.
   DType held(const Slot& slot) const { return slot.dtype == DType::float32 ? compute_ : slot.dtype; }
   DType inputType(size_t i) const { return held(input(i)); }
@@ -107,10 +105,8 @@ class Builder {
   bool tf32() const { return tf32_; }
   ConvolutionEngine& engine() { return *context_.engine; }
 
-  // Throws an Error about the current op unless `fits`.
-  void expect(bool fits, const std::string& what) const;
-  void expectArity(size_t leastInputs, size_t mostInputs, size_t outputs = 1) const;
-  void expectFloats() const;
+  // Expects all inputs and outputs to be held in one dtype.
+  void expectOneDtype() const;
 
   // Whether an input is there in a layout already (and is no plain tensor that one only brings into it).
   bool has(size_t input, Layout layout) const;
@@ -181,7 +177,6 @@ class Builder {
   Context& context_;
   DType compute_;
   bool tf32_;
-  const Step* step_ = nullptr;
   size_t time_ = 0;   // index of the current step
   size_t first_ = 0;  // and of the first that its kernel does
   std::vector<Value> values_;
