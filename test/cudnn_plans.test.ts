@@ -78,7 +78,7 @@ function ask(queries: readonly ConvolutionQuery[]): ConvolutionSupport[] {
   const properties = join(__dirname, "fixtures", "h200_device_properties.json");
   writeFileSync(asked, JSON.stringify(queries));
   const script = `const fs = require("node:fs");
-    const { cudnnSupport } = require(${JSON.stringify(join(__dirname, "..", "dist", "lib", "executors", "native.js"))});
+    const { cudnnSupport } = require(${JSON.stringify(join(__dirname, "..", "dist", "lib", "devices", "native", "addon.js"))});
     const read = (file) => fs.readFileSync(file, "utf8");
     const [cudnn, properties, queries] = process.argv.slice(1);
     process.stdout.write(JSON.stringify(cudnnSupport(cudnn, read(properties), JSON.parse(read(queries)))));`;

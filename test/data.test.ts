@@ -165,6 +165,8 @@ describe("datasets", () => {
     const photos = await data.openImageFolder(join(folder, "photos"));
     expect(() => new data.DataLoader(photos, { batchSize: 9, dropLast: true })).toThrow("at least 9 images, got 8");
     expect(() => new data.DataLoader(photos, { batchSize: 0 })).toThrow("batchSize");
+    for (const none of [undefined, {}, "photos"])
+      expect(() => new data.DataLoader(none as never)).toThrow("a dataset, as openDataset gives it");
     expect(() => new data.DataLoader(photos, { channels: 2 as 1 })).toThrow("channels to be 1 or 3, got 2");
     expect(() => new data.DataLoader(photos, { cropPct: 0 })).toThrow("cropPct in (0, 1], got 0");
   });

@@ -43,7 +43,7 @@ const kinds = {
     device: "cuda-sim",
     models: ["seresnet14_cifar", "resnet14_cifar"],
     cases: "seresnet14_cifar:float16:2,resnet14_cifar:float16:1",
-    parity: "--only judged_ops,profile",
+    parity: "--only ops.parity,profile",
     trained: "seresnet14_cifar",
     effort: 1,
   },

@@ -2,7 +2,7 @@
 //   node test/run_on.mjs cuda              npm run test:cuda: on a GPU; exit 3 with one sentence where there is none
 //   node test/run_on.mjs cuda --sanitizer  the same under compute-sanitizer
 //   node test/run_on.mjs cuda-sim          npm run test:sim: kernels and all on the host, with build/sim/seresnet.node
-//   node test/run_on.mjs cuda --seconds 20 --only judged_ops,ops    some files, and at most so long for each test
+//   node test/run_on.mjs cuda --seconds 20 --only ops.parity,ops    some files, and at most so long for each test
 import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -17,7 +17,7 @@ const options = { sanitizer: { type: "boolean" }, only: text, seconds: text };
 const { values, positionals } = parseArgs({ allowPositionals: true, options });
 const [device] = positionals;
 const sim = join(root, "build", "sim", "seresnet.node");
-const judged = ["judged_layers", "judged_ops", "judged_training", "gated_conv2d", "ops", "ops_as_pytorch", "bad_input"];
+const judged = ["layers.parity", "ops.parity", "training.parity", "gated_conv2d", "ops", "ops_as_pytorch", "bad_input"];
 const training = ["gradients", "optim", "trajectory", "checkpoint", "amp"];
 const onHost = device === "cuda-sim" ? ["cuda_faults", "cuda_bench", "gpu_kit"] : [];
 const known = ["cuda", ...judged, ...training, "profile", ...onHost];

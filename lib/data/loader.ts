@@ -115,6 +115,8 @@ export class DataLoader {
       joinSingle = false,
       strict = false,
     } = checkOptions(where, options, loaderNames);
+    if (!Array.isArray(dataset?.classes) || !ArrayBuffer.isView(dataset.labels) || !dataset.pictures?.kind)
+      throw new ArgumentError(expected(where, "a dataset, as openDataset gives it", shown(dataset)));
     const { size = 224, cropPct = 0.875, cropMode = "center", interpolation = "bilinear" } = options;
     const { channels = dataset.pictures.kind === "pixels" ? 1 : 3 } = options;
     const workers = integer(where, "workers", options.workers ?? defaultWorkers(), 0);

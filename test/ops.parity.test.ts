@@ -5,7 +5,7 @@ import { contents, planOf, single } from "./support/plans.js";
 
 if (judgedDevices.length === 0)
   test("no device but the reference", () =>
-    console.warn("judged_ops.test: LEFT OUT: no device but the reference works here"));
+    console.warn("ops.parity.test: LEFT OUT: no device but the reference works here"));
 
 describe.each(judgedDevices)("small ops on %s equal the reference", (device) => {
   const compare = comparer(device);

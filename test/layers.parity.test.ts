@@ -5,7 +5,7 @@ import { contents, conv, type Line, planOf, single } from "./support/plans.js";
 
 if (judgedDevices.length === 0)
   test("no device but the reference", () =>
-    console.warn("judged_layers.test: LEFT OUT: no device but the reference works here"));
+    console.warn("layers.parity.test: LEFT OUT: no device but the reference works here"));
 
 describe.each(judgedDevices)("layers on %s equal the reference", (device) => {
   const compare = comparer(device);

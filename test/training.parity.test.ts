@@ -17,7 +17,7 @@ import { contents, conv, type Line, planOf, runPlan, single, type Type } from ".
 
 if (judgedDevices.length === 0)
   test("no device but the reference", () =>
-    console.warn("judged_training.test: LEFT OUT: no device but the reference works here"));
+    console.warn("training.parity.test: LEFT OUT: no device but the reference works here"));
 
 const tails = [
   { residual: false, relu: true },
