@@ -46,8 +46,11 @@ export class WorkerPool<In, Out> {
     this.#here = here;
   }
 
-  /** What a thread makes of the order. Throws DisposedError once the pool is disposed, and what the thread threw. */
-  run(order: In): Promise<Out> {
+  /**
+   * What a thread makes of the order, of which `transfer` is handed over and not copied. Throws DisposedError once the pool is
+   * disposed, and what the thread threw.
+   */
+  run(order: In, transfer: readonly TransferListItem[] = []): Promise<Out> {
     if (this.#disposed) throw this.#gone();
     if (this.#count === 0 && this.#here) return this.#here(order);
     while (this.#workers.length < this.#count) this.#workers.push(this.#start());
@@ -56,7 +59,7 @@ export class WorkerPool<In, Out> {
     return new Promise((resolve, reject) => {
       this.#waiting.set(id, { worker, resolve, reject });
       worker.ref(); // somebody waits: the process stays
-      worker.postMessage({ id, order } satisfies Order<In>);
+      worker.postMessage({ id, order } satisfies Order<In>, transfer);
     });
   }
 

@@ -1,4 +1,5 @@
 import { availableParallelism } from "node:os";
+import { types } from "node:util";
 import {
   type ImageThreadHandle,
   type NativeImages,
@@ -11,10 +12,17 @@ import { LeastRecentlyUsed } from "../lru.js";
 import { WorkerPool } from "../worker_pool.js";
 import { ByteBudget } from "./budget.js";
 import { decodeSamples, type ImageFile, openImage, type Samples } from "./decode.js";
-import { checkSize, draftSides, type Geometry, type Prepared, prepareHere, type Recipe } from "./recipe.js";
+import {
+  checkSize,
+  draftSides,
+  type Geometry,
+  type ImageOrder,
+  type Prepared,
+  prepareHere,
+  type Recipe,
+} from "./recipe.js";
 import { computeTaps, type Interpolation, type Taps } from "./resize.js";
 import type { ImageSource } from "./source.js";
-import type { ImageOrder } from "./worker.js";
 
 /** How an image is prepared for a network. */
 export interface Preparation extends Omit<Recipe, "geometry"> {
@@ -28,12 +36,16 @@ export const imageBudget = new ByteBudget(2 ** 28);
 /** Images decoded at once: more would only wait for each other. libuv has four threads for all. */
 const lanes = Math.max(2, Math.min(4, availableParallelism()));
 const decoding = new Gate(lanes);
-/** Samples up to here are not worth a thread of their own. */
-const small = 2 ** 18;
+/**
+ * Decoded bytes up to which an image is prepared from this thread: with an addon, and without, when this thread resizes it.
+ * V8 collects garbage for each array as large as a photo's samples, which would take most of this thread's time.
+ */
+const large = 2 ** 22;
+const small = 2 ** 19;
 
 let isWorker = false;
 
-/** For a thread that does nothing else: without an addon, images are prepared on it. */
+/** For a worker thread: it prepares images itself. */
 export function prepareOnThisThread(): void {
   isWorker = true;
 }
@@ -54,34 +66,43 @@ export function setImageMemoryLimit(bytes: number): void {
 }
 
 /**
- * An image file as an image for a network. It is read, decoded and resized on other threads: the addon's, or worker threads
- * where there is none.
+ * An image file as an image for a network. It is read, decoded and resized on other threads: the addon's, and worker threads
+ * for large images and where there is no addon.
  * Throws ImageError for a missing, empty, damaged, too large or non-image file.
  */
 export async function prepareImage(source: ImageSource, preparation: Preparation): Promise<Prepared> {
   await decoding.enter();
-  let leave: (() => void) | undefined = () => decoding.leave();
   let giveBack: (() => void) | undefined;
   try {
     const file = await openImage(source);
     const { geometry, ...rest } = preparation;
     const recipe: Recipe = { ...rest, geometry: geometry(file.width, file.height) };
     giveBack = await imageBudget.take(memoryOf(file, recipe));
-    const addon = nativeImages();
-    if (!addon) return await withoutAddon(file, recipe);
-    const draft = draftSides(file, recipe);
-    const samples = await decodeSamples(file, { draft });
-    leave();
-    leave = undefined; // the next is decoded while this one is resized
-    const sides = draft ?? storedSides(file);
-    checkSize(file, samples, sides.width, sides.height);
-    return await onImageThread(addon, (thread) =>
-      addon.prepareImage(thread, samples.data, nativeRecipe(file, recipe, samples)),
-    );
+    if (isWorker || file.decodedBytes <= (nativeImages() ? large : small)) return await prepareOpened(file, recipe);
+    pool ??= new WorkerPool("loadImage", ["dist", "lib", "image", "worker.js"], undefined, lanes);
+    const { buffer, byteOffset, length } = file.bytes;
+    const isOwn = !ArrayBuffer.isView(source) && !types.isAnyArrayBuffer(source);
+    const isWhole = byteOffset === 0 && length === buffer.byteLength;
+    return await pool.run({ file, recipe }, isOwn && isWhole ? [buffer as ArrayBuffer] : []);
   } finally {
-    leave?.();
+    decoding.leave();
     giveBack?.();
   }
+}
+
+let pool: WorkerPool<ImageOrder, Prepared> | undefined;
+
+/** Prepares an image whose header has been read. */
+export async function prepareOpened(file: ImageFile, recipe: Recipe): Promise<Prepared> {
+  const addon = nativeImages();
+  if (!addon) return prepareHere(file, recipe);
+  const draft = draftSides(file, recipe);
+  const samples = await decodeSamples(file, { draft });
+  const sides = draft ?? storedSides(file);
+  checkSize(file, samples, sides.width, sides.height);
+  return onImageThread(addon, (thread) =>
+    addon.prepareImage(thread, samples.data, nativeRecipe(file, recipe, samples)),
+  );
 }
 
 /** Decoded samples, and what they are converted to before they are resized. */
@@ -92,14 +113,6 @@ function memoryOf(file: ImageFile, { channels }: Recipe): number {
 
 function storedSides({ width, height, orientation }: ImageFile): { width: number; height: number } {
   return orientation >= 5 ? { width: height, height: width } : { width, height };
-}
-
-let pool: WorkerPool<ImageOrder, Prepared> | undefined;
-
-function withoutAddon(file: ImageFile, recipe: Recipe): Promise<Prepared> {
-  if (isWorker || file.width * file.height <= small) return prepareHere(file, recipe);
-  pool ??= new WorkerPool("loadImage", ["dist", "lib", "image", "worker.js"], undefined, lanes);
-  return pool.run({ file, recipe });
 }
 
 interface ImageThread {

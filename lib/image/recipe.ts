@@ -34,6 +34,12 @@ export interface Recipe {
   readonly draft?: boolean;
 }
 
+/** An image to prepare in another thread. */
+export interface ImageOrder {
+  readonly file: ImageFile;
+  readonly recipe: Recipe;
+}
+
 /** 8-bit samples, [height, width, channels]; or, with a table, planes of floats, [channels, height, width]. */
 export type Prepared = Uint8Array | Float32Array;
 

@@ -1,14 +1,12 @@
 import { serve } from "../worker_pool.js";
-import type { ImageFile } from "./decode.js";
-import { type Prepared, prepareHere, type Recipe } from "./recipe.js";
+import { prepareOnThisThread, prepareOpened } from "./prepare.js";
+import type { ImageOrder, Prepared } from "./recipe.js";
 
-/** An image to prepare. */
-export interface ImageOrder {
-  readonly file: ImageFile;
-  readonly recipe: Recipe;
-}
+prepareOnThisThread();
 
 serve<ImageOrder, Prepared>(async ({ file, recipe }) => {
-  const result = await prepareHere(file, recipe);
+  const prepared = await prepareOpened(file, recipe);
+  // what is as large as this may be the addon's memory, which stays in its thread
+  const result = prepared.byteLength < 2 ** 20 ? prepared : prepared.slice();
   return { result, transfer: [result.buffer as ArrayBuffer] };
 });
