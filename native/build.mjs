@@ -8,8 +8,7 @@
 //                                     a small oneDNN inside, which is built first (native/onednn)
 //   node native/build.mjs --ready     builds nothing: exit 1 with one sentence where nothing could be written
 //   node native/build.mjs --check     builds nothing: says what would be built, as CMake finds it; exit 1 without the device cpu
-//   node native/build.mjs --optional  as the first; the second where there is no CMake, without CUDA where nvcc fails; a
-//                                     warning and exit 0 where nothing can be built
+//   node native/build.mjs --optional  as the first; the second without CMake, no CUDA where nvcc fails; a warning and exit 0
 import { spawnSync } from "node:child_process";
 import {
   accessSync,

@@ -53,11 +53,11 @@ class CpuProgram final : public Program {
  public:
   // The options name the number of threads.
   CpuProgram(const Plan& plan, const std::vector<std::shared_ptr<HostMemory>>& constants, const LoadOptions& options,
-             const Common& common, Setting setting = {})
+             const Common& common, BuildContext context = {})
       : common_(common), threads_(options.threads), split_(plan.outputs.size()) {
     omp_set_num_threads(threads_);  // oneDNN shares work out when a primitive is made
     *common_.watched = false;
-    Builder builder(plan, constants, options, *common_.onednn, std::move(setting));
+    Builder builder(plan, constants, options, *common_.onednn, std::move(context));
     builder.build();
     buffers_ = std::move(builder.buffers);
     kernels_ = std::move(builder.kernels);
@@ -273,7 +273,7 @@ class CpuBackend final : public Backend {
         CpuProgram(steps, {}, exact, common_).run(run);
         return run.outputs;
       };
-      return std::make_unique<CpuProgram>(plan, constants, chosen, common_, Setting{&weights_, evaluate});
+      return std::make_unique<CpuProgram>(plan, constants, chosen, common_, BuildContext{&weights_, evaluate});
     } catch (const dnnl::error& error) {
       throw Error("cpu", std::string("oneDNN: ") + error.what(),
                   error.status == dnnl_out_of_memory ? Error::memory : Error::device);

@@ -85,7 +85,7 @@ using Evaluate =
     std::function<std::vector<std::shared_ptr<HostMemory>>(const Plan&, const std::vector<std::shared_ptr<HostMemory>>&)>;
 
 // What a builder needs to treat constants well. Without `evaluate`, steps that read constants alone are run every time.
-struct Setting {
+struct BuildContext {
   Weights* weights = nullptr;
   Evaluate evaluate;
 };
@@ -95,7 +95,7 @@ struct Setting {
 class Builder : public StepView {
  public:
   Builder(const Plan& plan, const std::vector<std::shared_ptr<HostMemory>>& constants, const LoadOptions& options,
-          Onednn& onednn, Setting setting = {});
+          Onednn& onednn, BuildContext context = {});
 
   // Makes the kernels of all steps; throws Error when an op has none.
   void build();
@@ -165,8 +165,8 @@ class Builder : public StepView {
   void defer(const Step& step);
   const std::shared_ptr<HostMemory>& contentsOf(BufferId id);
   void evaluate(const Deferred& deferred);
-  void letGo(const Step& step);
-  void own();
+  void dropDeadConstants(const Step& step);
+  void finalizeConstants();
 
   BufferId add(Buffer buffer);
   BufferId readSlot(uint32_t slot, Layout layout);
@@ -177,7 +177,7 @@ class Builder : public StepView {
   Plan plan_;
   const LoadOptions& options_;
   Onednn& onednn_;
-  Setting setting_;
+  BuildContext context_;
   std::map<BufferId, std::shared_ptr<Deferred>> makers_;  // of the constants that are computed
   int time_ = 0;  // index of the current step
   std::vector<Value> values_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "bind.h"
 #include "cuda/kernels/layout.h"
 #include "ops.h"
 #include "ops/batch_norm.h"
@@ -31,11 +32,8 @@ BufferId readRows(Builder& b, size_t input) {
   arguments.outChannels = shape[1];
   const BufferId x = b.read(input);
   const BufferId y = b.scratch(static_cast<size_t>(sizeOf(shape)) * deviceBytes(arguments.to));
-  b.emit("to rows", [=](Stream stream, const Pointers& p) mutable {
-    arguments.x = p.at(x);
-    arguments.y = p.at(y);
-    launchToChannelsLast(stream, arguments);
-  });
+  emitLaunch(b, "to rows", launchToChannelsLast, arguments,
+             std::tuple{bind<&ToChannelsLastArguments::x>(x), bind<&ToChannelsLastArguments::y>(y)});
   return b.touch(y);
 }
 
@@ -60,18 +58,27 @@ void finishRows(Builder& b, const RowsOut& out, size_t output) {
   arguments.from = arguments.to = b.outputType(output);
   arguments.images = asImages(shape);
   arguments.inChannels = shape[1];
-  b.touch(out.rows);
-  b.touch(out.output);
-  b.emit("from rows", [=](Stream stream, const Pointers& p) mutable {
-    arguments.x = p.at(out.rows);
-    arguments.y = p.at(out.output);
-    launchToChannelsFirst(stream, arguments);
-  });
+  emitLaunch(b, "from rows", launchToChannelsFirst, arguments,
+             std::tuple{bind<&ToChannelsFirstArguments::x>(out.rows), bind<&ToChannelsFirstArguments::y>(out.output)});
 }
 
-// A channel vector among the inputs, or nothing.
-using VectorAt = std::pair<BufferId, DType>;
-constexpr VectorAt nothing{none, DType::float32};
+// The rows of an input, or none for -1.
+BufferId readRowsIf(Builder& b, int input) { return input >= 0 ? readRows(b, static_cast<size_t>(input)) : none; }
+
+VectorAt readVectorIf(Builder& b, bool there, size_t input) { return there ? b.readVector(input) : noVector; }
+
+constexpr Form plainFloat{Layout::plain, DType::float32, 0};
+
+// What the arguments of all kernels on images have in common.
+template <typename Arguments>
+Arguments onRows(const Builder& b, const Shape& shape, double eps) {
+  Arguments arguments;
+  arguments.dtype = b.outputType();
+  arguments.channels = shape[1];
+  arguments.rows = shape[1] == 0 ? 0 : sizeOf(shape) / shape[1];
+  arguments.eps = eps;
+  return arguments;
+}
 
 // What is no vector has one dtype: parameters and statistics may be more precise.
 void expectImagesOfOneDtype(const Builder& b) {
@@ -86,119 +93,76 @@ void expectImagesOfOneDtype(const Builder& b) {
 
 // x, mean, variance, gamma?, beta?, residual?
 void batchNorm(Builder& b) {
+  using Arguments = BatchNormArguments;
   const ops::BatchNorm op(b);
   expectImagesOfOneDtype(b);
-  const Shape& shape = b.output().shape;
-  BatchNormArguments arguments;
-  arguments.dtype = b.outputType();
-  arguments.channels = shape[1];
-  arguments.rows = shape[1] == 0 ? 0 : sizeOf(shape) / shape[1];
-  arguments.eps = op.eps;
+  auto arguments = onRows<Arguments>(b, b.output().shape, op.eps);
   arguments.relu = op.relu;
-  const BufferId x = readRows(b, 0);
-  const BufferId residual = op.residual >= 0 ? readRows(b, static_cast<size_t>(op.residual)) : none;
-  const VectorAt mean = b.readVector(1), variance = b.readVector(2);
-  const VectorAt gamma = op.affine ? b.readVector(3) : nothing, beta = op.affine ? b.readVector(4) : nothing;
+  const std::tuple inputs{bind<&Arguments::x>(readRows(b, 0)),
+                          bind<&Arguments::residual>(readRowsIf(b, op.residual)),
+                          bind<&Arguments::mean>(b.readVector(1)),
+                          bind<&Arguments::variance>(b.readVector(2)),
+                          bind<&Arguments::gamma>(readVectorIf(b, op.affine, 3)),
+                          bind<&Arguments::beta>(readVectorIf(b, op.affine, 4))};
   const RowsOut y = writeRows(b, 0);
-  b.touch(x);
-  b.emit("", [=](Stream stream, const Pointers& p) mutable {
-    const auto vector = [&](const VectorAt& at) { return Vector{p.at(at.first), at.second}; };
-    arguments.x = p.at(x);
-    arguments.residual = p.at(residual);
-    arguments.y = p.at(y.rows);
-    arguments.mean = vector(mean);
-    arguments.variance = vector(variance);
-    arguments.gamma = vector(gamma);
-    arguments.beta = vector(beta);
-    launchBatchNorm(stream, arguments);
-  });
+  emitLaunch(b, "", launchBatchNorm, arguments, std::tuple_cat(inputs, std::tuple{bind<&Arguments::y>(y.rows)}));
   finishRows(b, y, 0);
 }
 
 // x, gamma [C]?, beta [C]?, residual? -> y (+ residual) (+ ReLU), the batch's mean [C] and biased variance [C]
 void batchNormTrain(Builder& b) {
+  using Arguments = BatchNormTrainArguments;
   const ops::BatchNormTrain op(b);
   expectImagesOfOneDtype(b);
-  const Shape& shape = b.output().shape;
-  BatchNormTrainArguments arguments;
-  arguments.dtype = b.outputType();
-  arguments.channels = shape[1];
-  arguments.rows = shape[1] == 0 ? 0 : sizeOf(shape) / shape[1];
-  arguments.eps = op.eps;
+  auto arguments = onRows<Arguments>(b, b.output().shape, op.eps);
   arguments.relu = op.relu;
   const BufferId x = readRows(b, 0);
-  const VectorAt gamma = op.affine ? b.readVector(1) : nothing, beta = op.affine ? b.readVector(2) : nothing;
-  const BufferId residual = op.residual >= 0 ? readRows(b, static_cast<size_t>(op.residual)) : none;
-  const BufferId workspace = b.scratch(batchNormWorkspace(arguments.rows, arguments.channels));
+  const std::tuple inputs{bind<&Arguments::x>(x), bind<&Arguments::gamma>(readVectorIf(b, op.affine, 1)),
+                          bind<&Arguments::beta>(readVectorIf(b, op.affine, 2)),
+                          bind<&Arguments::residual>(readRowsIf(b, op.residual)),
+                          bind<&Arguments::workspace>(b.scratch(batchNormWorkspace(arguments.rows, arguments.channels)))};
   const RowsOut y = writeRows(b, 0);
-  const Form statistics{Layout::plain, DType::float32, 0};  // their precision is the running averages'
-  const BufferId mean = b.write(1, statistics);
-  const BufferId variance = b.write(2, statistics);
-  b.touch(x);
+  const std::tuple outputs{bind<&Arguments::y>(y.rows),
+                           bind<&Arguments::mean>(b.write(1, plainFloat)),  // the running averages' precision
+                           bind<&Arguments::variance>(b.write(2, plainFloat))};
   b.passes(x, 2);  // for the statistics, then to be normalised with them
-  b.emit("", [=](Stream stream, const Pointers& p) mutable {
-    arguments.x = p.at(x);
-    arguments.residual = p.at(residual);
-    arguments.y = p.at(y.rows);
-    arguments.gamma = {p.at(gamma.first), gamma.second};
-    arguments.beta = {p.at(beta.first), beta.second};
-    arguments.mean = {p.at(mean), DType::float32};
-    arguments.variance = {p.at(variance), DType::float32};
-    arguments.workspace = p.at(workspace);
-    launchBatchNormTrain(stream, arguments);
-  });
+  emitLaunch(b, "", launchBatchNormTrain, arguments, std::tuple_cat(inputs, outputs));
   finishRows(b, y, 0);
 }
 
 // running mean [C] and variance [C], the batch's mean [C] and biased variance [C], momentum -> the new running ones
 void runningStatistics(Builder& b) {
+  using Arguments = RunningStatisticsArguments;
   const ops::RunningStatistics op(b);
-  RunningStatisticsArguments arguments;
+  Arguments arguments;
   arguments.channels = b.output().size();
   arguments.count = op.count;
-  VectorAt in[4];
-  for (size_t i = 0; i < 4; ++i) in[i] = b.readVector(i);
-  const Form plainFloat{Layout::plain, DType::float32, 0};
-  const BufferId momentum = b.read(4, plainFloat);
-  const BufferId mean = b.write(0);
-  const BufferId variance = b.write(1);
-  b.emit("", [=, types = std::pair{b.outputType(0), b.outputType(1)}](Stream stream, const Pointers& p) mutable {
-    const auto vector = [&](const VectorAt& at) { return Vector{p.at(at.first), at.second}; };
-    arguments.mean = vector(in[0]);
-    arguments.variance = vector(in[1]);
-    arguments.batchMean = vector(in[2]);
-    arguments.batchVariance = vector(in[3]);
-    arguments.newMean = {p.at(mean), types.first};
-    arguments.newVariance = {p.at(variance), types.second};
-    arguments.momentum = p.at<float>(momentum);
-    launchRunningStatistics(stream, arguments);
-  });
+  emitLaunch(b, "", launchRunningStatistics, arguments,
+             std::tuple{bind<&Arguments::mean>(b.readVector(0)), bind<&Arguments::variance>(b.readVector(1)),
+                        bind<&Arguments::batchMean>(b.readVector(2)), bind<&Arguments::batchVariance>(b.readVector(3)),
+                        bind<&Arguments::momentum>(b.read(4, plainFloat)),
+                        bind<&Arguments::newMean>(b.write(0), b.outputType(0)),
+                        bind<&Arguments::newVariance>(b.write(1), b.outputType(1))});
 }
 
 // x, mean, variance, dy, gamma?, with `relu` what it made of the result -> dx, dgamma, dbeta, with `residual` its gradient:
 // what the ReLU lets through
 void batchNormGradient(Builder& b) {
+  using Arguments = BatchNormGradientArguments;
   const ops::BatchNormGradient op(b);
   expectImagesOfOneDtype(b);
-  const Shape& shape = b.input(0).shape;
-  BatchNormGradientArguments arguments;
-  arguments.dtype = b.outputType();
-  arguments.channels = shape[1];
-  arguments.rows = shape[1] == 0 ? 0 : sizeOf(shape) / shape[1];
-  arguments.eps = op.eps;
+  auto arguments = onRows<Arguments>(b, b.input(0).shape, op.eps);
   arguments.training = op.training;
   const BufferId x = readRows(b, 0);
   const BufferId dy = readRows(b, 3);
-  const VectorAt mean = b.readVector(1), variance = b.readVector(2);
-  const VectorAt gamma = op.affine ? b.readVector(4) : nothing;
-  const BufferId activated = op.activated >= 0 ? readRows(b, static_cast<size_t>(op.activated)) : none;
+  const std::tuple vectors{bind<&Arguments::mean>(b.readVector(1)), bind<&Arguments::variance>(b.readVector(2)),
+                           bind<&Arguments::gamma>(readVectorIf(b, op.affine, 4))};
+  const BufferId activated = readRowsIf(b, op.activated);
   const BufferId workspace = b.scratch(batchNormWorkspace(arguments.rows, arguments.channels));
   const RowsOut dx = writeRows(b, 0);
-  const Form vector{Layout::plain, DType::float32, 0};
-  const BufferId dgamma = b.write(1, vector);
-  const BufferId dbeta = b.write(2, vector);
+  const std::tuple rest{bind<&Arguments::workspace>(workspace), bind<&Arguments::dgamma>(b.write(1, plainFloat)),
+                        bind<&Arguments::dbeta>(b.write(2, plainFloat))};
   const RowsOut masked = op.residual ? writeRows(b, 3) : RowsOut{none, none};
-  b.touch(x);
   // for the sums, then for dx; what the ReLU lets through is kept where the residual's gradient is wanted, and read again
   b.passes(x, 2);
   if (op.residual) {
@@ -207,20 +171,9 @@ void batchNormGradient(Builder& b) {
     b.passes(dy, 2);
     b.passes(activated, 2);
   }
-  b.emit("", [=](Stream stream, const Pointers& p) mutable {
-    arguments.x = p.at(x);
-    arguments.dy = p.at(dy);
-    arguments.activated = p.at(activated);
-    arguments.dx = p.at(dx.rows);
-    arguments.residual = p.at(masked.rows);
-    arguments.mean = {p.at(mean.first), mean.second};
-    arguments.variance = {p.at(variance.first), variance.second};
-    arguments.gamma = {p.at(gamma.first), gamma.second};
-    arguments.dgamma = {p.at(dgamma), DType::float32};
-    arguments.dbeta = {p.at(dbeta), DType::float32};
-    arguments.workspace = p.at(workspace);
-    launchBatchNormGradient(stream, arguments);
-  });
+  const std::tuple rows{bind<&Arguments::x>(x), bind<&Arguments::dy>(dy), bind<&Arguments::activated>(activated),
+                        bind<&Arguments::dx>(dx.rows), bind<&Arguments::residual>(masked.rows)};
+  emitLaunch(b, "", launchBatchNormGradient, arguments, std::tuple_cat(rows, vectors, rest));
   finishRows(b, dx, 0);
   if (op.residual) finishRows(b, masked, 3);
 }
@@ -228,35 +181,23 @@ void batchNormGradient(Builder& b) {
 // weight [O, ...], bias [O]?, mean [O], variance [O], gamma [O]?, beta [O]? -> the weight and bias of a convolution that
 // does what convolution and batch norm did
 void foldBatchNorm(Builder& b) {
+  using Arguments = FoldBatchNormArguments;
   const ops::FoldBatchNorm op(b);
   b.expectOneDtype();
   const Shape& weight = b.input(0).shape;
-  FoldBatchNormArguments arguments;
+  Arguments arguments;
   arguments.dtype = b.outputType();
   arguments.outputs = weight[0];
   arguments.fan = weight[0] == 0 ? 0 : sizeOf(weight) / weight[0];
   arguments.eps = op.eps;
-  size_t next = 1;
-  const BufferId w = b.read(0);
-  const VectorAt bias = op.bias ? b.readVector(next++) : nothing;
-  const VectorAt mean = b.readVector(next++);
-  const VectorAt variance = b.readVector(next++);
-  const VectorAt gamma = op.affine ? b.readVector(next++) : nothing;
-  const VectorAt beta = op.affine ? b.readVector(next++) : nothing;
-  const BufferId newWeight = b.write(0);
-  const BufferId newBias = b.write(1);
-  b.emit("", [=](Stream stream, const Pointers& p) mutable {
-    const auto vector = [&](const VectorAt& at) { return Vector{p.at(at.first), at.second}; };
-    arguments.weight = p.at(w);
-    arguments.newWeight = p.at(newWeight);
-    arguments.bias = vector(bias);
-    arguments.mean = vector(mean);
-    arguments.variance = vector(variance);
-    arguments.gamma = vector(gamma);
-    arguments.beta = vector(beta);
-    arguments.newBias = {p.at(newBias), arguments.dtype};
-    launchFoldBatchNorm(stream, arguments);
-  });
+  const size_t first = size_t{1} + op.bias;  // of mean, variance, gamma, beta
+  emitLaunch(b, "", launchFoldBatchNorm, arguments,
+             std::tuple{bind<&Arguments::weight>(b.read(0)), bind<&Arguments::bias>(readVectorIf(b, op.bias, 1)),
+                        bind<&Arguments::mean>(b.readVector(first)), bind<&Arguments::variance>(b.readVector(first + 1)),
+                        bind<&Arguments::gamma>(readVectorIf(b, op.affine, first + 2)),
+                        bind<&Arguments::beta>(readVectorIf(b, op.affine, first + 3)),
+                        bind<&Arguments::newWeight>(b.write(0)),
+                        bind<&Arguments::newBias>(b.write(1), arguments.dtype)});
 }
 
 }  // namespace seresnet::cuda

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "bind.h"
 #include "cuda/convolution/convolution_exact.h"
 #include "cuda/kernels/bias_act.h"
 #include "emit_convolution.h"
@@ -64,14 +65,10 @@ void emitConvolution(Builder& b, const Convolution& convolution, const Convoluti
     arguments.plane = c.outHeight * c.outWidth;
     arguments.channels = c.outChannels;
     arguments.relu = relu;
-    for (const BufferId id : {buffers.y, bias, gate, residual}) b.touch(id);
-    b.emit(name, [=, y = buffers.y](Stream stream, const Pointers& p) mutable {
-      arguments.x = arguments.y = p.at(y);
-      arguments.gate = p.at(gate);
-      arguments.bias = {p.at(bias), arguments.dtype};
-      arguments.residual = p.at(residual);
-      launchBiasAct(stream, arguments);
-    });
+    emitLaunch(b, name, launchBiasAct, arguments,
+               std::tuple{bind<&BiasActArguments::x>(buffers.y), bind<&BiasActArguments::y>(buffers.y),
+                          bind<&BiasActArguments::gate>(gate), bind<&BiasActArguments::bias>(bias, c.dtype),
+                          bind<&BiasActArguments::residual>(residual)});
   };
   BufferId bias = done.bias ? none : buffers.bias;
   if (c.gate && bias != none) {

@@ -1,5 +1,6 @@
 #include "cuda/kernels/cross_entropy.h"
 
+#include "bind.h"
 #include "ops.h"
 #include "ops/cross_entropy.h"
 
@@ -65,17 +66,11 @@ void crossEntropyGradient(Builder& b) {
   arguments.classes = op.classes;
   arguments.labelSmoothing = op.labelSmoothing;
   arguments.reduction = reductionOf(op);
-  const BufferId logits = b.read(0);
-  const BufferId targets = b.read(1);
-  const auto dloss = b.readVector(2);
-  const BufferId dlogits = b.write(0);
-  b.emit("", [=](Stream stream, const Pointers& p) mutable {
-    arguments.logits = p.at(logits);
-    arguments.dlogits = p.at(dlogits);
-    arguments.targets = p.at(targets);
-    arguments.dloss = {p.at(dloss.first), dloss.second};
-    launchCrossEntropyGradient(stream, arguments);
-  });
+  emitLaunch(b, "", launchCrossEntropyGradient, arguments,
+             std::tuple{bind<&CrossEntropyGradientArguments::logits>(b.read(0)),
+                        bind<&CrossEntropyGradientArguments::targets>(b.read(1)),
+                        bind<&CrossEntropyGradientArguments::dloss>(b.readVector(2)),
+                        bind<&CrossEntropyGradientArguments::dlogits>(b.write(0))});
 }
 
 }  // namespace seresnet::cuda

@@ -1,5 +1,6 @@
 #include "cuda/kernels/elementwise.h"
 
+#include "bind.h"
 #include "ops.h"
 #include "ops/broadcast.h"
 #include "ops/elementwise.h"
@@ -29,17 +30,12 @@ void unary(Builder& b) {
   ops::checkUnary(b);
   b.expectOneDtype();
   const Layout layout = b.common();
-  const BufferId x = b.read(0, layout);
-  const BufferId y = b.write(0, layout);
   UnaryArguments arguments;
   arguments.op = unaryNamed(b.step().op);
   arguments.dtype = b.outputType();
   arguments.count = b.output().size();
-  b.emit("", [=](Stream stream, const Pointers& p) mutable {
-    arguments.x = p.at(x);
-    arguments.y = p.at(y);
-    launchUnary(stream, arguments);
-  });
+  emitLaunch(b, "", launchUnary, arguments,
+             std::tuple{bind<&UnaryArguments::x>(b.read(0, layout)), bind<&UnaryArguments::y>(b.write(0, layout))});
 }
 
 // Sum, difference, product or quotient with numpy's broadcasting.
@@ -72,17 +68,12 @@ void cast(Builder& b) {
   ops::checkCast(b);
   const bool ordered = isFloat(b.input(0).dtype) && isFloat(b.output().dtype);
   const Layout layout = ordered ? b.common() : Layout::plain;
-  const BufferId x = b.read(0, layout);
-  const BufferId y = b.write(0, layout);
   CastArguments arguments;
   arguments.from = b.inputType(0);
   arguments.to = b.outputType();
   arguments.count = b.output().size();
-  b.emit("", [=](Stream stream, const Pointers& p) mutable {
-    arguments.x = p.at(x);
-    arguments.y = p.at(y);
-    launchCast(stream, arguments);
-  });
+  emitLaunch(b, "", launchCast, arguments,
+             std::tuple{bind<&CastArguments::x>(b.read(0, layout)), bind<&CastArguments::y>(b.write(0, layout))});
 }
 
 void fill(Builder& b) {
@@ -91,11 +82,7 @@ void fill(Builder& b) {
   arguments.dtype = b.outputType();
   arguments.count = b.output().size();
   arguments.value = op.value;
-  const BufferId y = b.write(0);
-  b.emit("", [=](Stream stream, const Pointers& p) mutable {
-    arguments.y = p.at(y);
-    launchFill(stream, arguments);
-  });
+  emitLaunch(b, "", launchFill, arguments, std::tuple{bind<&FillArguments::y>(b.write(0))});
 }
 
 // scale * x, repeated along the dims where x has extent 1.
@@ -106,13 +93,8 @@ void broadcast(Builder& b) {
   arguments.dtype = b.outputType();
   arguments.scale = op.scale;
   arguments.walk = walkOver(b.output().shape, Layout::plain, {op.strides});
-  const BufferId x = b.read(0);
-  const BufferId y = b.write(0);
-  b.emit("", [=](Stream stream, const Pointers& p) mutable {
-    arguments.x = p.at(x);
-    arguments.y = p.at(y);
-    launchBroadcast(stream, arguments);
-  });
+  emitLaunch(b, "", launchBroadcast, arguments,
+             std::tuple{bind<&BroadcastArguments::x>(b.read(0)), bind<&BroadcastArguments::y>(b.write(0))});
 }
 
 // y of the activation, dy -> dx
@@ -120,19 +102,14 @@ void activationGradient(Builder& b) {
   ops::checkActivationGradient(b);
   b.expectOneDtype();
   const Layout layout = b.common();
-  const BufferId y = b.read(0, layout);
-  const BufferId dy = b.read(1, layout);
-  const BufferId dx = b.write(0, layout);
   ActivationGradientArguments arguments;
   arguments.op = b.step().op == "relu_gradient" ? Unary::relu : Unary::sigmoid;
   arguments.dtype = b.outputType();
   arguments.count = b.output().size();
-  b.emit("", [=](Stream stream, const Pointers& p) mutable {
-    arguments.y = p.at(y);
-    arguments.dy = p.at(dy);
-    arguments.dx = p.at(dx);
-    launchActivationGradient(stream, arguments);
-  });
+  emitLaunch(b, "", launchActivationGradient, arguments,
+             std::tuple{bind<&ActivationGradientArguments::y>(b.read(0, layout)),
+                        bind<&ActivationGradientArguments::dy>(b.read(1, layout)),
+                        bind<&ActivationGradientArguments::dx>(b.write(0, layout))});
 }
 
 }  // namespace seresnet::cuda

@@ -1,5 +1,6 @@
 #include "cuda/kernels/gate.h"
 
+#include "bind.h"
 #include "cuda/kernels/bias_act.h"
 #include "ops.h"
 #include "ops/gate.h"
@@ -27,17 +28,11 @@ void gate(Builder& b) {
   arguments.plane = images.plane();
   arguments.channels = images.channels;
   arguments.relu = op.relu;
-  const BufferId x = b.read(0, Layout::channelsLast);
-  const BufferId by = b.read(1);
-  const BufferId residual = op.residual ? b.read(2, Layout::channelsLast) : none;
-  const BufferId y = b.write(0, Layout::channelsLast);
-  b.emit("", [=](Stream stream, const Pointers& p) mutable {
-    arguments.x = p.at(x);
-    arguments.gate = p.at(by);
-    arguments.residual = p.at(residual);
-    arguments.y = p.at(y);
-    launchBiasAct(stream, arguments);
-  });
+  emitLaunch(b, "", launchBiasAct, arguments,
+             std::tuple{bind<&BiasActArguments::x>(b.read(0, Layout::channelsLast)),
+                        bind<&BiasActArguments::gate>(b.read(1)),
+                        bind<&BiasActArguments::residual>(op.residual ? b.read(2, Layout::channelsLast) : none),
+                        bind<&BiasActArguments::y>(b.write(0, Layout::channelsLast))});
 }
 
 // x, gate, dy, with `relu` what it made of the result -> dx, dgate, with `residual` its gradient: what the ReLU lets through
@@ -47,23 +42,15 @@ void gateGradient(Builder& b) {
   GateGradientArguments arguments;
   arguments.images = imagesOf(b);
   arguments.dtype = b.outputType();
-  const BufferId x = b.read(0, Layout::channelsLast);
-  const BufferId by = b.read(1);
-  const BufferId dy = b.read(2, Layout::channelsLast);
-  const BufferId y = op.relu ? b.read(3, Layout::channelsLast) : none;
-  const BufferId dx = b.write(0, Layout::channelsLast);
-  const BufferId dgate = b.write(1);
-  const BufferId masked = op.residual ? b.write(2, Layout::channelsLast) : none;
-  b.emit("", [=](Stream stream, const Pointers& p) mutable {
-    arguments.x = p.at(x);
-    arguments.gate = p.at(by);
-    arguments.dy = p.at(dy);
-    arguments.activated = p.at(y);
-    arguments.dx = p.at(dx);
-    arguments.dgate = p.at(dgate);
-    arguments.residual = p.at(masked);
-    launchGateGradient(stream, arguments);
-  });
+  using Arguments = GateGradientArguments;
+  emitLaunch(b, "", launchGateGradient, arguments,
+             std::tuple{bind<&Arguments::x>(b.read(0, Layout::channelsLast)),
+                        bind<&Arguments::gate>(b.read(1)),
+                        bind<&Arguments::dy>(b.read(2, Layout::channelsLast)),
+                        bind<&Arguments::activated>(op.relu ? b.read(3, Layout::channelsLast) : none),
+                        bind<&Arguments::dx>(b.write(0, Layout::channelsLast)),
+                        bind<&Arguments::dgate>(b.write(1)),
+                        bind<&Arguments::residual>(op.residual ? b.write(2, Layout::channelsLast) : none)});
 }
 
 }  // namespace seresnet::cuda

@@ -1,3 +1,4 @@
+#include "bind.h"
 #include "cuda/kernels/global_pool.h"
 #include "emit_convolution.h"
 #include "ops.h"
@@ -37,12 +38,8 @@ BufferId emitGate(Builder& b, const Convolution& c, BufferId x, size_t at) {
   pool.dtype = c.dtype;
   pool.images = {c.batch, c.height, c.width, c.channels};
   const BufferId pooled = b.scratch(static_cast<size_t>(c.batch * c.channels) * deviceBytes(c.dtype));
-  b.touch(x);
-  b.emit("squeeze", [=](Stream stream, const Pointers& p) mutable {
-    pool.x = p.at(x);
-    pool.y = p.at(pooled);
-    launchGlobalPool(stream, pool);
-  });
+  emitLaunch(b, "squeeze", launchGlobalPool, pool,
+             std::tuple{bind<&GlobalPoolArguments::x>(x), bind<&GlobalPoolArguments::y>(pooled)});
 
   ExciteArguments excite;
   excite.dtype = c.dtype;
@@ -57,17 +54,11 @@ BufferId emitGate(Builder& b, const Convolution& c, BufferId x, size_t at) {
   const BufferId w2 = b.read(at + 2);
   const auto b2 = b.readVector(at + 3);
   const BufferId gate = b.scratch(static_cast<size_t>(c.batch * c.outChannels) * deviceBytes(c.dtype));
-  b.touch(pooled);
   b.computes(2.0 * static_cast<double>(c.batch * excite.hidden * (c.channels + c.outChannels)));
-  b.emit("excite", [=](Stream stream, const Pointers& p) mutable {
-    excite.pooled = p.at(pooled);
-    excite.gate = p.at(gate);
-    excite.w1 = p.at(w1);
-    excite.w2 = p.at(w2);
-    excite.b1 = {p.at(b1), DType::float32};
-    excite.b2 = {p.at(b2.first), b2.second};
-    launchExcite(stream, excite);
-  });
+  emitLaunch(b, "excite", launchExcite, excite,
+             std::tuple{bind<&ExciteArguments::pooled>(pooled), bind<&ExciteArguments::gate>(gate),
+                        bind<&ExciteArguments::w1>(w1), bind<&ExciteArguments::w2>(w2), bind<&ExciteArguments::b1>(b1),
+                        bind<&ExciteArguments::b2>(b2)});
   return gate;
 }
 

@@ -1,5 +1,6 @@
 #include "cuda/kernels/pool2d.h"
 
+#include "bind.h"
 #include "ops.h"
 #include "ops/pool2d.h"
 
@@ -28,13 +29,9 @@ Pool2dArguments window(Builder& b) {
 
 void forward(Builder& b, void (*launch)(Stream, const Pool2dArguments&)) {
   Pool2dArguments arguments = window(b);
-  const BufferId x = b.read(0, Layout::channelsLast);
-  const BufferId y = b.write(0, Layout::channelsLast);
-  b.emit("", [=](Stream stream, const Pointers& p) mutable {
-    arguments.x = p.at(x);
-    arguments.y = p.at(y);
-    launch(stream, arguments);
-  });
+  emitLaunch(b, "", launch, arguments,
+             std::tuple{bind<&Pool2dArguments::x>(b.read(0, Layout::channelsLast)),
+                        bind<&Pool2dArguments::y>(b.write(0, Layout::channelsLast))});
 }
 
 }  // namespace
@@ -62,13 +59,9 @@ void maxPool2dGradient(Builder& b) {
 void avgPool2dGradient(Builder& b) {
   Pool2dGradientArguments arguments;
   arguments.forward = window(b);
-  const BufferId dy = b.read(0, Layout::channelsLast);
-  const BufferId dx = b.write(0, Layout::channelsLast);
-  b.emit("", [=](Stream stream, const Pointers& p) mutable {
-    arguments.dy = p.at(dy);
-    arguments.dx = p.at(dx);
-    launchAvgPool2dGradient(stream, arguments);
-  });
+  emitLaunch(b, "", launchAvgPool2dGradient, arguments,
+             std::tuple{bind<&Pool2dGradientArguments::dy>(b.read(0, Layout::channelsLast)),
+                        bind<&Pool2dGradientArguments::dx>(b.write(0, Layout::channelsLast))});
 }
 
 }  // namespace seresnet::cuda

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "bind.h"
 #include "cuda/kernels/global_pool.h"
 #include "cuda/kernels/softmax.h"
 #include "ops.h"
@@ -21,13 +22,9 @@ void reduce(Builder& b) {
     arguments.dtype = b.outputType();
     arguments.images = {shape[0], shape[2], shape[3], shape[1]};
     arguments.sum = !op.mean;
-    const BufferId x = b.read(0, layout);
-    const BufferId y = b.write(0);
-    return b.emit("global pool", [=](Stream stream, const Pointers& p) mutable {
-      arguments.x = p.at(x);
-      arguments.y = p.at(y);
-      launchGlobalPool(stream, arguments);
-    });
+    return emitLaunch(b, "global pool", launchGlobalPool, arguments,
+                      std::tuple{bind<&GlobalPoolArguments::x>(b.read(0, layout)),
+                                 bind<&GlobalPoolArguments::y>(b.write(0))});
   }
   const std::vector<int64_t> steps = Builder::strides(shape, layout);
   ReduceArguments arguments;
@@ -38,13 +35,8 @@ void reduce(Builder& b) {
     walk.shape[walk.rank] = shape[dim];
     walk.strides[0][walk.rank++] = steps[dim];
   }
-  const BufferId x = b.read(0, layout);
-  const BufferId y = b.write(0);
-  b.emit("", [=](Stream stream, const Pointers& p) mutable {
-    arguments.x = p.at(x);
-    arguments.y = p.at(y);
-    launchReduce(stream, arguments);
-  });
+  emitLaunch(b, "", launchReduce, arguments,
+             std::tuple{bind<&ReduceArguments::x>(b.read(0, layout)), bind<&ReduceArguments::y>(b.write(0))});
 }
 
 // softmax and log_softmax along one dim.
@@ -57,13 +49,8 @@ void softmax(Builder& b) {
   arguments.outer = op.outer;
   arguments.extent = op.extent;
   arguments.inner = op.inner;
-  const BufferId x = b.read(0);
-  const BufferId y = b.write(0);
-  b.emit("", [=](Stream stream, const Pointers& p) mutable {
-    arguments.x = p.at(x);
-    arguments.y = p.at(y);
-    launchSoftmax(stream, arguments);
-  });
+  emitLaunch(b, "", launchSoftmax, arguments,
+             std::tuple{bind<&SoftmaxArguments::x>(b.read(0)), bind<&SoftmaxArguments::y>(b.write(0))});
 }
 
 }  // namespace seresnet::cuda

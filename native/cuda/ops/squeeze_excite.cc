@@ -1,5 +1,6 @@
 #include "squeeze_excite.h"
 
+#include "bind.h"
 #include "ops.h"
 #include "ops/squeeze_excite.h"
 
@@ -17,19 +18,12 @@ void emitSqueezeExcite(Builder& b, const Images& images, bool relu, BufferId x, 
   arguments.hidden = e.hidden;
   arguments.relu = relu;
   const BufferId workspace = b.scratch(squeezeExciteWorkspace(images, arguments.dtype));
-  for (const BufferId id : {x, e.w1, e.w2, e.b1.first, e.b2.first, residual, y}) b.touch(id);
   b.computes(4.0 * static_cast<double>(images.batch * images.channels * e.hidden));
-  b.emit("", [=](Stream stream, const Pointers& p) mutable {
-    arguments.x = p.at(x);
-    arguments.residual = p.at(residual);
-    arguments.y = p.at(y);
-    arguments.w1 = p.at(e.w1);
-    arguments.w2 = p.at(e.w2);
-    arguments.b1 = {p.at(e.b1.first), e.b1.second};
-    arguments.b2 = {p.at(e.b2.first), e.b2.second};
-    arguments.workspace = p.at(workspace);
-    launchSqueezeExcite(stream, arguments);
-  });
+  emitLaunch(b, "", launchSqueezeExcite, arguments,
+             std::tuple{bind<&SqueezeExciteArguments::x>(x), bind<&SqueezeExciteArguments::residual>(residual),
+                        bind<&SqueezeExciteArguments::y>(y), bind<&SqueezeExciteArguments::w1>(e.w1),
+                        bind<&SqueezeExciteArguments::w2>(e.w2), bind<&SqueezeExciteArguments::b1>(e.b1),
+                        bind<&SqueezeExciteArguments::b2>(e.b2), bind<&SqueezeExciteArguments::workspace>(workspace)});
 }
 
 // x, W1 [R, C], b1 [R], W2 [C, R], b2 [C], residual? -> x * sigmoid(W2 relu(W1 mean(x) + b1) + b2) (+ residual) (+ ReLU)

@@ -27,6 +27,9 @@ struct Form {
   bool operator==(const Form&) const = default;
 };
 
+// As the host holds it: floats are float32, everything is plain.
+inline Form hostForm(DType dtype) { return {Layout::plain, isFloat(dtype) ? DType::float32 : dtype, 0}; }
+
 // Bytes of one element on the device, where every dtype has its own size.
 size_t deviceBytes(DType dtype);
 
