@@ -1,10 +1,26 @@
 #pragma once
 
+// The pointwise ops of one operand, and of two.
+#define SERESNET_UNARY_OPS(OP)                     \
+  OP(relu, unary)                                  \
+  OP(sigmoid, unary)                               \
+  OP(sqrt, unary)                                  \
+  OP(exp, unary)                                   \
+  OP(log, unary)                                   \
+  OP(neg, unary)
+
+#define SERESNET_BINARY_OPS(OP)                    \
+  OP(add, binary)                                  \
+  OP(sub, binary)                                  \
+  OP(mul, binary)                                  \
+  OP(div, binary)
+
 // Every op of a plan: its name there, and the function that makes its kernels on each device, cpu::function(Builder&) and
 // cuda::function(Builder&). What an op is given and what memory safety needs of it is in the header of its family here.
 #define SERESNET_OPS(OP)                           \
+  SERESNET_UNARY_OPS(OP)                           \
+  SERESNET_BINARY_OPS(OP)                          \
   OP(adamw, adamw)                                 \
-  OP(add, binary)                                  \
   OP(avg_pool2d, avgPool2d)                        \
   OP(avg_pool2d_gradient, avgPool2dGradient)       \
   OP(batch_norm, batchNorm)                        \
@@ -18,8 +34,6 @@
   OP(conv2d_weight_gradient, conv2dGradient)       \
   OP(cross_entropy, crossEntropy)                  \
   OP(cross_entropy_gradient, crossEntropyGradient) \
-  OP(div, binary)                                  \
-  OP(exp, unary)                                   \
   OP(fill, fill)                                   \
   OP(fold_batch_norm, foldBatchNorm)               \
   OP(found_inf, foundInf)                          \
@@ -30,33 +44,35 @@
   OP(global_norm, globalNorm)                      \
   OP(lerp, lerp)                                   \
   OP(linear, linear)                               \
-  OP(log, unary)                                   \
   OP(log_softmax, softmax)                         \
   OP(matmul, matmul)                               \
   OP(max_pool2d, maxPool2d)                        \
   OP(max_pool2d_gradient, maxPool2dGradient)       \
   OP(mean, reduce)                                 \
-  OP(mul, binary)                                  \
-  OP(neg, unary)                                   \
   OP(pad, pad)                                     \
-  OP(relu, unary)                                  \
   OP(relu_gradient, activationGradient)            \
   OP(reshape, reshape)                             \
   OP(running_statistics, runningStatistics)        \
   OP(scale, scale)                                 \
   OP(sgd, sgd)                                     \
-  OP(sigmoid, unary)                               \
   OP(sigmoid_gradient, activationGradient)         \
   OP(slice, slice)                                 \
   OP(slice_gradient, sliceGradient)                \
   OP(softmax, softmax)                             \
-  OP(sqrt, unary)                                  \
   OP(squeeze_excite, squeezeExcite)                \
-  OP(sub, binary)                                  \
   OP(sum, reduce)                                  \
   OP(transpose, transpose)
 
-// For SERESNET_OPS: a declaration in the namespace of a device, an entry of a map from names to functions, a name.
+// For these lists: a declaration in the namespace of a device, an entry of a map from names to functions, a name, an
+// enumerator.
 #define SERESNET_OP_DECLARATION(name, function) void function(Builder& b);
 #define SERESNET_OP_ENTRY(name, function) {#name, function},
 #define SERESNET_OP_NAME(name, function) #name,
+#define SERESNET_OP_ENUMERATOR(name, function) name,
+
+namespace seresnet::ops {
+
+enum class Unary { SERESNET_UNARY_OPS(SERESNET_OP_ENUMERATOR) };
+enum class Binary { SERESNET_BINARY_OPS(SERESNET_OP_ENUMERATOR) };
+
+}  // namespace seresnet::ops

@@ -32,12 +32,22 @@ void logLoop(const float* x, float* y, int64_t count) {
   for (int64_t i = 0; i < count; ++i) y[i] = std::log(x[i]);
 }
 
-Loop loopOf(const std::string& op) {
-  if (op == "relu") return relu;
-  if (op == "neg") return negLoop;
-  if (op == "sqrt") return sqrtLoop;
-  if (op == "sigmoid") return sigmoidLoop;
-  return op == "exp" ? expLoop : logLoop;
+Loop loopOf(ops::Unary op) {
+  switch (op) {
+    case ops::Unary::relu:
+      return relu;
+    case ops::Unary::sigmoid:
+      return sigmoidLoop;
+    case ops::Unary::sqrt:
+      return sqrtLoop;
+    case ops::Unary::exp:
+      return expLoop;
+    case ops::Unary::log:
+      return logLoop;
+    case ops::Unary::neg:
+      return negLoop;
+  }
+  throw Error("unary", "an op without a loop");
 }
 
 template <typename From, typename To>
@@ -87,11 +97,11 @@ SERESNET_CLONES void sigmoidGradientLoop(const float* y, const float* dy, float*
 
 // relu, sigmoid, sqrt, exp, log, neg: x -> y of its shape, in whatever layout x has.
 void unary(Builder& b) {
-  ops::checkUnary(b);
+  const Loop loop = loopOf(ops::unary(b));
   const Layout layout = b.has(0, Layout::channelsLast) ? Layout::channelsLast : Layout::plain;
   const BufferId x = b.read(0, layout);
   const BufferId y = b.write(0, layout);
-  b.emit("", [=, loop = loopOf(b.step().op), count = b.output().size()](const Pointers& p) {
+  b.emit("", [=, count = b.output().size()](const Pointers& p) {
     parallel(count, 8192, [&](int64_t first, int64_t last) { loop(p.at(x) + first, p.at(y) + first, last - first); });
   });
 }

@@ -21,9 +21,10 @@ __device__ __forceinline__ float apply(Unary op, float x) {
       return expf(x);
     case Unary::log:
       return logf(x);
-    default:
+    case Unary::neg:
       return -x;
   }
+  return x;
 }
 
 // y[i] = f(a[i], b[i]) for floats, 16 bytes at a time with what is left over one by one; b may be left out.

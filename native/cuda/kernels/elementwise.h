@@ -1,10 +1,12 @@
 #pragma once
 
 #include "arguments.h"
+#include "ops/table.h"
 
 namespace seresnet::cuda {
 
-enum class Unary { relu, sigmoid, sqrt, exp, log, neg };
+using ops::Binary;
+using ops::Unary;
 
 // y = op(x); y may be x. NaN stays NaN under ReLU.
 struct UnaryArguments {
@@ -15,8 +17,6 @@ struct UnaryArguments {
   int64_t count = 0;
 };
 void launchUnary(Stream stream, const UnaryArguments& arguments);
-
-enum class Binary { add, sub, mul, div };
 
 // y = a (op) b with the broadcasting that the walk's strides say (0 along repeated dims): walk.strides[0] are a's,
 // walk.strides[1] b's; y is dense in the walk's order. All dtypes; integers wrap around, and div is for floats.

@@ -8,30 +8,12 @@
 
 namespace seresnet::cuda {
 
-namespace {
-
-Unary unaryNamed(const std::string& op) {
-  if (op == "relu") return Unary::relu;
-  if (op == "sigmoid") return Unary::sigmoid;
-  if (op == "sqrt") return Unary::sqrt;
-  if (op == "exp") return Unary::exp;
-  return op == "log" ? Unary::log : Unary::neg;
-}
-
-Binary binaryNamed(const std::string& op) {
-  if (op == "add") return Binary::add;
-  if (op == "sub") return Binary::sub;
-  return op == "mul" ? Binary::mul : Binary::div;
-}
-
-}  // namespace
-
 void unary(Builder& b) {
-  ops::checkUnary(b);
+  const ops::Unary op = ops::unary(b);
   b.expectOneDtype();
   const Layout layout = b.common();
   UnaryArguments arguments;
-  arguments.op = unaryNamed(b.step().op);
+  arguments.op = op;
   arguments.dtype = b.outputType();
   arguments.count = b.output().size();
   emitLaunch(b, "", launchUnary, arguments,
@@ -40,7 +22,7 @@ void unary(Builder& b) {
 
 // Sum, difference, product or quotient with numpy's broadcasting.
 void binary(Builder& b) {
-  ops::checkBinary(b);
+  const ops::Binary op = ops::binary(b);
   const Shape& shape = b.output().shape;
   const Layout layout = shape.size() == 4 ? b.common() : Layout::plain;
   std::vector<std::vector<int64_t>> steps;
@@ -52,7 +34,7 @@ void binary(Builder& b) {
     steps.push_back(ops::broadcastStrides(b, own, Builder::strides(own, in), shape));
   }
   BinaryArguments arguments;
-  arguments.op = binaryNamed(b.step().op);
+  arguments.op = op;
   arguments.dtype = b.outputType();
   arguments.walk = walkOver(shape, layout, steps);
   const BufferId y = b.write(0, layout);
