@@ -1,4 +1,6 @@
+import { existsSync } from "node:fs";
 import { availableParallelism } from "node:os";
+import { join } from "node:path";
 import { types } from "node:util";
 import {
   type ImageThreadHandle,
@@ -9,6 +11,7 @@ import {
 import { ArgumentError, expected, shown } from "../errors.js";
 import { Gate } from "../gate.js";
 import { LeastRecentlyUsed } from "../lru.js";
+import { packageRoot } from "../paths.js";
 import { WorkerPool } from "../worker_pool.js";
 import { ByteBudget } from "./budget.js";
 import { decodeSamples, type ImageFile, openImage, type Samples } from "./decode.js";
@@ -78,8 +81,9 @@ export async function prepareImage(source: ImageSource, preparation: Preparation
     const { geometry, ...rest } = preparation;
     const recipe: Recipe = { ...rest, geometry: geometry(file.width, file.height) };
     giveBack = await imageBudget.take(memoryOf(file, recipe));
-    if (isWorker || file.decodedBytes <= (nativeImages() ? large : small)) return await prepareOpened(file, recipe);
-    pool ??= new WorkerPool("loadImage", ["dist", "lib", "image", "worker.js"], undefined, lanes);
+    const isSmall = file.decodedBytes <= (nativeImages() ? large : small);
+    if (isSmall || isWorker || !hasWorkers()) return await prepareOpened(file, recipe);
+    pool ??= new WorkerPool("loadImage", workerFile, undefined, lanes);
     const { buffer, byteOffset, length } = file.bytes;
     const isOwn = !ArrayBuffer.isView(source) && !types.isAnyArrayBuffer(source);
     const isWhole = byteOffset === 0 && length === buffer.byteLength;
@@ -90,7 +94,13 @@ export async function prepareImage(source: ImageSource, preparation: Preparation
   }
 }
 
+const workerFile = ["dist", "lib", "image", "worker.js"];
 let pool: WorkerPool<ImageOrder, Prepared> | undefined;
+
+/** Not where a bundler has left them behind: there this thread does what it can. */
+function hasWorkers(): boolean {
+  return pool !== undefined || existsSync(join(packageRoot, ...workerFile));
+}
 
 /** Prepares an image whose header has been read. */
 export async function prepareOpened(file: ImageFile, recipe: Recipe): Promise<Prepared> {
