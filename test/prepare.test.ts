@@ -97,7 +97,7 @@ describe.skipIf(!addon)("the addon prepares images as TypeScript does, byte for 
         expect(got.constructor).toBe(wanted.constructor);
         expect(Buffer.compare(Buffer.from(got.buffer), Buffer.from(wanted.buffer))).toBe(0);
       }),
-      { numRuns: 60 },
+      { numRuns: 25 },
     );
   });
 
