@@ -53,9 +53,8 @@ export class WorkerPool<In, Out> {
   run(order: In, transfer: readonly TransferListItem[] = []): Promise<Out> {
     if (this.#disposed) throw this.#gone();
     if (this.#count === 0 && this.#here) return this.#here(order);
-    while (this.#workers.length < this.#count) this.#workers.push(this.#start());
     const id = this.#next++;
-    const worker = this.#workers[id % this.#workers.length];
+    const worker = this.#idlest();
     return new Promise((resolve, reject) => {
       this.#waiting.set(id, { worker, resolve, reject });
       worker.ref(); // somebody waits: the process stays
@@ -73,6 +72,18 @@ export class WorkerPool<In, Out> {
       reject(this.#gone());
     }
     await Promise.all(workers.map((worker) => worker.terminate()));
+  }
+
+  /** The thread with the fewest orders; a new one where all have some and there may be more. */
+  #idlest(): Worker {
+    const waiting = [...this.#waiting.values()];
+    const known = this.#workers
+      .map((worker) => ({ worker, orders: waiting.filter((order) => order.worker === worker).length }))
+      .sort((a, b) => a.orders - b.orders);
+    if (known.length > 0 && (known[0].orders === 0 || known.length >= this.#count)) return known[0].worker;
+    const worker = this.#start();
+    this.#workers.push(worker);
+    return worker;
   }
 
   #start(): Worker {

@@ -49,6 +49,7 @@ class Addon : public Napi::Addon<Addon> {
                              InstanceMethod("kernels", &Addon::call<node::kernels>),
                              InstanceMethod("openImages", &Addon::call<node::openImages>),
                              InstanceMethod("prepareImage", &Addon::call<node::prepareImage>),
+                             InstanceMethod("prepareImageHere", &Addon::call<node::prepareImageHere>),
                          });
   }
 

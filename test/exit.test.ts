@@ -1,5 +1,8 @@
 import { spawn } from "node:child_process";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
+import sharp from "sharp";
 import { describe, expect, it } from "vitest";
 import { usableDevices } from "./support/devices.js";
 
@@ -78,4 +81,32 @@ describe.each(cases)("a process that ends while the device $device computes", ({
     for (let i = 0; i < tries; i += 2) await Promise.all([one(i), one(i + 1)]);
     expect(strange).toEqual([]);
   });
+});
+
+it("a process that ends while images are prepared has the status it asked for", { timeout: 3_600_000 }, async () => {
+  const folder = await mkdtemp(join(tmpdir(), "seresnet-exit-"));
+  try {
+    const image = join(folder, "large.jpg");
+    const source = sharp(join(root, "test/fixtures/images/chelsea.png")).resize(3000, 2000, { fit: "fill" });
+    await source.withMetadata({ orientation: 6 }).jpeg().toFile(image);
+    const code = (delay: number, worker: boolean) => {
+      const work = `
+        const { loadImage } = require("seresnet");
+        const forever = async () => { for (;;) await loadImage(${JSON.stringify(image)}); };
+        for (let i = 0; i < 4; i++) forever().catch(() => {});`;
+      const start = worker
+        ? `new (require("node:worker_threads").Worker)(${JSON.stringify(work)}, { eval: true });`
+        : work;
+      return `${start} setTimeout(() => process.exit(7), ${delay});`;
+    };
+    const strange: string[] = [];
+    const one = async (i: number) => {
+      const got = await end(code(150 + ((i * 37) % 500), i % 3 === 2));
+      if (got.status !== 7) strange.push(JSON.stringify(got));
+    };
+    for (let i = 0; i < Math.ceil(all / 3); i += 2) await Promise.all([one(i), one(i + 1)]);
+    expect(strange).toEqual([]);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
 });

@@ -85,7 +85,11 @@ describe.skipIf(!addon)("the addon prepares images as TypeScript does, byte for 
   const prepared = async (file: ImageFile, recipe: Recipe, vectors: boolean) => {
     const samples = await decodeSamples(file, { draft: draftSides(file, recipe) });
     if (!addon || !thread) throw new Error("no addon");
-    return addon.prepareImage(thread, samples.data, { ...nativeRecipe(file, recipe, samples), vectors });
+    const how = { ...nativeRecipe(file, recipe, samples), vectors };
+    const here = addon.prepareImageHere(new Uint8Array(samples.data), how); // as in worker threads
+    const there = await addon.prepareImage(thread, samples.data, how);
+    expect(Buffer.compare(Buffer.from(here.buffer), Buffer.from(there.buffer))).toBe(0);
+    return there;
   };
 
   test.each(opened)("%s", async (_, file) => {

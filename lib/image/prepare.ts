@@ -2,6 +2,7 @@ import { existsSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { types } from "node:util";
+import { isMainThread } from "node:worker_threads";
 import {
   type ImageThreadHandle,
   type NativeImages,
@@ -110,9 +111,9 @@ export async function prepareOpened(file: ImageFile, recipe: Recipe): Promise<Pr
   const samples = await decodeSamples(file, { draft });
   const sides = draft ?? storedSides(file);
   checkSize(file, samples, sides.width, sides.height);
-  return onImageThread(addon, (thread) =>
-    addon.prepareImage(thread, samples.data, nativeRecipe(file, recipe, samples)),
-  );
+  const how = nativeRecipe(file, recipe, samples);
+  if (!isMainThread) return addon.prepareImageHere(samples.data, how);
+  return onImageThread(addon, (thread) => addon.prepareImage(thread, samples.data, how));
 }
 
 /** Decoded samples, and what they are converted to before they are resized. */

@@ -144,23 +144,43 @@ Napi::Value openImages(const Napi::CallbackInfo& info) {
   return wrap(info.Env(), ImageThread{std::make_shared<Jobs>(info.Env())});
 }
 
+namespace {
+
+// What is to be done, and what comes of it.
+struct Job {
+  image::Preparation preparation;
+  std::vector<float> table;
+  std::shared_ptr<HostMemory> result;
+
+  Job(const Napi::Value& samples, const Napi::Value& given)
+      : preparation(toPreparation(samples, object(given, "a preparation"))),
+        table(toTable(given.As<Napi::Object>().Get("table"), preparation.channels)) {}
+
+  void run() {
+    const std::vector<uint8_t> image = image::prepare(preparation);
+    result = table.empty() ? toMemory(image) : toMemory(image::normalized(image, preparation.channels, table));
+  }
+
+  // The result, once the samples' memory is freed: tens of megabytes must not wait for a collection.
+  Napi::Value finish(const Napi::Uint8Array& samples) {
+    napi_detach_arraybuffer(samples.Env(), samples.ArrayBuffer());
+    return toTypedArray(samples.Env(), table.empty() ? DType::uint8 : DType::float32, std::move(result));
+  }
+};
+
+}  // namespace
+
 Napi::Value prepareImage(const Napi::CallbackInfo& info) {
   const std::shared_ptr<Jobs> jobs = unwrap<ImageThread>(info[0], "prepareImage").device;
-  const Napi::Object given = object(info[2], "a preparation");
-  auto preparation = std::make_shared<const image::Preparation>(toPreparation(info[1], given));
-  std::vector<float> table = toTable(given.Get("table"), preparation->channels);
-  const DType dtype = table.empty() ? DType::uint8 : DType::float32;
+  auto job = std::make_shared<Job>(info[1], info[2]);
   auto samples = std::make_shared<Napi::Reference<Napi::Uint8Array>>(Napi::Persistent(info[1].As<Napi::Uint8Array>()));
-  auto result = std::make_shared<std::shared_ptr<HostMemory>>();
-  return jobs->submit(
-      [preparation, table = std::move(table), result] {
-        const std::vector<uint8_t> image = image::prepare(*preparation);
-        *result = table.empty() ? toMemory(image) : toMemory(image::normalized(image, preparation->channels, table));
-      },
-      [result, dtype, samples](Napi::Env env) {
-        napi_detach_arraybuffer(env, samples->Value().ArrayBuffer());  // tens of megabytes must not wait for a collection
-        return toTypedArray(env, dtype, std::move(*result));
-      });
+  return jobs->submit([job] { job->run(); }, [job, samples](Napi::Env) { return job->finish(samples->Value()); });
+}
+
+Napi::Value prepareImageHere(const Napi::CallbackInfo& info) {
+  Job job(info[0], info[1]);
+  job.run();
+  return job.finish(info[0].As<Napi::Uint8Array>());
 }
 
 }  // namespace seresnet::node

@@ -11,4 +11,8 @@ Napi::Value openImages(const Napi::CallbackInfo& info);
 // done: their array is detached.
 Napi::Value prepareImage(const Napi::CallbackInfo& info);
 
+// prepareImageHere(samples, preparation): the same on this thread, at once. For worker threads: an environment that closes frees
+// the memory of its buffers before it waits for threads that read it.
+Napi::Value prepareImageHere(const Napi::CallbackInfo& info);
+
 }  // namespace seresnet::node

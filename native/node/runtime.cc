@@ -67,8 +67,8 @@ Napi::Array list(const Napi::Value& value, const std::string& where, size_t coun
   return items;
 }
 
-// The inputs of a run. Large ones are not copied, which would hold up the JavaScript thread.
-std::vector<std::shared_ptr<HostMemory>> toInputs(const Napi::Value& value, const Plan& plan, Device& device) {
+// The inputs of a run. Large ones are not copied where they may be shared: it would hold up the JavaScript thread.
+std::vector<std::shared_ptr<HostMemory>> toInputs(const Napi::Value& value, const Plan& plan, Device& device, bool shared) {
   constexpr size_t large = size_t{1} << 20;
   const Napi::Array items = list(value, "inputs", plan.inputs.size());
   std::vector<std::shared_ptr<HostMemory>> arrays;
@@ -77,7 +77,7 @@ std::vector<std::shared_ptr<HostMemory>> toInputs(const Napi::Value& value, cons
     const Slot& slot = plan.slots[plan.inputs[i]];
     const std::string what = "inputs " + std::to_string(i);
     const Napi::Value item = items.Get(i);
-    arrays.push_back(slot.bytes() < large ? toHostMemory(item, slot.dtype, slot.size(), what)
+    arrays.push_back(!shared || slot.bytes() < large ? toHostMemory(item, slot.dtype, slot.size(), what)
                                           : borrow(item, slot.dtype, slot.size(), what,
                                                    [&](const Napi::Value& array) { return device.keep(array); }));
   }
@@ -162,7 +162,7 @@ Request toRequest(const Napi::CallbackInfo& info, const std::string& where) {
   const Request request{loaded.device, loaded.plan, loaded.program, std::make_shared<Run>()};
   const Plan& plan = *request.plan;
   request.run->stopping = &request.device->stopping();
-  request.run->inputs = toInputs(info[1], plan, *request.device);
+  request.run->inputs = toInputs(info[1], plan, *request.device, info[3].IsBoolean() && info[3].As<Napi::Boolean>().Value());
   const Napi::Array variables = list(info[2], "variables", plan.variables.size());
   for (uint32_t i = 0; i < plan.variables.size(); ++i) {
     const std::string what = "variable " + std::to_string(i);

@@ -31,7 +31,8 @@ Napi::Value release(const Napi::CallbackInfo& info);
 // load(device, plan, constants, options): Promise<program>. The constants are not copied: they must not change until then.
 Napi::Value load(const Napi::CallbackInfo& info);
 
-// run(program, inputs, variables): { id, result: Promise<{ outputs, written }> }. The inputs must not change until then.
+// run(program, inputs, variables, shared): { id, result: Promise<{ outputs, written }> }. Inputs that are shared must not change
+// until then, nor their memory go.
 Napi::Value run(const Napi::CallbackInfo& info);
 
 // profile(program, inputs, variables): { id, result: Promise<times> }, a run that tells what each kernel took

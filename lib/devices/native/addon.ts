@@ -98,10 +98,12 @@ export interface NativeRuntime {
   read(buffer: BufferHandle): Promise<HostArray>;
   release(buffer: BufferHandle): void;
   load(device: DeviceHandle, plan: Plan, constants: readonly HostArray[], options?: LoadOptions): Promise<PlanHandle>;
+  /** `shared`: large inputs are not copied. Not in a worker thread, whose memory may go before what reads it. */
   run(
     plan: PlanHandle,
     inputs: readonly HostArray[],
     variables: readonly BufferHandle[],
+    shared?: boolean,
   ): { id: number; result: Promise<{ outputs: HostArray[]; written: BufferHandle[] }> };
   profile(
     plan: PlanHandle,
@@ -160,6 +162,8 @@ export interface NativeImages {
     samples: Uint8Array,
     preparation: NativePreparation,
   ): Promise<Uint8Array | Float32Array>;
+  /** The same on this thread: for worker threads, whose buffers go before the threads that read them when they are ended. */
+  prepareImageHere(samples: Uint8Array, preparation: NativePreparation): Uint8Array | Float32Array;
 }
 
 /** A convolution as `cudnnSupport` takes it. `pass` is forward when left out; the flags name parts of its epilogue. */
@@ -354,7 +358,7 @@ function tryFile(
 ): { addon?: Addon; status: AddonStatus } {
   try {
     const addon = withOpenMpSettings(() => loadFile(path));
-    const missing = (["listDevices", "versions", "ops", "run", "halt", "prepareImage"] as const).filter(
+    const missing = (["listDevices", "versions", "ops", "run", "halt", "prepareImageHere"] as const).filter(
       (name) => typeof addon[name] !== "function",
     );
     if (missing.length === 0) return { addon: addon as Addon, status: { loaded: true, path, origin, tried } };

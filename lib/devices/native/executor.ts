@@ -1,3 +1,4 @@
+import { isMainThread } from "node:worker_threads";
 import { checkDtype, type DType, type HostArray } from "../../dtype.js";
 import {
   ArgumentError,
@@ -99,7 +100,9 @@ export class NativePlan implements LoadedPlan {
   }
 
   async run(request: RunRequest): Promise<RunResult> {
-    const { outputs, written } = await this.#submit(request, this.#executor.addon.run);
+    const { outputs, written } = await this.#submit(request, (...given) =>
+      this.#executor.addon.run(...given, isMainThread),
+    );
     return {
       outputs,
       written: written.map((buffer, i) => {
