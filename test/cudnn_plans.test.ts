@@ -93,11 +93,13 @@ function ask(queries: readonly ConvolutionQuery[]): ConvolutionSupport[] {
 }
 
 it("nothing is used that cuDNN 9.10 lacks, except where its version is asked for", () => {
-  const folder = join(__dirname, "..", "native", "cuda");
+  const folders = ["cuda/cudnn", "devices"].map((name) => join(__dirname, "..", "native", name));
   const { names } = JSON.parse(readFileSync(join(__dirname, "fixtures", "cudnn_names.json"), "utf8"));
   const known = new Set<string>(names);
-  const files = readdirSync(folder).filter((name) => /^cudnn_\w+\.(cc|h)$/.test(name));
-  const used = files.flatMap((name) => readFileSync(join(folder, name), "utf8").match(/\bCUDNN_[A-Z]+_\w+/g) ?? []);
+  const files = folders.flatMap((folder) =>
+    readdirSync(folder).flatMap((name) => (/^cudnn_\w+\.(cc|h)$/.test(name) ? [join(folder, name)] : [])),
+  );
+  const used = files.flatMap((file) => readFileSync(file, "utf8").match(/\bCUDNN_[A-Z]+_\w+/g) ?? []);
   expect(used.length).toBeGreaterThan(100);
   // cudnnSupport asks for 9.11 before it plans for a device that is not there
   const newer = [...new Set(used)].filter((name) => !known.has(name) && !/^SERESNET_/.test(name));
