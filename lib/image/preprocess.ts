@@ -34,7 +34,7 @@ export interface PreprocessOptions {
 export interface LoadImageOptions extends PreprocessOptions {
   /**
    * Decode JPEGs at a smaller scale, as libjpeg can: at least at twice the size they are resized to. Three times as fast for
-   * photos of 12 megapixels; pixels differ by about one in 255. Default false.
+   * photos of 12 megapixels; samples differ by one or two of 255 on average. Default false.
    */
   draft?: boolean;
 }
