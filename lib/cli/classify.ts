@@ -56,7 +56,7 @@ export function addClassify(program: Command): void {
     .option("--top <count>", "how many classes to name", parseCount, 5)
     .addOption(deviceOption())
     .addOption(dtypeOption())
-    .option("--draft", "decode large JPEGs at a smaller scale: three times as fast, pixels differ by about 1 in 255")
+    .option("--draft", "decode large JPEGs at a smaller scale: three times as fast, samples differ by 1 to 2 of 255")
     .option("--strict", "refuse weights that hold NaN or infinite numbers")
     .addOption(jsonOption())
     .addOption(new Option("--jsonl", "print data alone, a line of JSON an image as they come").conflicts("json"))
