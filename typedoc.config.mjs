@@ -24,6 +24,9 @@ export default {
   projectDocuments: ["lib/docs/*.md", "lib/docs/examples/*.md", "CHANGELOG.md"],
   highlightLanguages: [...OptionDefaults.highlightLanguages, "python"],
   out: "build/api",
+  // links that are the same in every clone, whatever its remote is
+  disableGit: true,
+  sourceLinkTemplate: "https://github.com/seresnet/seresnet/blob/main/{path}#L{line}",
   excludePrivate: true,
   validation: { notExported: false },
   treatWarningsAsErrors: true,
