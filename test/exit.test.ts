@@ -72,7 +72,7 @@ describe.each(cases)("a process that ends while the device $device computes", ({
     const one = async (i: number) => {
       const [way, status, how] = ways[i % ways.length];
       const signal = how === undefined || how === "late" ? null : how;
-      const delay = (how === "late" ? 2000 : 1) + ((i * 37) % 400); // while it loads, compiles, runs and trains
+      const delay = (how === "late" ? 1500 : 1) + ((i * 37) % 400); // while it loads, compiles, runs and trains
       const worker = i % 3 === 2;
       const got = await end(program(device, way, delay, worker));
       const wanted = signal === null ? got.status === status && got.signal === null : got.signal === signal;
@@ -104,7 +104,7 @@ it("a process that ends while images are prepared has the status it asked for", 
       const got = await end(code(150 + ((i * 37) % 500), i % 3 === 2));
       if (got.status !== 7) strange.push(JSON.stringify(got));
     };
-    for (let i = 0; i < Math.ceil(all / 3); i += 2) await Promise.all([one(i), one(i + 1)]);
+    for (let i = 0; i < Math.ceil(all / 6); i += 2) await Promise.all([one(i), one(i + 1)]);
     expect(strange).toEqual([]);
   } finally {
     await rm(folder, { recursive: true, force: true });
