@@ -10,9 +10,9 @@ import { ArgumentError, expected } from "../errors.js";
 import { reason, writeFileAtomic } from "../files.js";
 import { drawContactSheet, hasFonts } from "./contact_sheet.js";
 import { configureFonts } from "./fonts.js";
+import { openLabelledImages } from "./labelled_images.js";
 import { type Device, deviceOption, jsonOption, parseCount, parseCountUpTo } from "./options.js";
 import { colours, percent, print, printJson, shout, warn, withProgress } from "./output.js";
-import { openLabelledImages } from "./pictures.js";
 import { predictAll } from "./predict.js";
 
 interface Options {
@@ -46,18 +46,18 @@ async function demo({ data, out, count, limit, device, json }: Options): Promise
   const dataset = await openDataset(data);
   const classifier = await loadClassifier();
   const { classes, mean, std } = classifier.info;
-  const pictures = await openLabelledImages(data, classifier, Math.max(count, limit));
+  const labelled = await openLabelledImages(data, classifier, Math.max(count, limit));
   await using compiled = await compile(classifier.network, { device, normalize: { mean, std } });
-  const images = pictures.labels.length;
+  const images = labelled.labels.length;
   const { predictions, seconds } = await withProgress("demo", images, (advance) =>
-    predictAll(compiled, pictures, classes, batchSize, advance),
+    predictAll(compiled, labelled, classes, batchSize, advance),
   );
   const judged = predictions.map(({ label, probability, index }, i) => ({
     index: i,
     prediction: label,
     confidence: probability,
-    truth: classes[pictures.labels[i]],
-    correct: index === pictures.labels[i],
+    truth: classes[labelled.labels[i]],
+    correct: index === labelled.labels[i],
   }));
   const rightOf = (some: readonly { correct: boolean }[]) => some.filter(({ correct }) => correct).length;
   const accuracy = rightOf(judged) / images;

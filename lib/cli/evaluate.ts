@@ -5,6 +5,7 @@ import { type ClassifierOptions, loadClassifier } from "../classifier/source.js"
 import { compile } from "../compile/compile.js";
 import { ArgumentError, expected } from "../errors.js";
 import { defaultWeightsNote } from "../paths.js";
+import { openLabelledImages } from "./labelled_images.js";
 import {
   type ComputeType,
   type Device,
@@ -18,7 +19,6 @@ import {
   weightsOption,
 } from "./options.js";
 import { harmless, percent, print, printJson, warn, withDownloadBar, withProgress } from "./output.js";
-import { openLabelledImages } from "./pictures.js";
 import { predictAll } from "./predict.js";
 
 interface Options extends ClassifierOptions {
@@ -62,18 +62,18 @@ async function evaluate(data: string, options: Options): Promise<void> {
   const { device, dtype, batch, limit = Number.POSITIVE_INFINITY, json } = options;
   const classifier = await withDownloadBar((onProgress) => loadClassifier({ ...options, onProgress }));
   for (const change of classifier.changes) warn(`adapted: ${change}`);
-  const pictures = await openLabelledImages(data, classifier, limit);
+  const labelled = await openLabelledImages(data, classifier, limit);
   const note = options.weights === undefined ? defaultWeightsNote : undefined;
   if (note) warn(note);
   const { classes, mean, std, model } = classifier.info;
   await using compiled = await compile(classifier.network, { device, dtype, normalize: { mean, std } });
-  const { predictions, places, skipped, seconds } = await withProgress("evaluate", pictures.labels.length, (advance) =>
-    predictAll(compiled, pictures, classes, batch, advance),
+  const { predictions, places, skipped, seconds } = await withProgress("evaluate", labelled.labels.length, (advance) =>
+    predictAll(compiled, labelled, classes, batch, advance),
   );
   for (const why of skipped) warn(`${why}: skipped`);
   const images = predictions.length;
   if (images === 0) throw new ArgumentError(expected(data, "images that can be read", `${skipped.length} that cannot`));
-  const truths = places.map((place) => pictures.labels[place]);
+  const truths = places.map((place) => labelled.labels[place]);
   const perClass = countByClass(predictions, truths, classes);
   const correct = perClass.reduce((sum, { correct }) => sum + correct, 0);
   const result = {

@@ -1,6 +1,6 @@
 import { type Prediction, rank, runBatch } from "../classifier/prediction.js";
 import type { CompiledModel } from "../compile/compile.js";
-import type { LabelledImages } from "./pictures.js";
+import type { LabelledImages } from "./labelled_images.js";
 
 /** What a model says of images. */
 export interface Predictions {
@@ -16,7 +16,7 @@ export interface Predictions {
 /** The likeliest class of every image, and how long it all took. */
 export async function predictAll(
   compiled: CompiledModel,
-  pictures: LabelledImages,
+  labelled: LabelledImages,
   classes: readonly string[],
   batch: number,
   advance: (done: number) => void = () => {},
@@ -25,10 +25,10 @@ export async function predictAll(
   const places: number[] = [];
   const skipped: string[] = [];
   const start = performance.now();
-  const count = pictures.labels.length;
+  const count = labelled.labels.length;
   for (let at = 0; at < count; at += batch) {
     const to = Math.min(at + batch, count);
-    const made = await pictures.batch(at, to);
+    const made = await labelled.batch(at, to);
     for (const why of made.skipped) skipped.push(why);
     const logits = made.images ? await runBatch(compiled, made.images) : [];
     for (const row of logits) predictions.push(rank(row, classes, 1)[0]);
